@@ -1,0 +1,513 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * qkv: the kernels of attention for CPUs.
+ *
+ *   Q = X W^Q   K = X W^K   V = X W^V          qkv_project
+ *   S = scale Q K^T, then the masks            qkv_scores
+ *   A = softmax(S)                             qkv_softmax
+ *   O = A V                                    qkv_mix
+ *   O from Q, K and V in one pass              qkv_attention
+ *
+ * Conventions that hold for every function here:
+ *
+ * - A call returns a qkv_status: QKV_OK, or which argument has which fault. Every argument is
+ *   checked before anything is written; after an error the outputs are as they were.
+ * - Lengths and strides are in elements, sizes of memory in bytes.
+ * - No call allocates, locks, prints, starts a thread or enters the operating system. Memory to
+ *   work in (the workspace) and threads are the caller's.
+ * - Outputs may not overlap themselves, each other, or an input, unless the function says so.
+ *   Interleaved views (the Q, K and V slices of one buffer) do not count as overlapping.
+ * - Parameter structs begin with their size and are filled by their _init function. A struct
+ *   from a newer header is accepted if the bytes this library does not know are zero.
+ * - Within one instruction set an output row has the same bits for any number of threads, any
+ *   division into parts, alone or in any batch, in one call or in chunks.
+ */
+#ifndef QKV_QKV_H
+#define QKV_QKV_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <qkv/version.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define QKV_API __attribute__((visibility("default")))
+#else
+#define QKV_API
+#endif
+
+/* ---- Status ------------------------------------------------------------------------------ */
+
+/* 0 is success; anything else holds an argument and its fault (see qkv_status_arg, _fault). */
+typedef int32_t qkv_status;
+#define QKV_OK 0
+
+/* What can be wrong with an argument: DO(NAME, sentence). */
+#define QKV_FAULTS(DO)                                                                 \
+    DO(NULL, "is a null pointer")                                                      \
+    DO(MISALIGNED, "is not aligned as its type needs")                                 \
+    DO(NEGATIVE, "is negative")                                                        \
+    DO(ZERO, "is zero")                                                                \
+    DO(RANGE, "is out of range")                                                       \
+    DO(MULTIPLE, "is not a multiple of the key/value heads")                           \
+    DO(STRIDE, "has strides that are not allowed here")                                \
+    DO(SELF_OVERLAP, "has strides that make it overlap itself")                        \
+    DO(OVERLAP, "overlaps another argument")                                           \
+    DO(OVERFLOW, "is too large: its size does not fit in memory")                      \
+    DO(TOO_SMALL, "is too small")                                                      \
+    DO(DTYPE, "has a dtype that this stage does not have")                             \
+    DO(FLAG, "has a flag that this library does not know")                             \
+    DO(FUTURE, "comes from a newer header and uses what this library lacks")           \
+    DO(SIZE, "does not begin with its size (was it initialised?)")                     \
+    DO(LENGTH, "holds a sequence length that is negative or beyond the declared size") \
+    DO(ORDER, "decreases")                                                             \
+    DO(CONFLICT, "cannot be given together with another argument")                     \
+    DO(VALUE, "is not a finite number")                                                \
+    DO(LAYOUT, "is not packed in the layout, version or shape that is needed here")    \
+    DO(STALE, "was not made by the function that goes with this call")                 \
+    DO(FAILED, "reported a failure")
+
+/* Which argument is meant: DO(NAME, name as the caller knows it). */
+#define QKV_ARGS(DO)                          \
+    DO(PLAN, "plan")                          \
+    DO(PARAMS, "params")                      \
+    DO(TENSORS, "tensors")                    \
+    DO(CONTEXT, "context")                    \
+    DO(CONFIG, "config")                      \
+    DO(EXEC, "exec")                          \
+    DO(FLAGS, "flags")                        \
+    DO(BATCH, "batch")                        \
+    DO(Q_HEADS, "q_heads")                    \
+    DO(KV_HEADS, "kv_heads")                  \
+    DO(Q_LEN, "q_len")                        \
+    DO(KV_LEN, "kv_len")                      \
+    DO(HEAD_DIM, "head_dim")                  \
+    DO(V_DIM, "v_dim")                        \
+    DO(SCALE, "scale")                        \
+    DO(SOFTCAP, "softcap")                    \
+    DO(ALIGN, "align")                        \
+    DO(WINDOW_LEFT, "window_left")            \
+    DO(WINDOW_RIGHT, "window_right")          \
+    DO(ALIBI, "alibi_slopes")                 \
+    DO(SINKS, "sinks")                        \
+    DO(BIAS, "bias")                          \
+    DO(MASK, "mask")                          \
+    DO(Q_LENS, "q_lens")                      \
+    DO(KV_LENS, "kv_lens")                    \
+    DO(CU_Q, "cu_q")                          \
+    DO(CU_KV, "cu_kv")                        \
+    DO(Q, "q")                                \
+    DO(K, "k")                                \
+    DO(V, "v")                                \
+    DO(SCORES, "scores")                      \
+    DO(WEIGHTS, "weights")                    \
+    DO(OUT, "out")                            \
+    DO(LSE, "lse")                            \
+    DO(TOKENS, "tokens")                      \
+    DO(D_MODEL, "d_model")                    \
+    DO(LAYOUT, "layout")                      \
+    DO(X, "x")                                \
+    DO(WQ, "wq")                              \
+    DO(WK, "wk")                              \
+    DO(WV, "wv")                              \
+    DO(BQ, "bq")                              \
+    DO(BK, "bk")                              \
+    DO(BV, "bv")                              \
+    DO(PACKED, "packed")                      \
+    DO(WHICH, "which")                        \
+    DO(PHASE, "phase")                        \
+    DO(BEGIN, "begin")                        \
+    DO(END, "end")                            \
+    DO(WORKSPACE, "workspace")                \
+    DO(WORKSPACE_SHARED, "workspace->shared") \
+    DO(WORKSPACE_WORKER, "workspace->worker") \
+    DO(THREADS, "threads")                    \
+    DO(PARALLEL_FOR, "parallel_for")          \
+    DO(ISA, "isa")
+
+#define QKV_ENUM_FAULT_(name, text) QKV_FAULT_##name,
+#define QKV_ENUM_ARG_(name, text) QKV_ARG_##name,
+typedef enum qkv_fault { QKV_FAULT_NONE, QKV_FAULTS(QKV_ENUM_FAULT_) QKV_FAULT_COUNT } qkv_fault;
+typedef enum qkv_arg { QKV_ARG_NONE, QKV_ARGS(QKV_ENUM_ARG_) QKV_ARG_COUNT } qkv_arg;
+#undef QKV_ENUM_FAULT_
+#undef QKV_ENUM_ARG_
+
+/* The two halves of a status; QKV_FAULT_NONE and QKV_ARG_NONE for QKV_OK. */
+QKV_API qkv_fault qkv_status_fault(qkv_status status);
+QKV_API qkv_arg qkv_status_arg(qkv_status status);
+
+/* "ok", or a sentence such as "kv_heads is zero". Static storage, never NULL, for any value. */
+QKV_API const char *qkv_status_string(qkv_status status);
+
+/* "0.1.0": the version of the library in use. */
+QKV_API const char *qkv_version(void);
+
+/* ---- CPU features and contexts ----------------------------------------------------------- */
+
+/* The rooms, one per instruction set. */
+typedef enum qkv_isa {
+    QKV_ISA_NONE, /* in a configuration: no cap */
+    QKV_ISA_SCALAR,
+    QKV_ISA_AVX2,
+    QKV_ISA_AVX512,
+    QKV_ISA_NEON,
+    QKV_ISA_COUNT
+} qkv_isa;
+
+/* Feature bits: bit QKV_CPU_x of the words that the qkv_cpu_ functions return. DO(NAME, name). */
+#define QKV_CPU_FEATURES(DO)     \
+    DO(AVX2, "avx2")             \
+    DO(FMA, "fma")               \
+    DO(F16C, "f16c")             \
+    DO(AVXVNNI, "avxvnni")       \
+    DO(AVX512F, "avx512f")       \
+    DO(AVX512BW, "avx512bw")     \
+    DO(AVX512DQ, "avx512dq")     \
+    DO(AVX512VL, "avx512vl")     \
+    DO(AVX512VNNI, "avx512vnni") \
+    DO(AVX512BF16, "avx512bf16") \
+    DO(AVX512FP16, "avx512fp16") \
+    DO(NEON, "neon")             \
+    DO(FP16, "fp16")             \
+    DO(DOTPROD, "dotprod")       \
+    DO(BF16, "bf16")             \
+    DO(I8MM, "i8mm")
+
+#define QKV_ENUM_CPU_(name, text) QKV_CPU_##name,
+typedef enum qkv_cpu_feature { QKV_CPU_FEATURES(QKV_ENUM_CPU_) QKV_CPU_COUNT } qkv_cpu_feature;
+#undef QKV_ENUM_CPU_
+
+/* Bit sets of qkv_cpu_feature, fixed when the library is loaded.
+ * detected: what the processor reports. withheld: detected, but the operating system does not
+ * save its registers. removed: usable, but taken away by QKV_CPU_MAX or QKV_CPU_DISABLE.
+ * usable: detected, and neither withheld nor removed. */
+QKV_API uint64_t qkv_cpu_detected(void);
+QKV_API uint64_t qkv_cpu_withheld(void);
+QKV_API uint64_t qkv_cpu_removed(void);
+QKV_API uint64_t qkv_cpu_usable(void);
+
+/* "avx2" and so on; NULL when the number is none. */
+QKV_API const char *qkv_cpu_feature_name(int feature);
+QKV_API const char *qkv_isa_name(int isa);
+
+/* 1 if the library was built with this room, 0 if not. */
+QKV_API int qkv_isa_built(int isa);
+
+/* The names in QKV_CPU_MAX and QKV_CPU_DISABLE that mean nothing here, separated by commas;
+ * "" if there are none. Such names are ignored otherwise. */
+QKV_API const char *qkv_cpu_unknown_overrides(void);
+
+/* The stages that have kernels. */
+typedef enum qkv_stage {
+    QKV_STAGE_PROJECT,
+    QKV_STAGE_SCORES,
+    QKV_STAGE_SOFTMAX,
+    QKV_STAGE_MIX,
+    QKV_STAGE_ATTENTION,
+    QKV_STAGE_COUNT
+} qkv_stage;
+
+QKV_API const char *qkv_stage_name(int stage);
+
+/* An immutable binding of kernels to a set of CPU features, in the caller's memory. It may be
+ * shared by threads, and must outlive the plans made with it. */
+typedef struct qkv_context {
+    uint64_t state[32];
+} qkv_context;
+
+typedef struct qkv_context_config {
+    size_t size;
+    uint64_t flags;    /* 0 */
+    uint64_t disabled; /* features to do without: 1 << QKV_CPU_x, or-ed */
+    int32_t isa_max;   /* a qkv_isa: the highest room to use; QKV_ISA_NONE for no cap */
+    int32_t reserved;
+} qkv_context_config;
+
+QKV_API void qkv_context_config_init(qkv_context_config *config);
+
+/* Binds kernels to what qkv_cpu_usable() leaves after the configuration (NULL: all of it).
+ * Configurations only take away. isa_max names a room that this build lacks: QKV_FAULT_RANGE. */
+QKV_API qkv_status qkv_context_init(qkv_context *context, const qkv_context_config *config);
+
+/* The context that the library made when it was loaded; what NULL stands for in a call. */
+QKV_API const qkv_context *qkv_default_context(void);
+
+/* The highest room that the context uses, and the name of the variant that a stage got. */
+QKV_API qkv_isa qkv_context_isa(const qkv_context *context);
+QKV_API const char *qkv_context_variant(const qkv_context *context, int stage);
+
+/* Does what loading the library does, for those who want to decide the moment (a constructor
+ * of theirs that runs before ours). Idempotent; safe from any thread. */
+QKV_API void qkv_init(void);
+
+/* ---- Tensors ----------------------------------------------------------------------------- */
+
+typedef enum qkv_dtype {
+    QKV_DTYPE_NONE, /* no tensor here */
+    QKV_F32,        /* IEEE 754 binary32 */
+    QKV_BOOL,       /* one byte, non-zero is true */
+    QKV_DTYPE_COUNT
+} qkv_dtype;
+
+/* A view of memory: element (b, h, t, c) stands at data[b*stride[0] + h*stride[1] + t*stride[2]
+ * + c*stride[3]]. stride[3] is 1 (a mask or bias may have 0); the others are free: any order,
+ * zero to broadcast an input, negative to walk backwards. A dimension of size 1 or less ignores
+ * its stride. data aligned to its element; NULL for a tensor that is absent or empty. */
+typedef struct qkv_tensor {
+    void *data;
+    int64_t stride[4];
+    int32_t dtype; /* a qkv_dtype */
+    int32_t reserved;
+} qkv_tensor;
+
+/* Contiguous float32 [batch, heads, length, dim], and [batch, length, heads, dim]. */
+QKV_API qkv_tensor qkv_tensor_bhsd(const void *data, int64_t heads, int64_t length, int64_t dim);
+QKV_API qkv_tensor qkv_tensor_bshd(const void *data, int64_t heads, int64_t length, int64_t dim);
+
+/* ---- The parameters of attention --------------------------------------------------------- */
+
+/* Where query i stands among the keys, which is what causal, window and ALiBi measure from. */
+typedef enum qkv_align {
+    QKV_ALIGN_BOTTOM_RIGHT, /* position = i + kv_len - q_len: the last query sees the last key */
+    QKV_ALIGN_TOP_LEFT,     /* position = i: the first query sees the first key */
+    QKV_ALIGN_COUNT
+} qkv_align;
+
+#define QKV_FLAG_SCALE ((uint64_t)1)  /* scale is set; without it 1/sqrt(head_dim) */
+#define QKV_FLAG_CAUSAL ((uint64_t)2) /* keep the keys j <= position */
+
+/* What scores, softmax, mix and attention share. For query head h, key/value head
+ * h / (q_heads / kv_heads), query i at position p and key j:
+ *
+ *   s = scale * q . k
+ *   s = softcap * tanh(s / softcap)       if softcap > 0
+ *   s = s - alibi_slopes[h] * |p - j|     if alibi_slopes
+ *   s = s + bias[b, h, i, j]              if bias
+ *   s = -inf                              where masked
+ *
+ * A key is masked if j > p (causal), j < p - window_left, j > p + window_right, j beyond the
+ * sequence's length, mask[b, h, i, j] is zero, or s is -inf. A masked key contributes nothing,
+ * whatever its K and V rows hold. A row with every key masked gives zeros and LSE = -inf (with
+ * a sink: zeros and LSE = the sink). The sink is one more logit whose value vector is zero.
+ *
+ * Sequence lengths: either q_lens (padded: sequence b has rows 0..q_lens[b]-1 of its q_len) or
+ * cu_q (ragged: sequence b has rows cu_q[b]..cu_q[b+1]-1 of one long run, no longer than q_len,
+ * and the batch stride of q, out, lse, scores and weights is ignored); the same for keys with
+ * kv_lens, cu_kv and the tensors k and v. bias and mask are always indexed by batch and by the
+ * position within the sequence. Where lengths differ, positions use the sequence's own lengths.
+ * Output rows beyond a padded sequence's length are written as a fully masked row without sink.
+ *
+ * Every pointer is read when the plan is made and when it runs, and must stay as it was. */
+typedef struct qkv_attention_params {
+    size_t size;
+    uint64_t flags; /* QKV_FLAG_ */
+    int64_t batch;
+    int64_t q_heads;
+    int64_t kv_heads; /* divides q_heads: GQA, MQA */
+    int64_t q_len;    /* rows a sequence, at most; may be 0 */
+    int64_t kv_len;   /* keys a sequence, at most; may be 0 */
+    int64_t head_dim; /* 1 to 512, of Q and K; not used by softmax and mix */
+    int64_t v_dim;    /* 1 to 512, of V and O; 0: as head_dim. Not used by scores and softmax */
+    float scale;      /* any finite number, with QKV_FLAG_SCALE */
+    float softcap;    /* 0: none */
+    int32_t align;    /* a qkv_align */
+    int32_t reserved;
+    int64_t window_left;       /* -1: no limit; 0: nothing left of the position */
+    int64_t window_right;      /* -1: no limit */
+    const float *alibi_slopes; /* [q_heads], or NULL */
+    const float *sinks;        /* [q_heads], or NULL */
+    qkv_tensor bias;           /* QKV_F32 [batch, q_heads, q_len, kv_len], any stride may be 0 */
+    qkv_tensor mask;           /* QKV_BOOL, the same shape; non-zero keeps */
+    const int32_t *q_lens;     /* [batch], or NULL */
+    const int32_t *kv_lens;    /* [batch], or NULL */
+    const int32_t *cu_q;       /* [batch + 1], or NULL */
+    const int32_t *cu_kv;      /* [batch + 1], or NULL */
+} qkv_attention_params;
+
+#define QKV_HEAD_DIM_MAX 512
+
+QKV_API void qkv_attention_params_init(qkv_attention_params *params);
+
+/* The tensors of the four stages; a stage reads and writes those that it names. Shapes (for
+ * ragged sequences the rows of all sequences end to end, without the batch):
+ *   q        [batch, q_heads, q_len, head_dim]
+ *   k        [batch, kv_heads, kv_len, head_dim]
+ *   v        [batch, kv_heads, kv_len, v_dim]
+ *   scores   [batch, q_heads, q_len, kv_len]
+ *   weights  [batch, q_heads, q_len, kv_len]
+ *   out      [batch, q_heads, q_len, v_dim]
+ *   lse      [batch, q_heads, q_len, 1], natural logarithm; optional */
+typedef struct qkv_tensors {
+    size_t size;
+    qkv_tensor q, k, v;
+    qkv_tensor scores, weights;
+    qkv_tensor out, lse;
+} qkv_tensors;
+
+QKV_API void qkv_tensors_init(qkv_tensors *tensors);
+
+/* ---- Plan, then run ---------------------------------------------------------------------- */
+
+#define QKV_MAX_PHASES 4
+
+/* What a call will do, in the caller's memory. Make it with a _plan function, read the fields
+ * named here, leave the rest alone. Phases run one after the other, with a barrier between them;
+ * the parts of a phase are independent of each other and may run on any threads in any order. */
+typedef struct qkv_plan {
+    size_t workspace_shared;       /* bytes all workers share; never shrinks as a shape grows */
+    size_t workspace_worker;       /* bytes each worker needs for itself; likewise */
+    int32_t phases;                /* 0 when there is nothing to do */
+    int32_t threads;               /* how many threads the shape is worth, at least 1 */
+    int64_t parts[QKV_MAX_PHASES]; /* parts of each phase */
+    uint64_t state[96];
+} qkv_plan;
+
+#define QKV_ALIGNMENT 64 /* of workspaces and packed weights */
+
+/* The workspace of one worker. Both pointers aligned to QKV_ALIGNMENT; shared is the same for
+ * all workers of a plan from its first phase to its last, worker is nobody else's. */
+typedef struct qkv_workspace {
+    void *shared;
+    size_t shared_size;
+    void *worker;
+    size_t worker_size;
+} qkv_workspace;
+
+/* A task over the parts [begin, end). worker < the number of threads, and no two tasks that run
+ * at the same time have the same worker. */
+typedef void (*qkv_task)(void *argument, int worker, int64_t begin, int64_t end);
+
+/* The caller's threads: runs task over disjoint ranges that cover [0, parts), using at most
+ * `threads` workers, and returns when all are done: 0, or anything else for a failure. */
+typedef int (*qkv_parallel_for)(void *pool, int threads, int64_t parts, qkv_task task,
+                                void *argument);
+
+/* How a plain call runs. workspace holds plan.workspace_shared + threads *
+ * plan.workspace_worker bytes (qkv_plan_workspace), aligned to QKV_ALIGNMENT. */
+typedef struct qkv_exec {
+    size_t size;
+    const qkv_context *context; /* NULL: the default one */
+    void *workspace;
+    size_t workspace_size;
+    qkv_parallel_for parallel_for; /* NULL: the calling thread does everything */
+    void *pool;                    /* handed to parallel_for */
+    int32_t threads;               /* the most workers to use, 1 or more; the plan may use less */
+    int32_t reserved;
+} qkv_exec;
+
+QKV_API void qkv_exec_init(qkv_exec *exec);
+
+/* shared + threads * worker bytes of a plan; SIZE_MAX if that does not fit. */
+QKV_API size_t qkv_plan_workspace(const qkv_plan *plan, int threads);
+
+/* ---- The stages -------------------------------------------------------------------------- */
+
+/* attention: O and LSE from q, k, v by blocks of keys with a running maximum and sum (online
+ * softmax: Milakov and Gimelshein 2018; FlashAttention-2, Dao 2023, section 3.1). Reads q, k, v;
+ * writes out, and lse if it is there. context: NULL for the default one. */
+QKV_API qkv_status qkv_attention_plan(qkv_plan *plan, const qkv_attention_params *params,
+                                      const qkv_context *context);
+QKV_API qkv_status qkv_attention(const qkv_attention_params *params, const qkv_tensors *tensors,
+                                 const qkv_exec *exec);
+
+/* scores: S as defined above the parameters. Reads q and k; writes every element of scores, -inf
+ * where masked. Does not use sinks. */
+QKV_API qkv_status qkv_scores_plan(qkv_plan *plan, const qkv_attention_params *params,
+                                   const qkv_context *context);
+QKV_API qkv_status qkv_scores(const qkv_attention_params *params, const qkv_tensors *tensors,
+                              const qkv_exec *exec);
+
+/* softmax: each row of weights = exp(s - LSE) of the row of scores. Uses of the parameters what
+ * masks (causal, window, lengths, mask, -inf in bias) and the sinks; scale, softcap, ALiBi and
+ * finite bias belong to scores. weights may be the same view as scores (in place). Writes every
+ * element of weights, 0 where masked, and lse if it is there. */
+QKV_API qkv_status qkv_softmax_plan(qkv_plan *plan, const qkv_attention_params *params,
+                                    const qkv_context *context);
+QKV_API qkv_status qkv_softmax(const qkv_attention_params *params, const qkv_tensors *tensors,
+                               const qkv_exec *exec);
+
+/* mix: O = A V. Reads weights and v, writes out. Uses of the parameters what masks: a masked
+ * key, and a key whose weight is exactly zero, contributes nothing, whatever its V row holds. */
+QKV_API qkv_status qkv_mix_plan(qkv_plan *plan, const qkv_attention_params *params,
+                                const qkv_context *context);
+QKV_API qkv_status qkv_mix(const qkv_attention_params *params, const qkv_tensors *tensors,
+                           const qkv_exec *exec);
+
+/* Runs the parts [begin, end) of one phase of a plan of the four stages above. */
+QKV_API qkv_status qkv_run(const qkv_plan *plan, const qkv_tensors *tensors, int32_t phase,
+                           int64_t begin, int64_t end, const qkv_workspace *workspace);
+
+/* ---- Projection -------------------------------------------------------------------------- */
+
+typedef enum qkv_weight_layout {
+    QKV_W_IN_OUT, /* [d_model, width], as in Q = X W: element (in, out) at in*stride[2] + out */
+    QKV_W_OUT_IN, /* [width, d_model], as PyTorch stores it: (in, out) at out*stride[2] + in */
+    QKV_W_PACKED, /* made by qkv_project_pack; data aligned to QKV_ALIGNMENT */
+    QKV_W_COUNT
+} qkv_weight_layout;
+
+/* Q is [batch, q_heads, tokens, head_dim]; its width q_heads * head_dim. K likewise with
+ * kv_heads; V with kv_heads and v_dim. q_heads = 0 leaves Q out, kv_heads = 0 leaves out K and
+ * V. Columns of W and biases are in the order (head, dim). */
+typedef struct qkv_project_params {
+    size_t size;
+    uint64_t flags; /* 0 */
+    int64_t batch;
+    int64_t tokens;
+    int64_t d_model; /* 1 or more */
+    int64_t q_heads;
+    int64_t kv_heads;
+    int64_t head_dim;
+    int64_t v_dim;  /* 0: as head_dim */
+    int32_t layout; /* a qkv_weight_layout, of all three matrices */
+    int32_t reserved;
+} qkv_project_params;
+
+QKV_API void qkv_project_params_init(qkv_project_params *params);
+
+/* x [batch, 1, tokens, d_model] (stride[1] is not used); w as the layout says (stride[2] is the
+ * row stride); biases [width] contiguous, absent if data is NULL; outputs as above, any strides:
+ * a [batch, tokens, heads * dim] buffer is qkv_tensor_bshd, a [batch, heads, tokens, dim] one
+ * qkv_tensor_bhsd. */
+typedef struct qkv_project_tensors {
+    size_t size;
+    qkv_tensor x;
+    qkv_tensor wq, wk, wv;
+    qkv_tensor bq, bk, bv;
+    qkv_tensor q, k, v;
+} qkv_project_tensors;
+
+QKV_API void qkv_project_tensors_init(qkv_project_tensors *tensors);
+
+/* Which matrix of a projection is meant. */
+typedef enum qkv_which { QKV_WHICH_Q, QKV_WHICH_K, QKV_WHICH_V, QKV_WHICH_COUNT } qkv_which;
+
+/* project: Q = X W^Q + b^Q, K = X W^K + b^K, V = X W^V + b^V. Each element is one ascending
+ * chain of fused multiply-adds over d_model, to which the bias is added last. */
+QKV_API qkv_status qkv_project_plan(qkv_plan *plan, const qkv_project_params *params,
+                                    const qkv_context *context);
+QKV_API qkv_status qkv_project_run(const qkv_plan *plan, const qkv_project_tensors *tensors,
+                                   int32_t phase, int64_t begin, int64_t end,
+                                   const qkv_workspace *workspace);
+QKV_API qkv_status qkv_project(const qkv_project_params *params, const qkv_project_tensors *tensors,
+                               const qkv_exec *exec);
+
+/* Weights packed ahead of time: the bytes that one matrix takes (0 for a fault, or for a matrix
+ * that the parameters leave out), and the packing itself. params->layout says how w is stored
+ * (IN_OUT or OUT_IN); run later with params->layout = QKV_W_PACKED. The result begins with a
+ * header of 64 bytes (layout, dtype, shape, version) and may be stored and used in every room. */
+QKV_API size_t qkv_project_pack_size(const qkv_project_params *params, int which,
+                                     const qkv_context *context);
+QKV_API qkv_status qkv_project_pack(const qkv_project_params *params, int which,
+                                    const qkv_tensor *w, void *packed, size_t packed_size,
+                                    const qkv_context *context);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The inside of a qkv_context: the kernels bound, and the features that bound them. */
+#ifndef QKV_CORE_CONTEXT_H
+#define QKV_CORE_CONTEXT_H
+
+#include <qkv/qkv.h>
+
+#include "kernels.h"
+
+/* may_alias: it lives in the words of the caller's qkv_context. */
+struct __attribute__((may_alias)) qkv_context_state {
+    uint64_t magic;     /* QKV_CONTEXT_MAGIC once bound */
+    uint64_t features;  /* usable, less what the configuration disabled */
+    int32_t isa;
+    struct qkv_table table;
+};
+
+#define QKV_CONTEXT_MAGIC 0x31747863766b71ULL /* "qkvcxt1" */
+
+_Static_assert(sizeof(struct qkv_context_state) <= sizeof(qkv_context), "state fits");
+
+/* Binds the highest room that `features` allow, none above isa_max: pure, so that tests can ask
+ * about CPUs that are not at hand. */
+void qkv_context_bind(struct qkv_context_state *state, uint64_t features, int isa_max);
+
+/* The state of a context, of the default one for NULL; NULL if it was never initialised. */
+const struct qkv_context_state *qkv_context_get(const qkv_context *context);
+
+#endif

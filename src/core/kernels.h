@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Every kernel signature, once, and the table through which the drivers reach them.
+ *
+ * The drivers in src/core block, mask and keep the books; a kernel works on one block in memory
+ * that the driver prepared, and never checks arguments. A table entry holds a stage's kernels
+ * together with the tile sizes that they were written for, so that they cannot disagree.
+ *
+ * PANEL is the one packing constant of all rooms: matrices that stand on the right of a product
+ * are packed in groups of 16 columns (one ZMM, two YMM, four Q registers), [k][16] each.
+ */
+#ifndef QKV_CORE_KERNELS_H
+#define QKV_CORE_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "config.h"
+
+enum {
+    QKV_PANEL = 16,
+    /* Law of the bits: keys are grouped in blocks, blocks in pieces, both from key 0. The same
+     * in every room (and a multiple of PANEL), so that a packed cache suits them all. */
+    QKV_KEY_BLOCK = 256,
+    QKV_PIECE = 4 * QKV_KEY_BLOCK,
+};
+
+/* C[m x n] = (add ? C : 0) + A[m x k] B[k x n]: every element one ascending FMA chain over k.
+ * A is row-major. B's element (p, 16 g + c) is at b[p * b_k + g * b_g + c]. n is a multiple of
+ * PANEL and C, row-major, is written in full panels. Any m, n, k >= 0. C overlaps neither input. */
+struct qkv_gemm {
+    const float *a;
+    const float *b;
+    float *c;
+    ptrdiff_t lda, b_k, b_g, ldc;
+    ptrdiff_t m, n, k;
+    int add;
+};
+typedef void qkv_gemm_fn(const struct qkv_gemm *g);
+
+/* One panel of the transpose: dst[p * 16 + r] = src[r * ld + p] for p < k and r < rows <= 16,
+ * and 0 for rows <= r < 16. */
+typedef void qkv_pack_panel_fn(float *dst, const float *src, ptrdiff_t ld, int rows, ptrdiff_t k);
+
+/* Rows copied into a dense block: dst[r * ld_dst + c] = src[r * ld_src + c] for c < n, and 0 for
+ * n <= c < ld_dst, where ld_dst is n rounded up to PANEL. Returns non-zero if any element is
+ * infinite or NaN. */
+typedef int qkv_pack_rows_fn(float *dst, const float *src, ptrdiff_t ld_src, ptrdiff_t rows,
+                             ptrdiff_t n);
+
+struct qkv_pack_kernels {
+    qkv_pack_panel_fn *panel;
+    qkv_pack_rows_fn *rows;
+};
+
+/* A row of scores over one key block: what its masks leave, and what is added to it. Columns
+ * count from the block's first key; column c of the row stands at s[c]. */
+struct qkv_score_row {
+    float *s;
+    int from, to;         /* the columns that were computed, multiples of PANEL; from <= to */
+    int lo, hi;           /* of these, the ones that interval masks keep: from <= lo <= hi <= to */
+    const float *bias;    /* the row of bias at column 0, or NULL */
+    const uint8_t *mask;  /* the row of the boolean mask at column 0, or NULL */
+    float slope;          /* ALiBi */
+    float distance;       /* the query's position minus the block's first key */
+};
+
+/* How a call's scores are made from dot products; the same for all rows of a call. */
+struct qkv_score_rule {
+    float scale;    /* of the dot product */
+    float softcap;  /* 0: none */
+    int modified;   /* scale, soft-cap, ALiBi or bias are applied to the scores one by one; if 0,
+                       the scale is part of the exponential's argument (scale > 0 then) */
+    int alibi;
+    int bias_step;  /* 0 or 1 columns */
+    int mask_step;
+};
+
+/* The running state of a row within a piece (online softmax). */
+struct qkv_running {
+    float max;  /* scaled scores; -inf before the first key */
+    float sum;
+};
+
+/* One block's scores to weights, for `rows` rows: applies the rule and the masks, moves each
+ * row's running maximum and sum, leaves exp(score - max) in the columns [from, to) and the factor
+ * by which the row's accumulator must be multiplied in factor[r] (exactly 1 when the maximum did
+ * not move or there was none). mark: masked keys leave -0 instead of +0, for qkv_mix_marked_fn. */
+typedef void qkv_weigh_fn(const struct qkv_score_row *row, int rows,
+                          const struct qkv_score_rule *rule, struct qkv_running *state,
+                          float *factor, int mark);
+
+/* Rows of the accumulator times factor[r]; rows whose factor is 1 are not touched. n is a
+ * multiple of PANEL. */
+typedef void qkv_rescale_fn(float *acc, ptrdiff_t ld, int rows, ptrdiff_t n, const float *factor);
+
+/* Joins the partial result of a later piece to that of the earlier ones, row by row. */
+typedef void qkv_merge_fn(float *acc, struct qkv_running *state, const float *piece,
+                          const struct qkv_running *piece_state, ptrdiff_t ld, int rows,
+                          ptrdiff_t n);
+
+/* Ends a row: joins the sink (-inf: none), divides by the sum, writes n columns to out and the
+ * natural logarithm of the sum to lse (NULL: not wanted). A row without mass gives zeros and
+ * the sink. */
+typedef void qkv_finish_fn(float *out, float *lse, const float *acc,
+                           const struct qkv_running *state, float sink, ptrdiff_t n);
+
+/* acc[n] += a[k] V[k x n] in ascending order of k, without the keys whose weight is -0: the
+ * selecting path for blocks of V that hold infinities or NaN. n is a multiple of PANEL. */
+typedef void qkv_mix_marked_fn(float *acc, const float *a, const float *v, ptrdiff_t ld_v,
+                               ptrdiff_t k, ptrdiff_t n);
+
+/* Scores of one row as the user sees them: rule and masks applied to row->s, then columns
+ * [0, n) written to out, -inf where masked or outside [from, to). */
+typedef void qkv_score_store_fn(float *out, const struct qkv_score_row *row,
+                                const struct qkv_score_rule *rule, int n);
+
+/* One chunk of a row of softmax: columns [0, n), n <= KEY_BLOCK, of in copied to out with -inf
+ * where masked ([lo, hi), bias = -inf, boolean mask). Returns the largest. in == out is fine. */
+typedef float qkv_softmax_mask_fn(float *out, const float *in, const struct qkv_score_row *row,
+                                  const struct qkv_score_rule *rule, int n);
+
+/* A whole row of masked scores to weights, in place: exp(s - m) / sum with the sink in the sum.
+ * max is the largest of the row, or -inf. lse as in qkv_finish_fn. */
+typedef void qkv_softmax_row_fn(float *row, ptrdiff_t n, float max, float sink, float *lse);
+
+/* A chunk of a row of weights prepared for mixing: out[c] = in[c] for c < n, but -0 where the
+ * weight is zero or masked (as in qkv_softmax_mask_fn); -0 up to the next multiple of PANEL. */
+typedef void qkv_mix_load_fn(float *out, const float *in, const struct qkv_score_row *row,
+                             const struct qkv_score_rule *rule, int n);
+
+/* A row of a product to the user: out[c] = acc[c] + bias[c] (NULL: + 0) for c < n. */
+typedef void qkv_store_fn(float *out, const float *acc, const float *bias, ptrdiff_t n);
+
+struct qkv_project_kernels {
+    const char *variant;
+    qkv_gemm_fn *gemm;
+    struct qkv_pack_kernels pack;
+    qkv_store_fn *store;
+    int mr, nr;
+};
+
+struct qkv_scores_kernels {
+    const char *variant;
+    qkv_gemm_fn *gemm;
+    struct qkv_pack_kernels pack;
+    qkv_score_store_fn *store;
+    int mr, nr;
+};
+
+struct qkv_softmax_kernels {
+    const char *variant;
+    qkv_softmax_mask_fn *mask;
+    qkv_softmax_row_fn *row;
+};
+
+struct qkv_mix_kernels {
+    const char *variant;
+    qkv_gemm_fn *gemm;
+    struct qkv_pack_kernels pack;
+    qkv_mix_load_fn *load;
+    qkv_mix_marked_fn *marked;
+    qkv_store_fn *store;
+    int mr, nr;
+};
+
+struct qkv_attention_kernels {
+    const char *variant;
+    qkv_gemm_fn *gemm;
+    struct qkv_pack_kernels pack;
+    qkv_weigh_fn *weigh;
+    qkv_rescale_fn *rescale;
+    qkv_mix_marked_fn *marked;
+    qkv_merge_fn *merge;
+    qkv_finish_fn *finish;
+    int mr, nr;
+};
+
+/* What a context binds. A room's init overlays the entries that it has. */
+struct qkv_table {
+    const struct qkv_project_kernels *project;
+    const struct qkv_scores_kernels *scores;
+    const struct qkv_softmax_kernels *softmax;
+    const struct qkv_mix_kernels *mix;
+    const struct qkv_attention_kernels *attention;
+};
+
+/* What every room provides. */
+#define QKV_DECLARE_ROOM(room)                                                                     \
+    qkv_gemm_fn qkv_##room##_gemm;                                                                 \
+    qkv_pack_panel_fn qkv_##room##_pack_panel;                                                     \
+    qkv_pack_rows_fn qkv_##room##_pack_rows;                                                       \
+    qkv_store_fn qkv_##room##_store;                                                               \
+    qkv_score_store_fn qkv_##room##_score_store;                                                   \
+    qkv_softmax_mask_fn qkv_##room##_softmax_mask;                                                 \
+    qkv_softmax_row_fn qkv_##room##_softmax_row;                                                   \
+    qkv_mix_load_fn qkv_##room##_mix_load;                                                         \
+    qkv_mix_marked_fn qkv_##room##_mix_marked;                                                     \
+    qkv_weigh_fn qkv_##room##_weigh;                                                               \
+    qkv_rescale_fn qkv_##room##_rescale;                                                           \
+    qkv_merge_fn qkv_##room##_merge;                                                               \
+    qkv_finish_fn qkv_##room##_finish;                                                             \
+    void qkv_##room##_init(struct qkv_table *table, uint64_t features);
+
+#define ROOM(folder, name, built, needs) QKV_DECLARE_ROOM(folder)
+#include "isa.def"
+#undef ROOM
+
+#endif
