@@ -358,7 +358,7 @@ QKV_API void qkv_tensors_init(qkv_tensors *tensors);
  * named here, leave the rest alone. Phases run one after the other, with a barrier between them;
  * the parts of a phase are independent of each other and may run on any threads in any order. */
 typedef struct qkv_plan {
-    size_t workspace_shared;       /* bytes all workers share; never shrinks as a shape grows */
+    size_t workspace_shared;       /* bytes all workers share; never shrinks as a length grows */
     size_t workspace_worker;       /* bytes each worker needs for itself; likewise */
     int32_t phases;                /* 0 when there is nothing to do */
     int32_t threads;               /* how many threads the shape is worth, at least 1 */

@@ -9,8 +9,8 @@
 
 /* may_alias: it lives in the words of the caller's qkv_context. */
 struct __attribute__((may_alias)) qkv_context_state {
-    uint64_t magic;     /* QKV_CONTEXT_MAGIC once bound */
-    uint64_t features;  /* usable, less what the configuration disabled */
+    uint64_t magic;    /* QKV_CONTEXT_MAGIC once bound */
+    uint64_t features; /* usable, less what the configuration disabled */
     int32_t isa;
     struct qkv_table table;
 };

@@ -23,6 +23,9 @@ enum {
      * in every room (and a multiple of PANEL), so that a packed cache suits them all. */
     QKV_KEY_BLOCK = 256,
     QKV_PIECE = 4 * QKV_KEY_BLOCK,
+    /* Rows that a part takes through the keys together (the query heads of a group count as
+     * rows): a multiple of every room's tile height and of PANEL. Not part of the law. */
+    QKV_ROWS = 48,
 };
 
 /* C[m x n] = (add ? C : 0) + A[m x k] B[k x n]: every element one ascending FMA chain over k.
@@ -38,9 +41,10 @@ struct qkv_gemm {
 };
 typedef void qkv_gemm_fn(const struct qkv_gemm *g);
 
-/* One panel of the transpose: dst[p * 16 + r] = src[r * ld + p] for p < k and r < rows <= 16,
- * and 0 for rows <= r < 16. */
-typedef void qkv_pack_panel_fn(float *dst, const float *src, ptrdiff_t ld, int rows, ptrdiff_t k);
+/* One panel of the transpose: dst[p * 16 + r] = src[r * ld + p] for p < k and first <= r < last,
+ * and 0 for the other r < 16. Rows outside [first, last) are not read. */
+typedef void qkv_pack_panel_fn(float *dst, const float *src, ptrdiff_t ld, int first, int last,
+                               ptrdiff_t k);
 
 /* Rows copied into a dense block: dst[r * ld_dst + c] = src[r * ld_src + c] for c < n, and 0 for
  * n <= c < ld_dst, where ld_dst is n rounded up to PANEL. Returns non-zero if any element is
@@ -57,37 +61,39 @@ struct qkv_pack_kernels {
  * count from the block's first key; column c of the row stands at s[c]. */
 struct qkv_score_row {
     float *s;
-    int from, to;         /* the columns that were computed, multiples of PANEL; from <= to */
-    int lo, hi;           /* of these, the ones that interval masks keep: from <= lo <= hi <= to */
-    const float *bias;    /* the row of bias at column 0, or NULL */
-    const uint8_t *mask;  /* the row of the boolean mask at column 0, or NULL */
-    float slope;          /* ALiBi */
-    float distance;       /* the query's position minus the block's first key */
+    int from, to;        /* the columns that were computed, multiples of PANEL; from <= to */
+    int lo, hi;          /* of these, the ones that interval masks keep: from <= lo <= hi <= to */
+    const float *bias;   /* the row of bias at column 0, or NULL */
+    const uint8_t *mask; /* the row of the boolean mask at column 0, or NULL */
+    float slope;         /* ALiBi */
+    float distance;      /* the query's position minus the block's first key */
 };
 
 /* How a call's scores are made from dot products; the same for all rows of a call. */
 struct qkv_score_rule {
-    float scale;    /* of the dot product */
-    float softcap;  /* 0: none */
-    int modified;   /* scale, soft-cap, ALiBi or bias are applied to the scores one by one; if 0,
-                       the scale is part of the exponential's argument (scale > 0 then) */
+    float scale;   /* of the dot product */
+    float softcap; /* 0: none */
+    int modified;  /* scale, soft-cap, ALiBi or bias are applied to the scores one by one; if 0,
+                      the scale is part of the exponential's argument (scale > 0 then) */
     int alibi;
-    int bias_step;  /* 0 or 1 columns */
+    int bias_step; /* 0 or 1 columns */
     int mask_step;
 };
 
-/* The running state of a row within a piece (online softmax). */
+/* The running state of the rows of a row block within a piece (online softmax), one array of
+ * QKV_ROWS floats each: the largest scaled score, -inf before the first key, and the sum. */
 struct qkv_running {
-    float max;  /* scaled scores; -inf before the first key */
-    float sum;
+    float *max;
+    float *sum;
 };
 
-/* One block's scores to weights, for `rows` rows: applies the rule and the masks, moves each
- * row's running maximum and sum, leaves exp(score - max) in the columns [from, to) and the factor
- * by which the row's accumulator must be multiplied in factor[r] (exactly 1 when the maximum did
- * not move or there was none). mark: masked keys leave -0 instead of +0, for qkv_mix_marked_fn. */
-typedef void qkv_weigh_fn(const struct qkv_score_row *row, int rows,
-                          const struct qkv_score_rule *rule, struct qkv_running *state,
+/* One block's scores to weights, for the `rows` rows of a tile, the first of which is row `row0`
+ * of the row block: applies the rule and the masks, moves each row's running maximum and sum,
+ * leaves exp(score - max) in the columns [from, to) and in factor[row0 + r] what the row's
+ * accumulator must be multiplied by (exactly 1 when the maximum did not move or there was none).
+ * mark: masked keys leave -0 instead of +0, for qkv_mix_marked_fn. */
+typedef void qkv_weigh_fn(const struct qkv_score_row *row, int row0, int rows,
+                          const struct qkv_score_rule *rule, struct qkv_running state,
                           float *factor, int mark);
 
 /* Rows of the accumulator times factor[r]; rows whose factor is 1 are not touched. n is a
@@ -95,15 +101,19 @@ typedef void qkv_weigh_fn(const struct qkv_score_row *row, int rows,
 typedef void qkv_rescale_fn(float *acc, ptrdiff_t ld, int rows, ptrdiff_t n, const float *factor);
 
 /* Joins the partial result of a later piece to that of the earlier ones, row by row. */
-typedef void qkv_merge_fn(float *acc, struct qkv_running *state, const float *piece,
-                          const struct qkv_running *piece_state, ptrdiff_t ld, int rows,
-                          ptrdiff_t n);
+typedef void qkv_merge_fn(float *acc, struct qkv_running state, const float *piece,
+                          struct qkv_running piece_state, ptrdiff_t ld, int rows, ptrdiff_t n);
 
-/* Ends a row: joins the sink (-inf: none), divides by the sum, writes n columns to out and the
- * natural logarithm of the sum to lse (NULL: not wanted). A row without mass gives zeros and
- * the sink. */
-typedef void qkv_finish_fn(float *out, float *lse, const float *acc,
-                           const struct qkv_running *state, float sink, ptrdiff_t n);
+/* Ends the rows of a row block: joins the sinks (-inf: none), leaves in scale[r] what the
+ * accumulator must be multiplied by (0 for a row without mass), and in lse[r] the natural
+ * logarithm of the mass (the sink, or -inf, for a row without keys). All arrays are QKV_ROWS
+ * long. */
+typedef void qkv_seal_fn(struct qkv_running state, const float *sink, int rows, float *scale,
+                         float *lse);
+
+/* out[c] = acc[c] * scale + 0 for c < n: the added zero turns -0 into +0, so that a masked key
+ * that was skipped and one that was multiplied by zero leave the same bits. */
+typedef void qkv_store_scaled_fn(float *out, const float *acc, float scale, ptrdiff_t n);
 
 /* acc[n] += a[k] V[k x n] in ascending order of k, without the keys whose weight is -0: the
  * selecting path for blocks of V that hold infinities or NaN. n is a multiple of PANEL. */
@@ -121,7 +131,7 @@ typedef float qkv_softmax_mask_fn(float *out, const float *in, const struct qkv_
                                   const struct qkv_score_rule *rule, int n);
 
 /* A whole row of masked scores to weights, in place: exp(s - m) / sum with the sink in the sum.
- * max is the largest of the row, or -inf. lse as in qkv_finish_fn. */
+ * max is the largest of the row, or -inf. lse (NULL: not wanted) as in qkv_seal_fn. */
 typedef void qkv_softmax_row_fn(float *row, ptrdiff_t n, float max, float sink, float *lse);
 
 /* A chunk of a row of weights prepared for mixing: out[c] = in[c] for c < n, but -0 where the
@@ -172,7 +182,8 @@ struct qkv_attention_kernels {
     qkv_rescale_fn *rescale;
     qkv_mix_marked_fn *marked;
     qkv_merge_fn *merge;
-    qkv_finish_fn *finish;
+    qkv_seal_fn *seal;
+    qkv_store_scaled_fn *store;
     int mr, nr;
 };
 
@@ -185,21 +196,18 @@ struct qkv_table {
     const struct qkv_attention_kernels *attention;
 };
 
-/* What every room provides. */
-#define QKV_DECLARE_ROOM(room)                                                                     \
-    qkv_gemm_fn qkv_##room##_gemm;                                                                 \
-    qkv_pack_panel_fn qkv_##room##_pack_panel;                                                     \
-    qkv_pack_rows_fn qkv_##room##_pack_rows;                                                       \
-    qkv_store_fn qkv_##room##_store;                                                               \
-    qkv_score_store_fn qkv_##room##_score_store;                                                   \
-    qkv_softmax_mask_fn qkv_##room##_softmax_mask;                                                 \
-    qkv_softmax_row_fn qkv_##room##_softmax_row;                                                   \
-    qkv_mix_load_fn qkv_##room##_mix_load;                                                         \
-    qkv_mix_marked_fn qkv_##room##_mix_marked;                                                     \
-    qkv_weigh_fn qkv_##room##_weigh;                                                               \
-    qkv_rescale_fn qkv_##room##_rescale;                                                           \
-    qkv_merge_fn qkv_##room##_merge;                                                               \
-    qkv_finish_fn qkv_##room##_finish;                                                             \
+/* What every room provides: its entries of the table, made of its kernels. */
+#define QKV_DECLARE_ROOM(room)                                        \
+    extern const struct qkv_project_kernels qkv_##room##_project;     \
+    extern const struct qkv_scores_kernels qkv_##room##_scores;       \
+    extern const struct qkv_softmax_kernels qkv_##room##_softmax;     \
+    extern const struct qkv_mix_kernels qkv_##room##_mix;             \
+    extern const struct qkv_attention_kernels qkv_##room##_attention; \
+    qkv_gemm_fn qkv_##room##_gemm;                                    \
+    qkv_pack_panel_fn qkv_##room##_pack_panel;                        \
+    qkv_pack_rows_fn qkv_##room##_pack_rows;                          \
+    qkv_store_fn qkv_##room##_store;                                  \
+    qkv_mix_marked_fn qkv_##room##_mix_marked;                        \
     void qkv_##room##_init(struct qkv_table *table, uint64_t features);
 
 #define ROOM(folder, name, built, needs) QKV_DECLARE_ROOM(folder)

@@ -5,9 +5,16 @@
 
 #include <qkv/qkv.h>
 
-static inline qkv_status qkv_fail(qkv_arg arg, qkv_fault fault)
-{
+static inline qkv_status qkv_fail(qkv_arg arg, qkv_fault fault) {
     return (qkv_status)arg << 8 | (qkv_status)fault;
 }
+
+/* Hands a fault on to the caller. */
+#define TRY(call)                    \
+    do {                             \
+        qkv_status status_ = (call); \
+        if (status_)                 \
+            return status_;          \
+    } while (0)
 
 #endif

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the AVX2 room puts into a table. The features beyond those that the room needs would
+ * choose between variants here; there are none yet. */
+#include "kernels.h"
+
+void qkv_avx2_init(struct qkv_table *table, uint64_t features) {
+    (void)features;
+    table->project = &qkv_avx2_project;
+    table->scores = &qkv_avx2_scores;
+    table->softmax = &qkv_avx2_softmax;
+    table->mix = &qkv_avx2_mix;
+    table->attention = &qkv_avx2_attention;
+}

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The mix in AVX2: the product is gemm.c's, the marking of keys that do not count
+ * tmpl/mix.h's. */
+#include "kernels.h"
+#include "tile.h"
+#include "vec.h"
+
+#include "tmpl/mix.h"
+
+const struct qkv_mix_kernels qkv_avx2_mix = {
+    .variant = ROOM_NAME,
+    .gemm = ROOM(gemm),
+    .pack = {ROOM(pack_panel), ROOM(pack_rows)},
+    .load = mix_load,
+    .marked = ROOM(mix_marked),
+    .store = ROOM(store),
+    .mr = MR,
+    .nr = NR,
+};

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The AVX2 room's vector: eight floats in a YMM register, masks as all-ones lanes.
+ */
+#ifndef QKV_AVX2_VEC_H
+#define QKV_AVX2_VEC_H
+
+#if !defined(__AVX2__) || !defined(__FMA__) || !defined(__F16C__)
+#error "the AVX2 room needs -mavx2 -mfma -mf16c"
+#endif
+
+#include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
+
+#define ROOM_NAME "avx2"
+#define ROOM(name) qkv_avx2_##name
+
+typedef __m256 vf;
+typedef __m256 vm; /* a mask: a lane's sign bit */
+
+#define VF_LANES 8
+
+static inline __m256i vec_first(int n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+static inline vf vf_load(const float *p) {
+    return _mm256_loadu_ps(p);
+}
+
+static inline void vf_store(float *p, vf x) {
+    _mm256_storeu_ps(p, x);
+}
+
+/* The first n < VF_LANES lanes; the others are 0, and their memory is not touched. */
+static inline vf vf_load_part(const float *p, int n) {
+    return _mm256_maskload_ps(p, vec_first(n));
+}
+
+static inline void vf_store_part(float *p, vf x, int n) {
+    _mm256_maskstore_ps(p, vec_first(n), x);
+}
+
+static inline vf vf_set1(float x) {
+    return _mm256_set1_ps(x);
+}
+
+/* 0, 1, 2, ... */
+static inline vf vf_iota(void) {
+    return _mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7);
+}
+
+static inline vf vf_add(vf a, vf b) {
+    return _mm256_add_ps(a, b);
+}
+
+static inline vf vf_sub(vf a, vf b) {
+    return _mm256_sub_ps(a, b);
+}
+
+static inline vf vf_mul(vf a, vf b) {
+    return _mm256_mul_ps(a, b);
+}
+
+static inline vf vf_div(vf a, vf b) {
+    return _mm256_div_ps(a, b);
+}
+
+static inline vf vf_fma(vf a, vf b, vf c) {
+    return _mm256_fmadd_ps(a, b, c);
+}
+
+/* The larger; acc where x is NaN. */
+static inline vf vf_max(vf x, vf acc) {
+    return _mm256_max_ps(x, acc);
+}
+
+static inline vf vf_abs(vf x) {
+    return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x);
+}
+
+static inline vm vm_eq(vf a, vf b) {
+    return _mm256_cmp_ps(a, b, _CMP_EQ_OQ);
+}
+
+static inline vm vm_lt(vf a, vf b) {
+    return _mm256_cmp_ps(a, b, _CMP_LT_OQ);
+}
+
+static inline vm vec_bool(__m128i bytes) {
+    __m256i zero = _mm256_cmpeq_epi32(_mm256_cvtepu8_epi32(bytes), _mm256_setzero_si256());
+    return _mm256_castsi256_ps(_mm256_xor_si256(zero, _mm256_set1_epi32(-1)));
+}
+
+/* Lanes whose byte is not zero; the first n lanes only. */
+static inline vm vm_load_bool(const uint8_t *p) {
+    return vec_bool(_mm_loadl_epi64((const __m128i *)p));
+}
+
+static inline vm vm_load_bool_part(const uint8_t *p, int n) {
+    uint64_t bytes = 0;
+    for (int i = 0; i < n; i++)
+        bytes |= (uint64_t)p[i] << (8 * i);
+    return vec_bool(_mm_cvtsi64_si128((long long)bytes));
+}
+
+static inline int vm_any(vm m) {
+    return _mm256_movemask_ps(m) != 0;
+}
+
+static inline vf vf_select(vm m, vf yes, vf no) {
+    return _mm256_blendv_ps(no, yes, m);
+}
+
+/* The tree: lane i with i + 4, then i + 2, i + 1. */
+static inline float vf_hsum(vf x) {
+    __m128 z = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    z = _mm_add_ps(z, _mm_movehl_ps(z, z));
+    return _mm_cvtss_f32(_mm_add_ss(z, _mm_movehdup_ps(z)));
+}
+
+static inline float vf_hmax(vf x) {
+    __m128 z = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    z = _mm_max_ps(z, _mm_movehl_ps(z, z));
+    return _mm_cvtss_f32(_mm_max_ss(z, _mm_movehdup_ps(z)));
+}
+
+/* For the polynomials of a build without SLEEF: the nearest integer, 2^x for an integral x in
+ * [-126, 127], and x = m * 2^e with m in [0.5, 1) for a normal positive x. */
+static inline vf vf_round(vf x) {
+    return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+static inline vf vf_pow2(vf x) {
+    __m256i e = _mm256_add_epi32(_mm256_cvtps_epi32(x), _mm256_set1_epi32(127));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(e, 23));
+}
+
+static inline vf vf_mantissa(vf x) {
+    __m256i m = _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x007fffff));
+    return _mm256_castsi256_ps(_mm256_or_si256(m, _mm256_set1_epi32(0x3f000000)));
+}
+
+static inline vf vf_exponent(vf x) {
+    __m256i e = _mm256_srli_epi32(_mm256_castps_si256(x), 23);
+    return _mm256_cvtepi32_ps(_mm256_sub_epi32(e, _mm256_set1_epi32(126)));
+}
+
+#if QKV_SLEEF
+#include <sleef.h>
+
+static inline vf vf_exp(vf x) {
+    return Sleef_expf8_u10avx2(x);
+}
+
+static inline vf vf_log(vf x) {
+    return Sleef_logf8_u10avx2(x);
+}
+
+static inline vf vf_tanh(vf x) {
+    return Sleef_tanhf8_u35avx2(x);
+}
+#else
+#include "tmpl/elementary.h"
+#endif
+
+#endif

@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The register tile: 6 rows by 64 columns = 24 accumulators, + 4 of B, + 1 of A: 29 of 32 ZMM.
+ * 24 chains cover two FMA ports of latency 4 three times over, and a step's 10 loads stay under
+ * its 12 cycles of FMAs. */
+#ifndef QKV_AVX512_TILE_H
+#define QKV_AVX512_TILE_H
+
+enum { MR = 6, NR = 64 };
+
+#endif

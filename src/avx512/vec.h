@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The AVX-512 room's vector: sixteen floats in a ZMM register, masks in k registers.
+ */
+#ifndef QKV_AVX512_VEC_H
+#define QKV_AVX512_VEC_H
+
+#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__) || \
+    !defined(__AVX512VL__)
+#error "the AVX-512 room needs -mavx512f -mavx512bw -mavx512dq -mavx512vl"
+#endif
+
+#include <immintrin.h>
+#include <stdint.h>
+
+#define ROOM_NAME "avx512"
+#define ROOM(name) qkv_avx512_##name
+
+typedef __m512 vf;
+typedef __mmask16 vm; /* a mask: one bit a lane */
+
+#define VF_LANES 16
+
+static inline __mmask16 vec_first(int n) {
+    return (__mmask16)((1u << n) - 1u);
+}
+
+static inline vf vf_load(const float *p) {
+    return _mm512_loadu_ps(p);
+}
+
+static inline void vf_store(float *p, vf x) {
+    _mm512_storeu_ps(p, x);
+}
+
+/* The first n < VF_LANES lanes; the others are 0, and their memory is not touched. */
+static inline vf vf_load_part(const float *p, int n) {
+    return _mm512_maskz_loadu_ps(vec_first(n), p);
+}
+
+static inline void vf_store_part(float *p, vf x, int n) {
+    _mm512_mask_storeu_ps(p, vec_first(n), x);
+}
+
+static inline vf vf_set1(float x) {
+    return _mm512_set1_ps(x);
+}
+
+/* 0, 1, 2, ... */
+static inline vf vf_iota(void) {
+    return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+
+static inline vf vf_add(vf a, vf b) {
+    return _mm512_add_ps(a, b);
+}
+
+static inline vf vf_sub(vf a, vf b) {
+    return _mm512_sub_ps(a, b);
+}
+
+static inline vf vf_mul(vf a, vf b) {
+    return _mm512_mul_ps(a, b);
+}
+
+static inline vf vf_div(vf a, vf b) {
+    return _mm512_div_ps(a, b);
+}
+
+static inline vf vf_fma(vf a, vf b, vf c) {
+    return _mm512_fmadd_ps(a, b, c);
+}
+
+/* The larger; acc where x is NaN. */
+static inline vf vf_max(vf x, vf acc) {
+    return _mm512_max_ps(x, acc);
+}
+
+static inline vf vf_abs(vf x) {
+    return _mm512_abs_ps(x);
+}
+
+static inline vm vm_eq(vf a, vf b) {
+    return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ);
+}
+
+static inline vm vm_lt(vf a, vf b) {
+    return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ);
+}
+
+/* Lanes whose byte is not zero; the first n lanes only. */
+static inline vm vm_load_bool(const uint8_t *p) {
+    __m128i x = _mm_loadu_si128((const __m128i *)p);
+    return _mm_test_epi8_mask(x, x);
+}
+
+static inline vm vm_load_bool_part(const uint8_t *p, int n) {
+    __m128i x = _mm_maskz_loadu_epi8(vec_first(n), p);
+    return _mm_test_epi8_mask(x, x);
+}
+
+static inline int vm_any(vm m) {
+    return m != 0;
+}
+
+static inline vf vf_select(vm m, vf yes, vf no) {
+    return _mm512_mask_blend_ps(m, no, yes);
+}
+
+/* The tree: lane i with i + 8, then i + 4, i + 2, i + 1. */
+static inline float vf_hsum(vf x) {
+    __m256 y = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
+    __m128 z = _mm_add_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
+    z = _mm_add_ps(z, _mm_movehl_ps(z, z));
+    return _mm_cvtss_f32(_mm_add_ss(z, _mm_movehdup_ps(z)));
+}
+
+static inline float vf_hmax(vf x) {
+    __m256 y = _mm256_max_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
+    __m128 z = _mm_max_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
+    z = _mm_max_ps(z, _mm_movehl_ps(z, z));
+    return _mm_cvtss_f32(_mm_max_ss(z, _mm_movehdup_ps(z)));
+}
+
+/* For the polynomials of a build without SLEEF: the nearest integer, 2^x for an integral x in
+ * [-126, 127], and x = m * 2^e with m in [0.5, 1) for a normal positive x. */
+static inline vf vf_round(vf x) {
+    return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+static inline vf vf_pow2(vf x) {
+    __m512i e = _mm512_add_epi32(_mm512_cvtps_epi32(x), _mm512_set1_epi32(127));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(e, 23));
+}
+
+static inline vf vf_mantissa(vf x) {
+    __m512i m = _mm512_and_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(0x007fffff));
+    return _mm512_castsi512_ps(_mm512_or_epi32(m, _mm512_set1_epi32(0x3f000000)));
+}
+
+static inline vf vf_exponent(vf x) {
+    __m512i e = _mm512_srli_epi32(_mm512_castps_si512(x), 23);
+    return _mm512_cvtepi32_ps(_mm512_sub_epi32(e, _mm512_set1_epi32(126)));
+}
+
+#if QKV_SLEEF
+#include <sleef.h>
+
+static inline vf vf_exp(vf x) {
+    return Sleef_expf16_u10avx512f(x);
+}
+
+static inline vf vf_log(vf x) {
+    return Sleef_logf16_u10avx512f(x);
+}
+
+static inline vf vf_tanh(vf x) {
+    return Sleef_tanhf16_u35avx512f(x);
+}
+#else
+#include "tmpl/elementary.h"
+#endif
+
+#endif

@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The fused stage's driver: each part takes a block of query rows through the key blocks that any
+ * of its rows sees. The order of the arithmetic of one row (the law of the bits, docs/design.md)
+ * is fixed by the key blocks and pieces alone: which rows stand beside it, and which of its
+ * masked columns are computed, changes nothing.
+ */
+#include "block.h"
+
+#include <math.h>
+#include <string.h>
+
+static struct qkv_running running(const struct qkv_part *part, int max, int sum) {
+    return (struct qkv_running){qkv_numbers(part, max), qkv_numbers(part, sum)};
+}
+
+static void begin_running(struct qkv_running state) {
+    for (int r = 0; r < QKV_ROWS; r++) {
+        state.max[r] = -INFINITY;
+        state.sum[r] = 0.0f;
+    }
+}
+
+/* The score rows of a whole row block, tile by tile; same[] tells which tiles have columns. */
+struct tiles {
+    struct qkv_score_row row[QKV_ROWS];
+    int live[QKV_ROWS]; /* by the tile's first row */
+    int uniform;        /* all tiles have the same columns */
+};
+
+static void lay_tiles(struct tiles *t, const struct qkv_part *part,
+                      const struct qkv_key_block *block, int mr) {
+    t->uniform = 1;
+    for (int r = 0; r < part->rows; r += mr) {
+        int rows = (int)qkv_min(part->rows - r, mr);
+        t->live[r] = qkv_part_score_rows(part, block, r, rows, t->row + r);
+        t->uniform = t->uniform && t->live[r] && t->row[r].from == t->row[0].from &&
+                     t->row[r].to == t->row[0].to;
+    }
+}
+
+/* `rows` rows from row r on: scores = q K^T in the columns of row r. */
+static void score(const struct qkv_attention_kernels *kernels, const struct qkv_part *part,
+                  const struct qkv_score_row *row, const float *keys, int r, int rows) {
+    const int64_t dim = part->plan->problem.head_dim;
+    const struct qkv_gemm g = {
+        .a = part->q + r * dim,
+        .lda = dim,
+        .b = keys + row->from * dim,
+        .b_k = QKV_PANEL,
+        .b_g = QKV_PANEL * dim,
+        .c = row->s + row->from,
+        .ldc = QKV_KEY_BLOCK,
+        .m = rows,
+        .n = row->to - row->from,
+        .k = dim,
+    };
+    kernels->gemm(&g);
+}
+
+/* The same rows: acc += weights V. */
+static void mix(const struct qkv_attention_kernels *kernels, const struct qkv_part *part,
+                const struct qkv_score_row *row, const struct qkv_key_block *block,
+                const float *values, float *acc, int r, int rows) {
+    const int64_t v_pad = part->plan->v_pad;
+    const struct qkv_gemm g = {
+        .a = row->s + row->from,
+        .lda = QKV_KEY_BLOCK,
+        .b = values + row->from * v_pad,
+        .b_k = v_pad,
+        .b_g = QKV_PANEL,
+        .c = acc + r * v_pad,
+        .ldc = v_pad,
+        .m = rows,
+        .n = v_pad,
+        .k = (row->to < block->hi ? row->to : block->hi) - row->from,
+        .add = 1,
+    };
+    kernels->gemm(&g);
+}
+
+static void mix_marked(const struct qkv_attention_kernels *kernels, const struct qkv_part *part,
+                       const struct tiles *t, const struct qkv_key_block *block,
+                       const float *values, float *acc) {
+    const int64_t v_pad = part->plan->v_pad;
+    for (int r = 0; r < part->rows; r++) {
+        const struct qkv_score_row *row = t->row + r;
+        if (t->live[r / kernels->mr * kernels->mr])
+            kernels->marked(acc + r * v_pad, row->s + row->from, values + row->from * v_pad, v_pad,
+                            (row->to < block->hi ? row->to : block->hi) - row->from, v_pad);
+    }
+}
+
+/* One key block into the accumulator of the piece. */
+static void attend_block(const struct qkv_attention_kernels *kernels, const struct qkv_part *part,
+                         int64_t index, float *acc, struct qkv_running state) {
+    const struct qkv_key_block block = qkv_part_key_block(part, index);
+    const int64_t v_pad = part->plan->v_pad;
+    float *factor = qkv_numbers(part, QKV_N_FACTOR);
+    struct tiles t;
+    int bad;
+
+    lay_tiles(&t, part, &block, kernels->mr);
+    const float *keys = qkv_part_keys(part, &block, &kernels->pack);
+    if (t.uniform)
+        score(kernels, part, t.row, keys, 0, part->rows);
+    else
+        for (int r = 0; r < part->rows; r += kernels->mr)
+            if (t.live[r])
+                score(kernels, part, t.row + r, keys, r, (int)qkv_min(part->rows - r, kernels->mr));
+
+    /* The keys' memory may be the values' as well: nothing reads the keys below. */
+    const float *values = qkv_part_values(part, &block, &kernels->pack, &bad);
+    for (int r = 0; r < part->rows; r += kernels->mr) {
+        int rows = (int)qkv_min(part->rows - r, kernels->mr);
+        if (!t.live[r])
+            continue;
+        kernels->weigh(t.row + r, r, rows, &part->plan->problem.rule, state, factor, bad);
+        kernels->rescale(acc + r * v_pad, v_pad, rows, v_pad, factor + r);
+        if (!bad && !t.uniform)
+            mix(kernels, part, t.row + r, &block, values, acc, r, rows);
+    }
+    if (bad)
+        mix_marked(kernels, part, &t, &block, values, acc);
+    else if (t.uniform)
+        mix(kernels, part, t.row, &block, values, acc, 0, part->rows);
+}
+
+/* All keys that the part's rows see, piece by piece; the pieces are joined from left to right. */
+static void attend_keys(const struct qkv_attention_kernels *kernels, const struct qkv_part *part) {
+    const int64_t blocks = QKV_PIECE / QKV_KEY_BLOCK, v_pad = part->plan->v_pad;
+    const int64_t first = part->lo / QKV_KEY_BLOCK;
+    const int64_t end = qkv_round_up(part->hi, QKV_KEY_BLOCK) / QKV_KEY_BLOCK;
+    const size_t bytes = (size_t)(part->rows * v_pad) * sizeof(float);
+    const struct qkv_running total = running(part, QKV_N_MAX, QKV_N_SUM);
+    const struct qkv_running piece = running(part, QKV_N_PIECE_MAX, QKV_N_PIECE_SUM);
+
+    begin_running(total);
+    memset(part->acc, 0, bytes);
+    int64_t b = first;
+    for (; b < end && b / blocks == first / blocks; b++)
+        attend_block(kernels, part, b, part->acc, total);
+    while (b < end) {
+        begin_running(piece);
+        memset(part->piece, 0, bytes);
+        int64_t number = b / blocks;
+        for (; b < end && b / blocks == number; b++)
+            attend_block(kernels, part, b, part->piece, piece);
+        kernels->merge(part->acc, total, part->piece, piece, v_pad, part->rows, v_pad);
+    }
+}
+
+static void store_rows(const struct qkv_attention_kernels *kernels, const struct qkv_part *part) {
+    const struct qkv_problem *p = &part->plan->problem;
+    const struct qkv_sequence *s = &part->sequence;
+    float *sink = qkv_numbers(part, QKV_N_SINK), *scale = qkv_numbers(part, QKV_N_SCALE);
+    float *lse = qkv_numbers(part, QKV_N_LSE);
+
+    /* A row beyond a padded sequence's length has no sink either. */
+    for (int r = 0; r < QKV_ROWS; r++)
+        sink[r] = p->sinks && r < part->rows && part->row[r].index < s->q_len
+                      ? p->sinks[part->row[r].head]
+                      : -INFINITY;
+    kernels->seal(running(part, QKV_N_MAX, QKV_N_SUM), sink, part->rows, scale, lse);
+    for (int r = 0; r < part->rows; r++) {
+        const struct qkv_row *row = part->row + r;
+        kernels->store(qkv_q_row(&part->tensors->out, p, s, row->head, row->index),
+                       part->acc + r * part->plan->v_pad, scale[r], p->v_dim);
+        if (part->tensors->lse.data)
+            *qkv_q_row(&part->tensors->lse, p, s, row->head, row->index) = lse[r];
+    }
+}
+
+void qkv_attention_parts(const struct qkv_plan_state *plan, const qkv_tensors *tensors,
+                         const qkv_workspace *workspace, int32_t phase, int64_t begin,
+                         int64_t end) {
+    const struct qkv_attention_kernels *kernels = plan->table->attention;
+    struct qkv_part part;
+    for (int64_t i = begin; i < end; i++) {
+        if (plan->packs && phase == 0) {
+            qkv_pack_part(plan, tensors, workspace->shared, &kernels->pack, i);
+        } else if (qkv_part_begin(&part, plan, tensors, workspace->shared, workspace->worker, i)) {
+            qkv_part_load_queries(&part);
+            attend_keys(kernels, &part);
+            store_rows(kernels, &part);
+        }
+    }
+}

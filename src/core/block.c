@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Row blocks and their tiles' columns (block.h). */
+#include "block.h"
+
+#include <string.h>
+
+static void begin_row(struct qkv_row *row, const struct qkv_plan_state *plan,
+                      const struct qkv_sequence *s, int64_t head, int64_t index) {
+    const struct qkv_problem *p = &plan->problem;
+    const int64_t *b = p->bias.stride, *m = p->mask.stride;
+    row->span = qkv_span_of(p, s, index);
+    row->head = head;
+    row->index = index;
+    row->bias = NULL;
+    row->mask = NULL;
+    if (p->bias.data)
+        row->bias = (const float *)p->bias.data + s->index * b[0] + head * b[1] + index * b[2];
+    if (p->mask.data)
+        row->mask = (const uint8_t *)p->mask.data + s->index * m[0] + head * m[1] + index * m[2];
+}
+
+static void begin_worker(struct qkv_part *part, char *worker) {
+    const struct qkv_worker_layout *w = &part->plan->worker;
+    part->scores = (float *)(worker + w->scores);
+    part->acc = (float *)(worker + w->acc);
+    part->piece = (float *)(worker + w->piece);
+    part->q = (float *)(worker + w->q);
+    part->block = (float *)(worker + w->block);
+    part->numbers = (float *)(worker + w->numbers);
+    part->row = (struct qkv_row *)(worker + w->rows);
+}
+
+int qkv_part_begin(struct qkv_part *part, const struct qkv_plan_state *plan,
+                   const qkv_tensors *tensors, void *shared, void *worker, int64_t index) {
+    const struct qkv_problem *p = &plan->problem;
+    int64_t head = index / plan->row_blocks, row0 = index % plan->row_blocks * QKV_ROWS;
+
+    part->plan = plan;
+    part->tensors = tensors;
+    part->shared = shared;
+    part->kv_head = head % p->kv_heads;
+    part->sequence = qkv_sequence_at(p, head / p->kv_heads);
+    int64_t rows = part->sequence.rows, all = rows * p->group;
+    if (row0 >= all)
+        return 0;
+    part->rows = (int)qkv_min(all - row0, QKV_ROWS);
+    begin_worker(part, worker);
+
+    int64_t h = part->kv_head * p->group + row0 / rows, i = row0 % rows;
+    part->lo = INT64_MAX;
+    part->hi = 0;
+    for (int r = 0; r < part->rows; r++) {
+        struct qkv_row *row = part->row + r;
+        begin_row(row, plan, &part->sequence, h, i);
+        if (row->span.lo < row->span.hi) {
+            part->lo = qkv_min(part->lo, row->span.lo);
+            part->hi = qkv_max(part->hi, row->span.hi);
+        }
+        if (++i == rows) {
+            i = 0;
+            h++;
+        }
+    }
+    part->lo = qkv_min(part->lo, part->hi);
+    return 1;
+}
+
+/* Rows beyond a padded sequence's length have no query: zeros stand in. */
+void qkv_part_load_queries(const struct qkv_part *part) {
+    const struct qkv_problem *p = &part->plan->problem;
+    const size_t bytes = (size_t)p->head_dim * sizeof(float);
+    for (int r = 0; r < part->rows; r++) {
+        const struct qkv_row *row = part->row + r;
+        float *q = part->q + r * p->head_dim;
+        if (row->index < part->sequence.q_len)
+            memcpy(q, qkv_q_row(&part->tensors->q, p, &part->sequence, row->head, row->index),
+                   bytes);
+        else
+            memset(q, 0, bytes);
+    }
+}
+
+struct qkv_key_block qkv_part_key_block(const struct qkv_part *part, int64_t index) {
+    struct qkv_key_block b = {.key0 = index * QKV_KEY_BLOCK};
+    b.keys = (int)qkv_min(part->sequence.kv_len - b.key0, QKV_KEY_BLOCK);
+    b.lo = (int)qkv_max(part->lo - b.key0, 0);
+    b.hi = (int)qkv_min(part->hi - b.key0, b.keys);
+    return b;
+}
+
+static int clamp(int64_t n, int lo, int hi) {
+    return n < lo ? lo : n > hi ? hi : (int)n;
+}
+
+int qkv_part_score_rows(const struct qkv_part *part, const struct qkv_key_block *block, int row0,
+                        int rows, struct qkv_score_row *out) {
+    const struct qkv_problem *p = &part->plan->problem;
+    int from = block->hi, to = block->lo;
+
+    for (int r = 0; r < rows; r++) {
+        const struct qkv_row *row = part->row + row0 + r;
+        out[r].lo = clamp(row->span.lo - block->key0, block->lo, block->hi);
+        out[r].hi = clamp(row->span.hi - block->key0, out[r].lo, block->hi);
+        if (out[r].lo < out[r].hi) {
+            from = out[r].lo < from ? out[r].lo : from;
+            to = out[r].hi > to ? out[r].hi : to;
+        }
+    }
+    if (from >= to)
+        return 0;
+    from = from / QKV_PANEL * QKV_PANEL;
+    to = (to + QKV_PANEL - 1) / QKV_PANEL * QKV_PANEL;
+    for (int r = 0; r < rows; r++) {
+        const struct qkv_row *row = part->row + row0 + r;
+        out[r].s = part->scores + (row0 + r) * QKV_KEY_BLOCK;
+        out[r].from = from;
+        out[r].to = to;
+        if (out[r].lo == out[r].hi)
+            out[r].lo = out[r].hi = from;
+        out[r].bias = row->bias ? row->bias + block->key0 * p->rule.bias_step : NULL;
+        out[r].mask = row->mask ? row->mask + block->key0 * p->rule.mask_step : NULL;
+        out[r].slope = p->slopes ? p->slopes[row->head] : 0.0f;
+        out[r].distance = (float)(row->span.position - block->key0);
+    }
+    return 1;
+}

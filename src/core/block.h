@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a part of scores, mix or attention works on: up to QKV_ROWS query rows of one key/value
+ * head (the query heads of its group one after the other), going through the key blocks that any
+ * of them sees. Here are the rows, the blocks' packed keys and values, and the tiles' columns.
+ */
+#ifndef QKV_CORE_BLOCK_H
+#define QKV_CORE_BLOCK_H
+
+#include "plan.h"
+
+/* One query row of a row block. */
+struct qkv_row {
+    struct qkv_span span;
+    int64_t head, index; /* query head, row within the sequence */
+    const float *bias;   /* the row at key 0, or NULL */
+    const uint8_t *mask;
+};
+
+/* A part on its way: the plan, the memory of its worker, and the place it stands at. */
+struct qkv_part {
+    const struct qkv_plan_state *plan;
+    const qkv_tensors *tensors;
+    char *shared;
+    struct qkv_sequence sequence;
+    int64_t kv_head;
+    int rows; /* rows of this block */
+    struct qkv_row *row;
+    int64_t lo, hi; /* keys that any row sees */
+    float *scores, *acc, *piece, *q, *block;
+    float *numbers;
+};
+
+/* Arrays of ROWS floats in the worker's memory. */
+enum {
+    QKV_N_MAX,
+    QKV_N_SUM,
+    QKV_N_PIECE_MAX,
+    QKV_N_PIECE_SUM,
+    QKV_N_FACTOR,
+    QKV_N_SCALE,
+    QKV_N_LSE,
+    QKV_N_SINK,
+    QKV_NUMBERS
+};
+
+static inline float *qkv_numbers(const struct qkv_part *part, int which) {
+    return part->numbers + which * QKV_ROWS;
+}
+
+/* Sets up row block `index` of the plan (batch, key/value head, block of rows). Returns 0 if the
+ * block has no rows, as in a short sequence of a ragged batch. */
+int qkv_part_begin(struct qkv_part *part, const struct qkv_plan_state *plan,
+                   const qkv_tensors *tensors, void *shared, void *worker, int64_t index);
+
+/* Copies the rows' queries to part->q. */
+void qkv_part_load_queries(const struct qkv_part *part);
+
+/* One key block as the products take it. */
+struct qkv_key_block {
+    int64_t key0;
+    int keys;   /* of the sequence, in this block: 1 to KEY_BLOCK */
+    int lo, hi; /* columns that any row of the part sees */
+};
+
+struct qkv_key_block qkv_part_key_block(const struct qkv_part *part, int64_t index);
+
+/* Its packed keys, [keys / 16][head_dim][16], or values, [keys][v_pad]; from shared memory, or
+ * packed into the worker's now, which overwrites the block that was there. *bad: some value of V
+ * is not finite. Columns outside the panels that hold [lo, hi) are not there. */
+const float *qkv_part_keys(const struct qkv_part *part, const struct qkv_key_block *block,
+                           const struct qkv_pack_kernels *pack);
+const float *qkv_part_values(const struct qkv_part *part, const struct qkv_key_block *block,
+                             const struct qkv_pack_kernels *pack, int *bad);
+
+/* The score rows of a tile of `rows` rows from row0 on, over one block: all with the same [from,
+ * to), which covers what any of them sees. Returns 0 if they see nothing of the block. */
+int qkv_part_score_rows(const struct qkv_part *part, const struct qkv_key_block *block, int row0,
+                        int rows, struct qkv_score_row *out);
+
+/* Phase 0: packs one block of keys and values of one key/value head (what the stage needs). */
+void qkv_pack_part(const struct qkv_plan_state *plan, const qkv_tensors *tensors, void *shared,
+                   const struct qkv_pack_kernels *pack, int64_t index);
+
+/* The parts [begin, end) of a phase, one function a stage. */
+typedef void qkv_parts_fn(const struct qkv_plan_state *plan, const qkv_tensors *tensors,
+                          const qkv_workspace *workspace, int32_t phase, int64_t begin,
+                          int64_t end);
+qkv_parts_fn qkv_scores_parts, qkv_softmax_parts, qkv_mix_parts, qkv_attention_parts;
+
+#endif

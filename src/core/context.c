@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Contexts: which room's kernels a set of features allows. The table is filled from the lowest room
+ * up, each overlaying the entries that it has, as isa.def lists them; a context never changes once
+ * it is bound. */
+#include "context.h"
+
+#include "cpu.h"
+#include "param_size.h"
+#include "startup.h"
+
+#define BIT(feature) QKV_CPU_BIT(QKV_CPU_##feature)
+
+/* The rooms of other targets have no code here; the constant condition drops the reference. */
+static const struct {
+    int isa;
+    uint64_t needs;
+    void (*init)(struct qkv_table *table, uint64_t features);
+} rooms[] = {
+#define ROOM(folder, name, built, needs) \
+    {QKV_ISA_##name, (needs), (built) ? qkv_##folder##_init : NULL},
+#include "isa.def"
+#undef ROOM
+};
+
+static const char *const stage_names[QKV_STAGE_COUNT] = {
+    [QKV_STAGE_PROJECT] = "project",     [QKV_STAGE_SCORES] = "scores",
+    [QKV_STAGE_SOFTMAX] = "softmax",     [QKV_STAGE_MIX] = "mix",
+    [QKV_STAGE_ATTENTION] = "attention",
+};
+
+const char *qkv_stage_name(int stage) {
+    return stage >= 0 && stage < QKV_STAGE_COUNT ? stage_names[stage] : NULL;
+}
+
+void qkv_context_bind(struct qkv_context_state *state, uint64_t features, int isa_max) {
+    *state = (struct qkv_context_state){.magic = QKV_CONTEXT_MAGIC, .features = features};
+    for (size_t i = 0; i < sizeof rooms / sizeof *rooms; i++) {
+        if (isa_max != QKV_ISA_NONE && rooms[i].isa > isa_max)
+            break;
+        if (rooms[i].init == NULL || (features & rooms[i].needs) != rooms[i].needs)
+            continue;
+        rooms[i].init(&state->table, features);
+        state->isa = rooms[i].isa;
+    }
+}
+
+void qkv_context_config_init(qkv_context_config *config) {
+    if (config != NULL)
+        *config = (qkv_context_config){.size = sizeof *config};
+}
+
+static qkv_status check_config(const qkv_context_config *config) {
+    if (config->flags != 0)
+        return qkv_fail(QKV_ARG_FLAGS, QKV_FAULT_FLAG);
+    if (config->disabled >> QKV_CPU_COUNT != 0)
+        return qkv_fail(QKV_ARG_CONFIG, QKV_FAULT_FLAG);
+    if (config->reserved != 0)
+        return qkv_fail(QKV_ARG_CONFIG, QKV_FAULT_FUTURE);
+    if (config->isa_max != QKV_ISA_NONE && !qkv_isa_built(config->isa_max))
+        return qkv_fail(QKV_ARG_ISA, QKV_FAULT_RANGE);
+    return QKV_OK;
+}
+
+qkv_status qkv_context_init(qkv_context *context, const qkv_context_config *config) {
+    qkv_context_config taken;
+    qkv_status status = QKV_OK;
+
+    if (context == NULL)
+        return qkv_fail(QKV_ARG_CONTEXT, QKV_FAULT_NULL);
+    if ((uintptr_t)context % _Alignof(qkv_context) != 0)
+        return qkv_fail(QKV_ARG_CONTEXT, QKV_FAULT_MISALIGNED);
+    qkv_context_config_init(&taken);
+    if (config != NULL) {
+        status = qkv_take_struct(&taken, sizeof taken, config, sizeof taken, QKV_ARG_CONFIG);
+        if (status == QKV_OK)
+            status = check_config(&taken);
+    }
+    if (status != QKV_OK)
+        return status;
+    *context = (qkv_context){0};
+    qkv_context_bind((struct qkv_context_state *)context, qkv_cpu_usable() & ~taken.disabled,
+                     taken.isa_max);
+    return QKV_OK;
+}
+
+const struct qkv_context_state *qkv_context_get(const qkv_context *context) {
+    const struct qkv_context_state *state;
+
+    if (context == NULL)
+        context = qkv_default_context();
+    else if ((uintptr_t)context % _Alignof(qkv_context) != 0)
+        return NULL;
+    state = (const struct qkv_context_state *)context;
+    return state->magic == QKV_CONTEXT_MAGIC ? state : NULL;
+}
+
+qkv_isa qkv_context_isa(const qkv_context *context) {
+    const struct qkv_context_state *state = qkv_context_get(context);
+    return state != NULL ? (qkv_isa)state->isa : QKV_ISA_NONE;
+}
+
+static const char *table_variant(const struct qkv_table *table, int stage) {
+    switch (stage) {
+    case QKV_STAGE_PROJECT:
+        return table->project->variant;
+    case QKV_STAGE_SCORES:
+        return table->scores->variant;
+    case QKV_STAGE_SOFTMAX:
+        return table->softmax->variant;
+    case QKV_STAGE_MIX:
+        return table->mix->variant;
+    case QKV_STAGE_ATTENTION:
+        return table->attention->variant;
+    default:
+        return NULL;
+    }
+}
+
+const char *qkv_context_variant(const qkv_context *context, int stage) {
+    const struct qkv_context_state *state = qkv_context_get(context);
+    return state != NULL ? table_variant(&state->table, stage) : NULL;
+}

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The parameters of attention after validation, in the form that the drivers of scores, softmax,
+ * mix and attention work with, and what follows from them: a sequence's place and lengths, the
+ * keys that a row sees.
+ */
+#ifndef QKV_CORE_PROBLEM_H
+#define QKV_CORE_PROBLEM_H
+
+#include <qkv/qkv.h>
+
+#include "kernels.h"
+
+struct qkv_problem {
+    int64_t batch, q_heads, kv_heads, group; /* group = q_heads / kv_heads */
+    int64_t q_len, kv_len, head_dim, v_dim;
+    int64_t window_left, window_right; /* -1: no limit */
+    const float *slopes, *sinks;
+    qkv_tensor bias, mask;
+    const int32_t *q_lens, *kv_lens, *cu_q, *cu_kv;
+    struct qkv_score_rule rule;
+    int causal, align;
+};
+
+/* Validates the parameters for a stage (a qkv_stage, not PROJECT). */
+qkv_status qkv_problem_make(struct qkv_problem *problem, int stage,
+                            const qkv_attention_params *params);
+
+/* One sequence of the batch. q0 and kv0: its first row in ragged tensors, 0 in padded ones. rows:
+ * the output rows that it has in memory, of which the first q_len are real. */
+struct qkv_sequence {
+    int64_t index;
+    int64_t q0, q_len, rows;
+    int64_t kv0, kv_len;
+};
+
+struct qkv_sequence qkv_sequence_at(const struct qkv_problem *problem, int64_t index);
+
+/* Where query i stands, and the keys [lo, hi) that causal, window and length leave it; lo = hi for
+ * a row that sees none. Both ends grow with i. */
+struct qkv_span {
+    int64_t position, lo, hi;
+};
+
+struct qkv_span qkv_span_of(const struct qkv_problem *problem, const struct qkv_sequence *sequence,
+                            int64_t i);
+
+/* The keys that any row of the sequence sees. */
+struct qkv_span qkv_visible_span(const struct qkv_problem *problem,
+                                 const struct qkv_sequence *sequence);
+
+/* Row i of head h of a tensor that comes with Q, or with K and V. */
+static inline float *qkv_q_row(const qkv_tensor *t, const struct qkv_problem *problem,
+                               const struct qkv_sequence *s, int64_t h, int64_t i) {
+    int64_t first = problem->cu_q ? s->q0 * t->stride[2] : s->index * t->stride[0];
+    return (float *)t->data + first + h * t->stride[1] + i * t->stride[2];
+}
+
+static inline const float *qkv_kv_row(const qkv_tensor *t, const struct qkv_problem *problem,
+                                      const struct qkv_sequence *s, int64_t h, int64_t j) {
+    int64_t first = problem->cu_kv ? s->kv0 * t->stride[2] : s->index * t->stride[0];
+    return (const float *)t->data + first + h * t->stride[1] + j * t->stride[2];
+}
+
+static inline int64_t qkv_round_up(int64_t n, int64_t multiple) {
+    return (n + multiple - 1) / multiple * multiple;
+}
+
+static inline int64_t qkv_min(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+static inline int64_t qkv_max(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+
+#endif

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a plan of the projection holds. Each matrix is a job of its own: blocks of its columns by
+ * blocks of the tokens of one batch entry. A matrix that the caller did not pack is packed into
+ * shared memory by phase 0.
+ */
+#ifndef QKV_CORE_PROJECT_H
+#define QKV_CORE_PROJECT_H
+
+#include "context.h"
+
+enum {
+    /* A part: up to TOKENS tokens by COLUMNS columns, DEPTH of d_model at a time. The depth cuts
+     * the chain of an element into stretches that continue from memory: the same chain. */
+    QKV_PROJECT_TOKENS = 192,
+    QKV_PROJECT_COLUMNS = 256,
+    QKV_PROJECT_DEPTH = 256,
+    QKV_PACK_PANELS = 4, /* panels of W that a part of phase 0 packs */
+};
+
+struct qkv_matrix {
+    int64_t heads, dim, width; /* width = heads * dim, of the output's rows */
+    int64_t panels;            /* of its packed columns */
+    size_t packed;             /* offset in shared memory, when phase 0 packs */
+};
+
+struct __attribute__((may_alias)) qkv_project_state {
+    uint64_t magic;
+    const struct qkv_table *table;
+    int64_t batch, tokens, d_model;
+    int64_t token_blocks;
+    struct qkv_matrix matrix[QKV_WHICH_COUNT];
+    int layout;
+    int packs;
+};
+
+#define QKV_PROJECT_MAGIC 0x6a6f7270766b71ULL /* "qkvproj" */
+
+_Static_assert(sizeof(struct qkv_project_state) <= sizeof(((qkv_plan *)0)->state), "state fits");
+
+/* Validates the parameters; the context and the workspace are the plan's. */
+qkv_status qkv_project_make(struct qkv_project_state *state, const qkv_project_params *params);
+
+/* Parts of the two phases of a matrix. */
+int64_t qkv_project_pack_parts(const struct qkv_matrix *m);
+int64_t qkv_project_parts(const struct qkv_project_state *s, const struct qkv_matrix *m);
+
+/* Packs the panels [begin, end) of a matrix stored as `layout` says. */
+void qkv_project_pack_panels(const struct qkv_project_kernels *kernels, int64_t d_model,
+                             const struct qkv_matrix *m, int layout, const qkv_tensor *w,
+                             float *packed, int64_t begin, int64_t end);
+
+/* The header of packed weights. */
+struct qkv_packed_header {
+    char magic[8];
+    uint32_t version, layout, dtype, panel;
+    int64_t d_model, width;
+    char zero[24];
+};
+
+_Static_assert(sizeof(struct qkv_packed_header) == 64, "the header is 64 bytes");
+
+/* The header that a matrix's packed weights must have. */
+struct qkv_packed_header qkv_packed_header_of(const struct qkv_project_state *s,
+                                              const struct qkv_matrix *m);
+
+/* Runs checked parts: phase 0 packs when the plan says so. */
+void qkv_project_do(const struct qkv_project_state *s, const qkv_project_tensors *tensors,
+                    const qkv_workspace *workspace, int32_t phase, int64_t begin, int64_t end);
+
+/* The tensors of one matrix of the call. */
+struct qkv_matrix_tensors {
+    const qkv_tensor *w, *bias, *out;
+};
+
+struct qkv_matrix_tensors qkv_matrix_tensors_of(const qkv_project_tensors *t, int which);
+
+#endif

@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The public functions of the projection: parameters, tensors, plan, run and packed weights. */
+#include <string.h>
+
+#include "param_size.h"
+#include "problem.h"
+#include "project.h"
+#include "run.h"
+#include "status.h"
+#include "tensor.h"
+
+void qkv_project_params_init(qkv_project_params *params) {
+    *params = (qkv_project_params){.size = sizeof(*params)};
+}
+
+void qkv_project_tensors_init(qkv_project_tensors *tensors) {
+    *tensors = (qkv_project_tensors){.size = sizeof(*tensors)};
+}
+
+/* a * b * c elements, twice over, fit in memory. */
+static int too_large(int64_t a, int64_t b, int64_t c) {
+    int64_t n;
+    return __builtin_mul_overflow(a, b, &n) || __builtin_mul_overflow(n, c, &n) ||
+           n > PTRDIFF_MAX / (int64_t)sizeof(float) / 8;
+}
+
+static qkv_status make_matrix(struct qkv_matrix *m, const struct qkv_project_state *s,
+                              int64_t heads, int64_t dim, qkv_arg arg) {
+    if (too_large(heads, dim, 1) || too_large(heads * dim + QKV_PANEL, s->d_model, 1) ||
+        too_large(s->batch * s->tokens, heads * dim, 1))
+        return qkv_fail(arg, QKV_FAULT_OVERFLOW);
+    m->heads = heads;
+    m->dim = dim;
+    m->width = heads * dim;
+    m->panels = qkv_round_up(m->width, QKV_PANEL) / QKV_PANEL;
+    return QKV_OK;
+}
+
+static qkv_status not_negative(int64_t n, qkv_arg arg) {
+    return n < 0 ? qkv_fail(arg, QKV_FAULT_NEGATIVE) : QKV_OK;
+}
+
+static qkv_status positive(int64_t n, qkv_arg arg) {
+    TRY(not_negative(n, arg));
+    return n == 0 ? qkv_fail(arg, QKV_FAULT_ZERO) : QKV_OK;
+}
+
+qkv_status qkv_project_make(struct qkv_project_state *s, const qkv_project_params *params) {
+    qkv_project_params p;
+    TRY(qkv_take_struct(&p, sizeof(p), params, sizeof(p), QKV_ARG_PARAMS));
+    if (p.flags)
+        return qkv_fail(QKV_ARG_FLAGS, QKV_FAULT_FLAG);
+    if (p.reserved)
+        return qkv_fail(QKV_ARG_PARAMS, QKV_FAULT_FUTURE);
+    TRY(positive(p.batch, QKV_ARG_BATCH));
+    TRY(not_negative(p.tokens, QKV_ARG_TOKENS));
+    TRY(positive(p.d_model, QKV_ARG_D_MODEL));
+    TRY(not_negative(p.q_heads, QKV_ARG_Q_HEADS));
+    TRY(not_negative(p.kv_heads, QKV_ARG_KV_HEADS));
+    TRY(positive(p.head_dim, QKV_ARG_HEAD_DIM));
+    TRY(not_negative(p.v_dim, QKV_ARG_V_DIM));
+    if (p.q_heads == 0 && p.kv_heads == 0)
+        return qkv_fail(QKV_ARG_Q_HEADS, QKV_FAULT_ZERO);
+    if (p.layout < 0 || p.layout >= QKV_W_COUNT)
+        return qkv_fail(QKV_ARG_LAYOUT, QKV_FAULT_RANGE);
+    if (too_large(p.batch, p.tokens, 1))
+        return qkv_fail(QKV_ARG_TOKENS, QKV_FAULT_OVERFLOW);
+    if (too_large(p.batch * p.tokens, p.d_model, 1))
+        return qkv_fail(QKV_ARG_D_MODEL, QKV_FAULT_OVERFLOW);
+
+    *s = (struct qkv_project_state){
+        .magic = QKV_PROJECT_MAGIC,
+        .batch = p.batch,
+        .tokens = p.tokens,
+        .d_model = p.d_model,
+        .token_blocks = qkv_round_up(p.tokens, QKV_PROJECT_TOKENS) / QKV_PROJECT_TOKENS,
+        .layout = p.layout,
+        .packs = p.layout != QKV_W_PACKED,
+    };
+    struct qkv_matrix *m = s->matrix;
+    TRY(make_matrix(m + QKV_WHICH_Q, s, p.q_heads, p.head_dim, QKV_ARG_Q_HEADS));
+    TRY(make_matrix(m + QKV_WHICH_K, s, p.kv_heads, p.head_dim, QKV_ARG_KV_HEADS));
+    return make_matrix(m + QKV_WHICH_V, s, p.kv_heads, p.v_dim ? p.v_dim : p.head_dim,
+                       QKV_ARG_V_DIM);
+}
+
+static size_t packed_bytes(const struct qkv_project_state *s, const struct qkv_matrix *m) {
+    return (size_t)(m->panels * s->d_model * QKV_PANEL) * sizeof(float);
+}
+
+qkv_status qkv_project_plan(qkv_plan *plan, const qkv_project_params *params,
+                            const qkv_context *context) {
+    struct qkv_project_state s;
+    int64_t pack_parts = 0, parts = 0, width = 0, widest = 0;
+    if (!plan)
+        return qkv_fail(QKV_ARG_PLAN, QKV_FAULT_NULL);
+    if ((uintptr_t)plan % _Alignof(qkv_plan))
+        return qkv_fail(QKV_ARG_PLAN, QKV_FAULT_MISALIGNED);
+    TRY(qkv_project_make(&s, params));
+    TRY(qkv_check_context(context));
+    s.table = &qkv_context_get(context)->table;
+
+    memset(plan, 0, sizeof(*plan));
+    for (int i = 0; i < QKV_WHICH_COUNT; i++) {
+        struct qkv_matrix *m = s.matrix + i;
+        pack_parts += qkv_project_pack_parts(m);
+        parts += qkv_project_parts(&s, m);
+        width += m->width;
+        widest = qkv_max(widest, m->width);
+        if (s.packs) {
+            m->packed = plan->workspace_shared;
+            plan->workspace_shared += packed_bytes(&s, m);
+        }
+    }
+    int64_t tokens = qkv_min(s.tokens, QKV_PROJECT_TOKENS);
+    int64_t columns = qkv_min(qkv_round_up(widest, QKV_PANEL), QKV_PROJECT_COLUMNS);
+    plan->workspace_worker = (size_t)(tokens * columns) * sizeof(float);
+    if (parts > 0 && s.packs)
+        plan->parts[plan->phases++] = pack_parts;
+    if (parts > 0)
+        plan->parts[plan->phases++] = parts;
+
+    /* As in attention: a thread more for every 4 million flops. */
+    double flops = 2.0 * (double)(s.batch * s.tokens) * (double)s.d_model * (double)width;
+    double threads = 1.0 + flops / 4e6;
+    threads = threads < (double)parts ? threads : (double)parts;
+    plan->threads = threads < 1.0 ? 1 : threads > INT32_MAX ? INT32_MAX : (int32_t)threads;
+    memcpy(plan->state, &s, sizeof(s));
+    return QKV_OK;
+}
+
+struct qkv_packed_header qkv_packed_header_of(const struct qkv_project_state *s,
+                                              const struct qkv_matrix *m) {
+    return (struct qkv_packed_header){
+        .magic = "qkvpack",
+        .version = 1,
+        .layout = 1,
+        .dtype = QKV_F32,
+        .panel = QKV_PANEL,
+        .d_model = s->d_model,
+        .width = m->width,
+    };
+}
+
+static qkv_status check_packed(const struct qkv_project_state *s, const struct qkv_matrix *m,
+                               const qkv_tensor *w, struct qkv_footprint *f, qkv_arg arg) {
+    const struct qkv_packed_header want = qkv_packed_header_of(s, m);
+    if (!w->data)
+        return qkv_fail(arg, QKV_FAULT_NULL);
+    if ((uintptr_t)w->data % QKV_ALIGNMENT)
+        return qkv_fail(arg, QKV_FAULT_MISALIGNED);
+    if (memcmp(w->data, &want, sizeof(want)) != 0)
+        return qkv_fail(arg, QKV_FAULT_LAYOUT);
+    *f = qkv_footprint_array(w->data, (int64_t)(sizeof(want) + packed_bytes(s, m)), 1);
+    return QKV_OK;
+}
+
+static qkv_status check_tensor(const qkv_tensor *t, const int64_t shape[4], struct qkv_footprint *f,
+                               qkv_arg arg) {
+    if (t->data && t->dtype != QKV_F32)
+        return qkv_fail(arg, QKV_FAULT_DTYPE);
+    if (t->reserved)
+        return qkv_fail(arg, QKV_FAULT_FUTURE);
+    if (t->data && shape[3] > 1 && t->stride[3] != 1)
+        return qkv_fail(arg, QKV_FAULT_STRIDE);
+    return qkv_footprint_make(f, t, shape, sizeof(float), arg);
+}
+
+static qkv_status check_weights(const struct qkv_project_state *s, int layout,
+                                const struct qkv_matrix *m, const qkv_tensor *w,
+                                struct qkv_footprint *f, qkv_arg arg) {
+    const int64_t in_out[4] = {1, 1, s->d_model, m->width};
+    const int64_t out_in[4] = {1, 1, m->width, s->d_model};
+    if (layout != QKV_W_PACKED)
+        return check_tensor(w, layout == QKV_W_IN_OUT ? in_out : out_in, f, arg);
+    if (w->data && w->dtype != QKV_F32)
+        return qkv_fail(arg, QKV_FAULT_DTYPE);
+    return check_packed(s, m, w, f, arg);
+}
+
+static const qkv_arg weight_args[] = {QKV_ARG_WQ, QKV_ARG_WK, QKV_ARG_WV};
+static const qkv_arg bias_args[] = {QKV_ARG_BQ, QKV_ARG_BK, QKV_ARG_BV};
+static const qkv_arg out_args[] = {QKV_ARG_Q, QKV_ARG_K, QKV_ARG_V};
+
+/* Footprints: x, then weights, biases and outputs of each matrix. */
+enum { F_X, F_W, F_BIAS = F_W + 3, F_OUT = F_BIAS + 3, F_COUNT = F_OUT + 3 };
+
+static qkv_status check_matrix(const struct qkv_project_state *s, const qkv_project_tensors *t,
+                               int which, struct qkv_footprint *f) {
+    const struct qkv_matrix *m = s->matrix + which;
+    const struct qkv_matrix_tensors of = qkv_matrix_tensors_of(t, which);
+    const int64_t bias[4] = {1, 1, 1, m->width};
+    const int64_t out[4] = {s->batch, m->heads, s->tokens, m->dim};
+    if (m->width == 0)
+        return QKV_OK;
+    TRY(check_weights(s, s->layout, m, of.w, f + F_W + which, weight_args[which]));
+    if (of.bias->data)
+        TRY(check_tensor(of.bias, bias, f + F_BIAS + which, bias_args[which]));
+    return check_tensor(of.out, out, f + F_OUT + which, out_args[which]);
+}
+
+static qkv_status take_tensors(qkv_project_tensors *own, const struct qkv_project_state *s,
+                               const qkv_project_tensors *tensors) {
+    const int64_t x[4] = {s->batch, 1, s->tokens, s->d_model};
+    struct qkv_footprint f[F_COUNT] = {{0}};
+    TRY(qkv_take_struct(own, sizeof(*own), tensors, sizeof(*own), QKV_ARG_TENSORS));
+    TRY(check_tensor(&own->x, x, f + F_X, QKV_ARG_X));
+    for (int i = 0; i < QKV_WHICH_COUNT; i++)
+        TRY(check_matrix(s, own, i, f));
+    for (int i = 0; i < QKV_WHICH_COUNT; i++) {
+        const struct qkv_footprint *out = f + F_OUT + i;
+        if (!out->element)
+            continue;
+        if (qkv_overlaps_itself(out))
+            return qkv_fail(out_args[i], QKV_FAULT_SELF_OVERLAP);
+        for (int k = 0; k < F_COUNT; k++)
+            if (k != F_OUT + i && qkv_overlap(out, f + k))
+                return qkv_fail(out_args[i], QKV_FAULT_OVERLAP);
+    }
+    return QKV_OK;
+}
+
+struct job {
+    const struct qkv_project_state *state;
+    const qkv_project_tensors *tensors;
+};
+
+static void run_job(const void *job, const qkv_workspace *workspace, int32_t phase, int64_t begin,
+                    int64_t end) {
+    const struct job *j = job;
+    qkv_project_do(j->state, j->tensors, workspace, phase, begin, end);
+}
+
+qkv_status qkv_project_run(const qkv_plan *plan, const qkv_project_tensors *tensors, int32_t phase,
+                           int64_t begin, int64_t end, const qkv_workspace *workspace) {
+    qkv_project_tensors own;
+    if (!plan)
+        return qkv_fail(QKV_ARG_PLAN, QKV_FAULT_NULL);
+    if ((uintptr_t)plan % _Alignof(qkv_plan))
+        return qkv_fail(QKV_ARG_PLAN, QKV_FAULT_MISALIGNED);
+    const struct qkv_project_state *s = (const struct qkv_project_state *)plan->state;
+    if (s->magic != QKV_PROJECT_MAGIC)
+        return qkv_fail(QKV_ARG_PLAN, QKV_FAULT_STALE);
+    TRY(take_tensors(&own, s, tensors));
+    TRY(qkv_check_run(plan, phase, begin, end, workspace));
+    qkv_project_do(s, &own, workspace, phase, begin, end);
+    return QKV_OK;
+}
+
+qkv_status qkv_project(const qkv_project_params *params, const qkv_project_tensors *tensors,
+                       const qkv_exec *exec) {
+    qkv_plan plan;
+    qkv_exec own;
+    qkv_project_tensors own_tensors;
+    TRY(qkv_take_exec(&own, exec));
+    TRY(qkv_project_plan(&plan, params, own.context));
+    const struct job job = {(const struct qkv_project_state *)plan.state, &own_tensors};
+    TRY(take_tensors(&own_tensors, job.state, tensors));
+    TRY(qkv_check_exec(&plan, &own));
+    return qkv_run_all(&plan, &own, run_job, &job);
+}
+
+/* The matrix to be packed, whose layout must be that of plain weights. */
+static qkv_status pack_matrix(struct qkv_project_state *s, const qkv_project_params *params,
+                              int which, const qkv_context *context) {
+    TRY(qkv_project_make(s, params));
+    if (s->layout == QKV_W_PACKED)
+        return qkv_fail(QKV_ARG_LAYOUT, QKV_FAULT_RANGE);
+    if (which < 0 || which >= QKV_WHICH_COUNT || s->matrix[which].width == 0)
+        return qkv_fail(QKV_ARG_WHICH, QKV_FAULT_RANGE);
+    return qkv_check_context(context);
+}
+
+size_t qkv_project_pack_size(const qkv_project_params *params, int which,
+                             const qkv_context *context) {
+    struct qkv_project_state s;
+    if (pack_matrix(&s, params, which, context))
+        return 0;
+    return sizeof(struct qkv_packed_header) + packed_bytes(&s, s.matrix + which);
+}
+
+qkv_status qkv_project_pack(const qkv_project_params *params, int which, const qkv_tensor *w,
+                            void *packed, size_t packed_size, const qkv_context *context) {
+    struct qkv_project_state s;
+    struct qkv_footprint in, out;
+    TRY(pack_matrix(&s, params, which, context));
+    const struct qkv_matrix *m = s.matrix + which;
+    const size_t size = sizeof(struct qkv_packed_header) + packed_bytes(&s, m);
+    if (!w)
+        return qkv_fail(weight_args[which], QKV_FAULT_NULL);
+    TRY(check_weights(&s, s.layout, m, w, &in, weight_args[which]));
+    if (!packed)
+        return qkv_fail(QKV_ARG_PACKED, QKV_FAULT_NULL);
+    if ((uintptr_t)packed % QKV_ALIGNMENT)
+        return qkv_fail(QKV_ARG_PACKED, QKV_FAULT_MISALIGNED);
+    if (packed_size < size)
+        return qkv_fail(QKV_ARG_PACKED, QKV_FAULT_TOO_SMALL);
+    out = qkv_footprint_array(packed, (int64_t)size, 1);
+    if (qkv_overlap(&in, &out))
+        return qkv_fail(QKV_ARG_PACKED, QKV_FAULT_OVERLAP);
+
+    const struct qkv_packed_header header = qkv_packed_header_of(&s, m);
+    memcpy(packed, &header, sizeof(header));
+    qkv_project_pack_panels(qkv_context_get(context)->table.project, s.d_model, m, s.layout, w,
+                            (float *)((char *)packed + sizeof(header)), 0, m->panels);
+    return QKV_OK;
+}

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From a plan to its phases: the checks, and the caller's threads (run.h). */
+#include "run.h"
+
+#include "context.h"
+#include "param_size.h"
+#include "status.h"
+
+void qkv_exec_init(qkv_exec *exec) {
+    *exec = (qkv_exec){.size = sizeof(*exec), .threads = 1};
+}
+
+size_t qkv_plan_workspace(const qkv_plan *plan, int threads) {
+    size_t workers, all;
+    if (!plan || threads < 1)
+        return SIZE_MAX;
+    if (__builtin_mul_overflow(plan->workspace_worker, (size_t)threads, &workers) ||
+        __builtin_add_overflow(plan->workspace_shared, workers, &all))
+        return SIZE_MAX;
+    return all;
+}
+
+qkv_status qkv_check_context(const qkv_context *context) {
+    if ((uintptr_t)context % _Alignof(qkv_context))
+        return qkv_fail(QKV_ARG_CONTEXT, QKV_FAULT_MISALIGNED);
+    return qkv_context_get(context) ? QKV_OK : qkv_fail(QKV_ARG_CONTEXT, QKV_FAULT_STALE);
+}
+
+static qkv_status check_memory(const void *memory, size_t size, size_t needed, qkv_arg arg) {
+    if (needed == 0)
+        return QKV_OK;
+    if (!memory)
+        return qkv_fail(arg, QKV_FAULT_NULL);
+    if ((uintptr_t)memory % QKV_ALIGNMENT)
+        return qkv_fail(arg, QKV_FAULT_MISALIGNED);
+    return size < needed ? qkv_fail(arg, QKV_FAULT_TOO_SMALL) : QKV_OK;
+}
+
+qkv_status qkv_check_run(const qkv_plan *plan, int32_t phase, int64_t begin, int64_t end,
+                         const qkv_workspace *w) {
+    if (phase < 0 || phase >= plan->phases)
+        return qkv_fail(QKV_ARG_PHASE, QKV_FAULT_RANGE);
+    if (begin < 0 || begin > plan->parts[phase])
+        return qkv_fail(QKV_ARG_BEGIN, QKV_FAULT_RANGE);
+    if (end < begin || end > plan->parts[phase])
+        return qkv_fail(QKV_ARG_END, QKV_FAULT_RANGE);
+    if (!w)
+        return qkv_fail(QKV_ARG_WORKSPACE, QKV_FAULT_NULL);
+    TRY(check_memory(w->shared, w->shared_size, plan->workspace_shared, QKV_ARG_WORKSPACE_SHARED));
+    return check_memory(w->worker, w->worker_size, plan->workspace_worker,
+                        QKV_ARG_WORKSPACE_WORKER);
+}
+
+qkv_status qkv_take_exec(qkv_exec *own, const qkv_exec *exec) {
+    if (!exec) {
+        qkv_exec_init(own);
+        return QKV_OK;
+    }
+    TRY(qkv_take_struct(own, sizeof(*own), exec, sizeof(*own), QKV_ARG_EXEC));
+    if (own->reserved)
+        return qkv_fail(QKV_ARG_EXEC, QKV_FAULT_FUTURE);
+    if (own->threads < 1)
+        return qkv_fail(QKV_ARG_THREADS, QKV_FAULT_RANGE);
+    return QKV_OK;
+}
+
+/* More threads than the plan has a use for are not used, and need no workspace. */
+static int threads_of(const qkv_plan *plan, const qkv_exec *exec) {
+    if (!exec->parallel_for)
+        return 1;
+    return exec->threads < plan->threads ? exec->threads : plan->threads;
+}
+
+qkv_status qkv_check_exec(const qkv_plan *plan, const qkv_exec *exec) {
+    return check_memory(exec->workspace, exec->workspace_size,
+                        qkv_plan_workspace(plan, threads_of(plan, exec)), QKV_ARG_WORKSPACE);
+}
+
+/* One phase as the caller's threads see it. */
+struct phase {
+    const qkv_plan *plan;
+    const qkv_exec *exec;
+    qkv_run_fn *run;
+    const void *job;
+    int32_t number;
+};
+
+static void run_task(void *argument, int worker, int64_t begin, int64_t end) {
+    const struct phase *phase = argument;
+    const qkv_plan *plan = phase->plan;
+    char *memory = phase->exec->workspace;
+    const qkv_workspace workspace = {
+        .shared = memory,
+        .shared_size = plan->workspace_shared,
+        .worker = memory + plan->workspace_shared + (size_t)worker * plan->workspace_worker,
+        .worker_size = plan->workspace_worker,
+    };
+    phase->run(phase->job, &workspace, phase->number, begin, end);
+}
+
+qkv_status qkv_run_all(const qkv_plan *plan, const qkv_exec *exec, qkv_run_fn *run,
+                       const void *job) {
+    const int threads = threads_of(plan, exec);
+    struct phase phase = {.plan = plan, .exec = exec, .run = run, .job = job};
+    for (; phase.number < plan->phases; phase.number++) {
+        int64_t parts = plan->parts[phase.number];
+        if (threads == 1)
+            run_task(&phase, 0, 0, parts);
+        else if (exec->parallel_for(exec->pool, threads, parts, run_task, &phase))
+            return qkv_fail(QKV_ARG_PARALLEL_FOR, QKV_FAULT_FAILED);
+    }
+    return QKV_OK;
+}

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The driver of softmax: rows, each masked a chunk of KEY_BLOCK columns at a time and then turned
+ * into weights where it stands in the output. */
+#include "block.h"
+
+#include <math.h>
+
+static struct qkv_score_row chunk_row(const struct qkv_row *row, const struct qkv_score_rule *rule,
+                                      int64_t key0, int n) {
+    struct qkv_score_row out = {.to = n};
+    int64_t lo = qkv_max(row->span.lo - key0, 0), hi = qkv_min(row->span.hi - key0, n);
+    if (lo < hi) {
+        out.lo = (int)lo;
+        out.hi = (int)hi;
+    }
+    out.bias = row->bias ? row->bias + key0 * rule->bias_step : NULL;
+    out.mask = row->mask ? row->mask + key0 * rule->mask_step : NULL;
+    return out;
+}
+
+static void softmax_row(const struct qkv_softmax_kernels *kernels, const struct qkv_part *part,
+                        const struct qkv_row *row) {
+    const struct qkv_problem *p = &part->plan->problem;
+    const struct qkv_sequence *s = &part->sequence;
+    const qkv_tensors *t = part->tensors;
+    const float *in = qkv_q_row(&t->scores, p, s, row->head, row->index);
+    float *out = qkv_q_row(&t->weights, p, s, row->head, row->index);
+    float *lse = t->lse.data ? qkv_q_row(&t->lse, p, s, row->head, row->index) : NULL;
+    float sink = p->sinks && row->index < s->q_len ? p->sinks[row->head] : -INFINITY;
+    float max = -INFINITY;
+
+    for (int64_t c = 0; c < p->kv_len; c += QKV_KEY_BLOCK) {
+        int n = (int)qkv_min(p->kv_len - c, QKV_KEY_BLOCK);
+        const struct qkv_score_row chunk = chunk_row(row, &p->rule, c, n);
+        float here = kernels->mask(out + c, in + c, &chunk, &p->rule, n);
+        max = here > max ? here : max;
+    }
+    kernels->row(out, p->kv_len, max, sink, lse);
+}
+
+void qkv_softmax_parts(const struct qkv_plan_state *plan, const qkv_tensors *tensors,
+                       const qkv_workspace *workspace, int32_t phase, int64_t begin, int64_t end) {
+    const struct qkv_softmax_kernels *kernels = plan->table->softmax;
+    struct qkv_part part;
+    (void)phase;
+    for (int64_t i = begin; i < end; i++)
+        if (qkv_part_begin(&part, plan, tensors, workspace->shared, workspace->worker, i))
+            for (int r = 0; r < part.rows; r++)
+                softmax_row(kernels, &part, part.row + r);
+}

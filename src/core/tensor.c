@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Footprints of strided views (tensor.h). */
+#include "tensor.h"
+
+#include "status.h"
+
+static void add_dimension(struct qkv_footprint *f, int64_t stride, int64_t count) {
+    int d = f->dims++;
+    for (; d > 0 && f->stride[d - 1] > stride; d--) {
+        f->stride[d] = f->stride[d - 1];
+        f->count[d] = f->count[d - 1];
+    }
+    f->stride[d] = stride;
+    f->count[d] = count;
+}
+
+qkv_status qkv_footprint_make(struct qkv_footprint *f, const qkv_tensor *tensor,
+                              const int64_t shape[4], int element, qkv_arg arg) {
+    const qkv_status overflow = qkv_fail(arg, QKV_FAULT_OVERFLOW);
+    int64_t low = 0, high = element, reach, stride;
+
+    *f = (struct qkv_footprint){0};
+    for (int d = 0; d < 4; d++)
+        if (shape[d] == 0)
+            return QKV_OK;
+    if (!tensor->data)
+        return qkv_fail(arg, QKV_FAULT_NULL);
+    if ((uintptr_t)tensor->data % (uintptr_t)element)
+        return qkv_fail(arg, QKV_FAULT_MISALIGNED);
+    f->element = element;
+    for (int d = 0; d < 4; d++) {
+        if (shape[d] == 1)
+            continue;
+        if (__builtin_mul_overflow(tensor->stride[d], (int64_t)element, &stride) ||
+            __builtin_mul_overflow(stride, shape[d] - 1, &reach) || reach == INT64_MIN)
+            return overflow;
+        int64_t *side = reach < 0 ? &low : &high;
+        if (__builtin_add_overflow(*side, reach, side))
+            return overflow;
+        add_dimension(f, stride < 0 ? -stride : stride, shape[d]);
+    }
+    if (__builtin_add_overflow((uintptr_t)tensor->data, low, &f->begin) ||
+        __builtin_add_overflow((uintptr_t)tensor->data, high, &f->end) || f->end > INTPTR_MAX)
+        return overflow;
+    return QKV_OK;
+}
+
+struct qkv_footprint qkv_footprint_array(const void *data, int64_t count, int element) {
+    struct qkv_footprint f = {0};
+    if (!data || count == 0)
+        return f;
+    f.begin = (uintptr_t)data;
+    f.end = f.begin + (uintptr_t)(count * element);
+    f.element = element;
+    if (count > 1)
+        add_dimension(&f, element, count);
+    return f;
+}
+
+int qkv_overlaps_itself(const struct qkv_footprint *f) {
+    int64_t extent = f->element;
+    for (int d = 0; d < f->dims; d++) {
+        if (f->stride[d] < extent)
+            return 1;
+        extent += f->stride[d] * (f->count[d] - 1);
+    }
+    return 0;
+}
+
+/* One unknown of the equation below: stride * x with low <= x <= high. */
+struct term {
+    int64_t stride, low, high;
+};
+
+static int64_t div_floor(int64_t a, int64_t b) {
+    return a / b - (a % b < 0);
+}
+
+/* Is there an x with sum of stride * x = rest? Terms from the largest stride down; where they nest,
+ * each level has a few candidates. steps bounds the search for views that do not. */
+static int solvable(const struct term *t, int n, int64_t rest, int *steps) {
+    if (n == 0)
+        return rest == 0;
+    int64_t low = 0, high = 0; /* what the smaller terms can add up to */
+    for (int i = 1; i < n; i++) {
+        low += t[i].stride * t[i].low;
+        high += t[i].stride * t[i].high;
+    }
+    int64_t first = -div_floor(high - rest, t->stride), last = div_floor(rest - low, t->stride);
+    first = first > t->low ? first : t->low;
+    last = last < t->high ? last : t->high;
+    for (int64_t x = first; x <= last; x++) {
+        if (--*steps < 0)
+            return 1;
+        if (solvable(t + 1, n - 1, rest - t->stride * x, steps))
+            return 1;
+    }
+    return 0;
+}
+
+/* Adds a term, joining it to one of the same stride; keeps them sorted downwards. */
+static int add_term(struct term *terms, int n, struct term t) {
+    int i = 0;
+    if (t.stride == 0)
+        return n;
+    while (i < n && terms[i].stride > t.stride)
+        i++;
+    if (i < n && terms[i].stride == t.stride) {
+        terms[i].low += t.low;
+        terms[i].high += t.high;
+        return n;
+    }
+    for (int k = n; k > i; k--)
+        terms[k] = terms[k - 1];
+    terms[i] = t;
+    return n + 1;
+}
+
+int qkv_overlap(const struct qkv_footprint *a, const struct qkv_footprint *b) {
+    struct term terms[9];
+    int n = 0, steps = 4096;
+    if (!a->element || !b->element || a->end <= b->begin || b->end <= a->begin)
+        return 0;
+    for (int d = 0; d < a->dims; d++)
+        n = add_term(terms, n, (struct term){a->stride[d], 0, a->count[d] - 1});
+    for (int d = 0; d < b->dims; d++)
+        n = add_term(terms, n, (struct term){b->stride[d], 1 - b->count[d], 0});
+    n = add_term(terms, n, (struct term){1, 1 - b->element, a->element - 1});
+    return solvable(terms, n, (int64_t)b->begin - (int64_t)a->begin, &steps);
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The memory that a strided view touches: whether it fits in the address space, whether it
+ * overlaps itself or another view.
+ */
+#ifndef QKV_CORE_TENSOR_H
+#define QKV_CORE_TENSOR_H
+
+#include <qkv/qkv.h>
+
+/* A view's bytes: begin + sum of stride[d] * x[d] + e, 0 <= x[d] < count[d], 0 <= e < element.
+ * Strides are positive (a negative one starts at its far end); dimensions of one element are
+ * left out. end is the first byte after the last. element = 0: the view is empty. */
+struct qkv_footprint {
+    uintptr_t begin, end;
+    int64_t stride[4], count[4];
+    int dims, element;
+};
+
+/* Checks data (null, unless the view is empty; aligned), and that the addresses fit. */
+qkv_status qkv_footprint_make(struct qkv_footprint *f, const qkv_tensor *tensor,
+                              const int64_t shape[4], int element, qkv_arg arg);
+
+/* The footprint of a plain array of `count` elements, NULL or empty included. */
+struct qkv_footprint qkv_footprint_array(const void *data, int64_t count, int element);
+
+/* Can two different indices name the same element? A view passes whose dimensions nest: sorted by
+ * stride, each steps over everything inside it. */
+int qkv_overlaps_itself(const struct qkv_footprint *f);
+
+/* Do two views share a byte? Exact for views whose dimensions nest; for others the search may give
+ * up and answer yes. */
+int qkv_overlap(const struct qkv_footprint *a, const struct qkv_footprint *b);
+
+#endif

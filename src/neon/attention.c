@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The fused stage in NEON: the products are gemm.c's, the row steps tmpl/attention.h's. */
+#include "kernels.h"
+#include "tile.h"
+#include "vec.h"
+
+#include "tmpl/attention.h"
+
+const struct qkv_attention_kernels qkv_neon_attention = {
+    .variant = ROOM_NAME,
+    .gemm = ROOM(gemm),
+    .pack = {ROOM(pack_panel), ROOM(pack_rows)},
+    .weigh = weigh,
+    .rescale = rescale,
+    .marked = ROOM(mix_marked),
+    .merge = merge,
+    .seal = seal,
+    .store = store_scaled,
+    .mr = MR,
+    .nr = NR,
+};

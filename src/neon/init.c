@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the NEON room puts into a table. The features beyond those that the room needs would
+ * choose between variants here; there are none yet. */
+#include "kernels.h"
+
+void qkv_neon_init(struct qkv_table *table, uint64_t features) {
+    (void)features;
+    table->project = &qkv_neon_project;
+    table->scores = &qkv_neon_scores;
+    table->softmax = &qkv_neon_softmax;
+    table->mix = &qkv_neon_mix;
+    table->attention = &qkv_neon_attention;
+}

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Packing in NEON: sixteen rows transposed into a panel, four at a time, and rows copied with
+ * their length padded (signatures in kernels.h). Reads exactly the elements named; k = 0 or
+ * rows = 0 does nothing.
+ */
+#include "kernels.h"
+#include "vec.h"
+
+static inline void transpose_4(float32x4_t x[4]) {
+    float32x4_t t0 = vtrn1q_f32(x[0], x[1]), t1 = vtrn2q_f32(x[0], x[1]);
+    float32x4_t t2 = vtrn1q_f32(x[2], x[3]), t3 = vtrn2q_f32(x[2], x[3]);
+    x[0] = vcombine_f32(vget_low_f32(t0), vget_low_f32(t2));
+    x[1] = vcombine_f32(vget_low_f32(t1), vget_low_f32(t3));
+    x[2] = vcombine_f32(vget_high_f32(t0), vget_high_f32(t2));
+    x[3] = vcombine_f32(vget_high_f32(t1), vget_high_f32(t3));
+}
+
+/* Four columns of the panel, from four rows. */
+static inline void pack_quarter(float *dst, const float *src, ptrdiff_t ld, int first, int last,
+                                ptrdiff_t k) {
+    for (ptrdiff_t p = 0; p < k; p += 4) {
+        int n = (int)(k - p < 4 ? k - p : 4);
+        float32x4_t x[4];
+        for (int r = 0; r < 4; r++)
+            x[r] = r < first || r >= last ? vdupq_n_f32(0.0f)
+                   : n == 4               ? vld1q_f32(src + r * ld + p)
+                                          : vf_load_part(src + r * ld + p, n);
+        transpose_4(x);
+        for (int c = 0; c < n; c++)
+            vst1q_f32(dst + (p + c) * QKV_PANEL, x[c]);
+    }
+}
+
+void qkv_neon_pack_panel(float *dst, const float *src, ptrdiff_t ld, int first, int last,
+                         ptrdiff_t k) {
+    for (int q = 0; q < QKV_PANEL; q += 4)
+        pack_quarter(dst + q, src + q * ld, ld, first - q, last - q, k);
+}
+
+/* Infinite or NaN: the exponent is all ones. */
+static inline uint32x4_t not_finite(float32x4_t x) {
+    const uint32x4_t exponent = vdupq_n_u32(0x7f800000);
+    return vceqq_u32(vandq_u32(vreinterpretq_u32_f32(x), exponent), exponent);
+}
+
+int qkv_neon_pack_rows(float *dst, const float *src, ptrdiff_t ld_src, ptrdiff_t rows,
+                       ptrdiff_t n) {
+    const ptrdiff_t ld_dst = (n + QKV_PANEL - 1) / QKV_PANEL * QKV_PANEL;
+    uint32x4_t bad = vdupq_n_u32(0);
+    for (ptrdiff_t r = 0; r < rows; r++, src += ld_src, dst += ld_dst) {
+        ptrdiff_t c = 0;
+        for (; c + 4 <= n; c += 4) {
+            float32x4_t x = vld1q_f32(src + c);
+            bad = vorrq_u32(bad, not_finite(x));
+            vst1q_f32(dst + c, x);
+        }
+        for (; c < ld_dst; c += 4) {
+            float32x4_t x = c < n ? vf_load_part(src + c, (int)(n - c)) : vdupq_n_f32(0.0f);
+            bad = vorrq_u32(bad, not_finite(x));
+            vst1q_f32(dst + c, x);
+        }
+    }
+    return vmaxvq_u32(bad) != 0;
+}

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The product of a row-major A and a panel-wise B (struct qkv_gemm in kernels.h) in plain C: the
+ * arithmetic of scores, mix, attention and project. Reads and writes exactly what the sizes say;
+ * n = 0 or m = 0 does nothing, k = 0 writes zeros (or leaves C, when adding).
+ */
+#include "kernels.h"
+#include "tile.h"
+#include "vec.h"
+
+enum { COLUMNS = 4 };
+
+/* M is a constant where this is inlined, so that the accumulators live in registers. */
+static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g, ptrdiff_t i,
+                                                       ptrdiff_t j, const int M) {
+    const float *a = g->a + i * g->lda;
+    const float *b = g->b + j / QKV_PANEL * g->b_g + j % QKV_PANEL;
+    float *c = g->c + i * g->ldc + j;
+    float acc[MR][COLUMNS];
+
+#pragma GCC unroll 3
+    for (int r = 0; r < M; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < COLUMNS; v++)
+            acc[r][v] = g->add ? c[r * g->ldc + v] : 0.0f;
+
+    for (ptrdiff_t p = g->k; p > 0; p--) {
+#pragma GCC unroll 4
+        for (int v = 0; v < COLUMNS; v++) {
+            float y = b[v];
+#pragma GCC unroll 3
+            for (int r = 0; r < M; r++)
+                acc[r][v] = vf_fma(a[r * g->lda], y, acc[r][v]);
+        }
+        a++;
+        b += g->b_k;
+    }
+
+#pragma GCC unroll 3
+    for (int r = 0; r < M; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < COLUMNS; v++)
+            c[r * g->ldc + v] = acc[r][v];
+}
+
+#define TILE(rows)                                                                \
+    static void tile_##rows(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j) { \
+        tile(g, i, j, rows);                                                      \
+    }
+TILE(1)
+TILE(2)
+TILE(3)
+
+    typedef void tile_fn(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j);
+
+static tile_fn *const tiles[MR] = {tile_1, tile_2, tile_3};
+
+static inline void gemm_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j, int rows,
+                             int cols) {
+    for (int v = 0; v < cols; v += COLUMNS)
+        tiles[rows - 1](g, i, j + v);
+}
+
+#include "tmpl/gemm.h"

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the plain C room puts into a table. The features beyond those that the room needs would
+ * choose between variants here; there are none yet. */
+#include "kernels.h"
+
+void qkv_scalar_init(struct qkv_table *table, uint64_t features) {
+    (void)features;
+    table->project = &qkv_scalar_project;
+    table->scores = &qkv_scalar_scores;
+    table->softmax = &qkv_scalar_softmax;
+    table->mix = &qkv_scalar_mix;
+    table->attention = &qkv_scalar_attention;
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The mix stage's own steps, and the selecting product that attention shares with it. A key that
+ * must not count is marked by a weight of -0, which no exponential gives.
+ */
+#ifndef QKV_TMPL_MIX_H
+#define QKV_TMPL_MIX_H
+
+#include <string.h>
+
+#include "mask.h"
+#include "row.h"
+
+static void mix_load(float *out, const float *in, const struct qkv_score_row *row,
+                     const struct qkv_score_rule *rule, int n) {
+    const vf skip = vf_set1(-0.0f), zero = vf_set1(0.0f);
+    int padded = (n + QKV_PANEL - 1) / QKV_PANEL * QKV_PANEL;
+    for (int c = 0; c < padded; c += VF_LANES) {
+        vf x = c < n ? load_upto(in + c, n - c) : skip;
+        x = vf_select(vm_eq(x, zero), skip, x);
+        vf_store(out + c, keep_unmasked(x, skip, row, rule, c, n));
+    }
+}
+
+static inline int is_marked(float weight) {
+    uint32_t bits;
+    memcpy(&bits, &weight, sizeof(bits));
+    return bits == 0x80000000u;
+}
+
+void ROOM(mix_marked)(float *acc, const float *a, const float *v, ptrdiff_t ld_v, ptrdiff_t k,
+                      ptrdiff_t n) {
+    for (ptrdiff_t p = 0; p < k; p++, v += ld_v) {
+        if (is_marked(a[p]))
+            continue;
+        vf weight = vf_set1(a[p]);
+        for (ptrdiff_t c = 0; c < n; c += VF_LANES)
+            vf_store(acc + c, vf_fma(weight, vf_load(v + c), vf_load(acc + c)));
+    }
+}
+
+#endif
