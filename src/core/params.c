@@ -163,15 +163,16 @@ static qkv_status check_arrays(const struct qkv_problem *p) {
     return QKV_OK;
 }
 
-/* Steps of bias and mask along the keys, and whether scores are modified one by one. A scale that
- * is not a positive normal number can't be left to the exponential, where it would meet -inf. */
-static void complete_rule(struct qkv_problem *p) {
+/* Steps of bias and mask along the keys, and whether scores are modified one by one, as the user
+ * of the scores stage sees them. A scale that is not a positive normal number can't be left to
+ * the exponential, where it would meet -inf. */
+static void complete_rule(struct qkv_problem *p, int stage) {
     struct qkv_score_rule *rule = &p->rule;
     rule->alibi = p->slopes != NULL;
     rule->bias_step = (int)p->bias.stride[3];
     rule->mask_step = (int)p->mask.stride[3];
-    rule->modified =
-        rule->softcap > 0.0f || rule->alibi || p->bias.data || !(rule->scale >= FLT_MIN);
+    rule->modified = stage == QKV_STAGE_SCORES || rule->softcap > 0.0f || rule->alibi ||
+                     p->bias.data || !(rule->scale >= FLT_MIN);
 }
 
 qkv_status qkv_problem_make(struct qkv_problem *p, int stage, const qkv_attention_params *params) {
@@ -206,6 +207,6 @@ qkv_status qkv_problem_make(struct qkv_problem *p, int stage, const qkv_attentio
     TRY(check_numbers(p, &own));
     TRY(check_arrays(p));
     p->group = p->q_heads / p->kv_heads;
-    complete_rule(p);
+    complete_rule(p, stage);
     return QKV_OK;
 }

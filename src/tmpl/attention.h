@@ -29,9 +29,12 @@ static inline float row_max(const float *s, int from, int to) {
     return vf_hmax(max);
 }
 
-/* exp(scale * s - max) over [from, to), -0 instead where s is -inf if mark is set. */
+/* exp(scale * s - max) over [from, to), -0 instead where s is -inf if mark is set. A maximum of
+ * +inf, which may come from a finite s times the scale, makes the row NaN. */
 static inline void row_exp(float *s, int from, int to, float scale, float max, int mark) {
-    const vf factor = vf_set1(scale), base = vf_set1(max == -INFINITY ? -0.0f : -max);
+    const vf factor = vf_set1(scale), base = vf_set1(max == -INFINITY  ? -0.0f
+                                                     : max == INFINITY ? NAN
+                                                                       : -max);
     if (mark) {
         const vf masked = vf_set1(-INFINITY), skip = vf_set1(-0.0f);
         for (int c = from; c < to; c += VF_LANES) {

@@ -9,12 +9,14 @@
 
 #include "mask.h"
 
-/* Scale, soft-cap, ALiBi, bias. Bias is not read at columns outside [from, hi). */
+/* Scale, soft-cap, ALiBi, bias. Bias is not read at columns outside [from, hi); a bias of -inf
+ * masks, whatever the score is. */
 static inline void score_modify(const struct qkv_score_row *row,
                                 const struct qkv_score_rule *rule) {
     const vf scale = vf_set1(rule->scale);
     const vf cap = vf_set1(rule->softcap);
     const vf uncap = vf_set1(rule->softcap > 0.0f ? 1.0f / rule->softcap : 0.0f);
+    const vf masked = vf_set1(-INFINITY);
     const vf slope = vf_set1(-row->slope), position = vf_set1(row->distance);
 
     for (int c = row->from; c < row->to; c += VF_LANES) {
@@ -23,8 +25,10 @@ static inline void score_modify(const struct qkv_score_row *row,
             x = vf_mul(vf_tanh(vf_mul(x, uncap)), cap);
         if (rule->alibi)
             x = vf_fma(slope, vf_abs(vf_sub(position, column_numbers(c))), x);
-        if (row->bias)
-            x = vf_add(x, load_columns(row->bias, rule->bias_step, c, row->hi));
+        if (row->bias) {
+            vf bias = load_columns(row->bias, rule->bias_step, c, row->hi);
+            x = vf_select(vm_eq(bias, masked), masked, vf_add(x, bias));
+        }
         vf_store(row->s + c, x);
     }
 }
