@@ -80,16 +80,16 @@ void qkv_part_load_queries(const struct qkv_part *part) {
     }
 }
 
+static int clamp(int64_t n, int lo, int hi) {
+    return n < lo ? lo : n > hi ? hi : (int)n;
+}
+
 struct qkv_key_block qkv_part_key_block(const struct qkv_part *part, int64_t index) {
     struct qkv_key_block b = {.key0 = index * QKV_KEY_BLOCK};
     b.keys = (int)qkv_min(part->sequence.kv_len - b.key0, QKV_KEY_BLOCK);
-    b.lo = (int)qkv_max(part->lo - b.key0, 0);
-    b.hi = (int)qkv_min(part->hi - b.key0, b.keys);
+    b.lo = clamp(part->lo - b.key0, 0, b.keys);
+    b.hi = clamp(part->hi - b.key0, b.lo, b.keys);
     return b;
-}
-
-static int clamp(int64_t n, int lo, int hi) {
-    return n < lo ? lo : n > hi ? hi : (int)n;
 }
 
 int qkv_part_score_rows(const struct qkv_part *part, const struct qkv_key_block *block, int row0,
