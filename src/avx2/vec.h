@@ -150,8 +150,9 @@ static inline vf vf_exponent(vf x) {
 #if QKV_SLEEF
 #include <sleef.h>
 
-static inline vf vf_exp(vf x) {
-    return Sleef_expf8_u10avx2(x);
+/* 2^x: 0 for -inf, 1 for 0. */
+static inline vf vf_exp2(vf x) {
+    return Sleef_exp2f8_u10avx2(x);
 }
 
 static inline vf vf_log(vf x) {

@@ -146,8 +146,9 @@ static inline vf vf_exponent(vf x) {
 #if QKV_SLEEF
 #include <sleef.h>
 
-static inline vf vf_exp(vf x) {
-    return Sleef_expf16_u10avx512f(x);
+/* 2^x: 0 for -inf, 1 for 0. */
+static inline vf vf_exp2(vf x) {
+    return Sleef_exp2f16_u10avx512f(x);
 }
 
 static inline vf vf_log(vf x) {

@@ -81,7 +81,8 @@ struct qkv_score_rule {
 };
 
 /* The running state of the rows of a row block within a piece (online softmax), one array of
- * QKV_ROWS floats each: the largest scaled score, -inf before the first key, and the sum. */
+ * QKV_ROWS floats each: the largest scaled score as a power of two (times log2 e), -inf before
+ * the first key, and the sum. */
 struct qkv_running {
     float *max;
     float *sum;

@@ -3,10 +3,11 @@
  * The row steps of the fused stage: online softmax over the key blocks of a piece (Milakov and
  * Gimelshein 2018; FlashAttention-2, Dao 2023), the joining of pieces, and the end of a row.
  *
- * The running maximum is kept scaled and rounded, and the same rounded number stands in every
- * exponential, so that weights and factors agree exactly. exp(0) is 1 in every room's exp, and
- * where two maxima are equal the factor is 1 by decision, not by arithmetic: a block or piece
- * that holds nothing for a row leaves the row's bits alone.
+ * Exponentials are powers of two, with log2(e) in the factor of the score (docs/performance.md
+ * says what that wins). The running maximum is kept as a rounded exponent of two, and the same
+ * rounded number stands in every exponential, so that weights and factors agree exactly. Where two
+ * maxima are equal the factor is 1 by decision, not by arithmetic: a block or piece that holds
+ * nothing for a row leaves the row's bits alone.
  */
 #ifndef QKV_TMPL_ATTENTION_H
 #define QKV_TMPL_ATTENTION_H
@@ -14,10 +15,13 @@
 #include "row.h"
 #include "score.h"
 
-/* e^(from - to) in each lane; 1 where they are equal, and where there was nothing before. */
+#define LOG2_E 0x1.715476p+0f
+#define LN_2 0x1.62e43p-1f
+
+/* 2^(from - to) in each lane; 1 where they are equal, and where there was nothing before. */
 static inline vf factor_between(vf from, vf to) {
     vf none = vf_set1(-INFINITY);
-    vf e = vf_exp(vf_sub(from, to));
+    vf e = vf_exp2(vf_sub(from, to));
     e = vf_select(vm_eq(from, to), vf_set1(1.0f), e);
     return vf_select(vm_eq(from, none), vf_set1(1.0f), e);
 }
@@ -29,7 +33,7 @@ static inline float row_max(const float *s, int from, int to) {
     return vf_hmax(max);
 }
 
-/* exp(scale * s - max) over [from, to), -0 instead where s is -inf if mark is set. A maximum of
+/* 2^(scale * s - max) over [from, to), -0 instead where s is -inf if mark is set. A maximum of
  * +inf, which may come from a finite s times the scale, makes the row NaN. */
 static inline void row_exp(float *s, int from, int to, float scale, float max, int mark) {
     const vf factor = vf_set1(scale), base = vf_set1(max == -INFINITY  ? -0.0f
@@ -39,19 +43,19 @@ static inline void row_exp(float *s, int from, int to, float scale, float max, i
         const vf masked = vf_set1(-INFINITY), skip = vf_set1(-0.0f);
         for (int c = from; c < to; c += VF_LANES) {
             vf x = vf_load(s + c);
-            vf e = vf_exp(vf_fma(x, factor, base));
+            vf e = vf_exp2(vf_fma(x, factor, base));
             vf_store(s + c, vf_select(vm_eq(vf_load(s + c), masked), skip, e));
         }
         return;
     }
     for (int c = from; c < to; c += VF_LANES)
-        vf_store(s + c, vf_exp(vf_fma(vf_load(s + c), factor, base)));
+        vf_store(s + c, vf_exp2(vf_fma(vf_load(s + c), factor, base)));
 }
 
 static void weigh(const struct qkv_score_row *row, int row0, int rows,
                   const struct qkv_score_rule *rule, struct qkv_running state, float *factor,
                   int mark) {
-    const float scale = rule->modified ? 1.0f : rule->scale;
+    const float scale = LOG2_E * (rule->modified ? 1.0f : rule->scale);
     float before[QKV_PANEL], after[QKV_PANEL], ratio[QKV_PANEL];
 
     for (int r = 0; r < rows; r++) {
@@ -113,14 +117,14 @@ static void merge(float *acc, struct qkv_running state, const float *piece,
 static void seal(struct qkv_running state, const float *sink, int rows, float *scale, float *lse) {
     const vf none = vf_set1(-INFINITY), zero = vf_set1(0.0f), one = vf_set1(1.0f);
     for (int r = 0; r < rows; r += VF_LANES) {
-        vf max = vf_load(state.max + r), extra = vf_load(sink + r);
+        vf max = vf_load(state.max + r), extra = vf_mul(vf_load(sink + r), vf_set1(LOG2_E));
         vf top = vf_max(extra, max);
         vf base = vf_select(vm_eq(top, none), zero, top);
-        vf fall = vf_select(vm_eq(max, top), one, vf_exp(vf_sub(max, base)));
-        vf mass = vf_add(vf_mul(vf_load(state.sum + r), fall), vf_exp(vf_sub(extra, base)));
+        vf fall = vf_select(vm_eq(max, top), one, vf_exp2(vf_sub(max, base)));
+        vf mass = vf_add(vf_mul(vf_load(state.sum + r), fall), vf_exp2(vf_sub(extra, base)));
         vm empty = vm_eq(mass, zero);
         vf_store(scale + r, vf_select(empty, zero, vf_div(fall, mass)));
-        vf_store(lse + r, vf_select(empty, none, vf_add(top, vf_log(mass))));
+        vf_store(lse + r, vf_select(empty, none, vf_fma(top, vf_set1(LN_2), vf_log(mass))));
     }
 }
 

@@ -1,35 +1,33 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * exp, log and tanh over a room's vector, for builds without SLEEF; included at the end of
- * vec.h. Argument reduction and coefficients after Cephes (Moshier, expf.c, logf.c, tanhf.c;
- * Cody and Waite 1980). A few units in the last place; NaN goes in and comes out.
+ * exp2, log and tanh over a room's vector, for builds without SLEEF; included at the end of
+ * vec.h. Argument reduction and coefficients after Cephes (Moshier, exp2f.c, logf.c, tanhf.c). A
+ * few units in the last place; NaN goes in and comes out.
  */
 #ifndef QKV_TMPL_ELEMENTARY_H
 #define QKV_TMPL_ELEMENTARY_H
 
 #include <math.h>
 
-/* e^x = 2^n e^r with |r| <= ln(2) / 2. 2^n is applied in two halves, so that results below the
- * smallest normal number are rounded once more instead of being lost. */
-static inline vf vf_exp(vf x) {
-    const vf low = vf_set1(-105.0f), high = vf_set1(90.0f);
+/* 2^x = 2^n 2^r with |r| <= 1/2. 2^n is applied in two halves, so that results below the smallest
+ * normal number are rounded once more instead of being lost. */
+static inline vf vf_exp2(vf x) {
+    const vf low = vf_set1(-151.0f), high = vf_set1(129.0f);
     vf y = vf_select(vm_eq(x, x), x, vf_set1(0.0f));
     y = vf_select(vm_lt(y, low), low, y);
     y = vf_select(vm_lt(high, y), high, y);
-    vf n = vf_round(vf_mul(y, vf_set1(0x1.715476p+0f)));
-    vf r = vf_fma(n, vf_set1(-0x1.63p-1f), y);
-    r = vf_fma(n, vf_set1(0x1.bd0106p-13f), r);
-    vf p = vf_set1(1.9875691500e-4f);
-    p = vf_fma(p, r, vf_set1(1.3981999507e-3f));
-    p = vf_fma(p, r, vf_set1(8.3334519073e-3f));
-    p = vf_fma(p, r, vf_set1(4.1665795894e-2f));
-    p = vf_fma(p, r, vf_set1(1.6666665459e-1f));
-    p = vf_fma(p, r, vf_set1(5.0000001201e-1f));
-    p = vf_add(vf_fma(vf_mul(p, r), r, r), vf_set1(1.0f));
+    vf n = vf_round(y), r = vf_sub(y, n);
+    vf p = vf_set1(1.535336188319500e-4f);
+    p = vf_fma(p, r, vf_set1(1.339887440266574e-3f));
+    p = vf_fma(p, r, vf_set1(9.618437357674640e-3f));
+    p = vf_fma(p, r, vf_set1(5.550332471162809e-2f));
+    p = vf_fma(p, r, vf_set1(2.402264791363012e-1f));
+    p = vf_fma(p, r, vf_set1(6.931472028550421e-1f));
+    p = vf_fma(p, r, vf_set1(1.0f));
     vf half = vf_round(vf_mul(n, vf_set1(0.5f)));
     p = vf_mul(vf_mul(p, vf_pow2(half)), vf_pow2(vf_sub(n, half)));
-    p = vf_select(vm_lt(x, vf_set1(-104.0f)), vf_set1(0.0f), p);
-    p = vf_select(vm_lt(vf_set1(88.722839f), x), vf_set1(INFINITY), p);
+    p = vf_select(vm_lt(x, vf_set1(-150.0f)), vf_set1(0.0f), p);
+    p = vf_select(vm_lt(x, vf_set1(128.0f)), p, vf_set1(INFINITY));
     return vf_select(vm_eq(x, x), p, x);
 }
 
@@ -66,7 +64,8 @@ static inline vf vf_tanh(vf x) {
     p = vf_fma(p, z, vf_set1(-3.33332819422e-1f));
     vf near = vf_fma(vf_mul(p, z), x, x);
     vf a = vf_abs(x), one = vf_set1(1.0f);
-    vf far = vf_sub(one, vf_div(vf_set1(2.0f), vf_add(vf_exp(vf_add(a, a)), one)));
+    vf e = vf_exp2(vf_mul(a, vf_set1(0x1.715476p+1f))); /* e^2|x| */
+    vf far = vf_sub(one, vf_div(vf_set1(2.0f), vf_add(e, one)));
     far = vf_select(vm_lt(x, vf_set1(0.0f)), vf_sub(vf_set1(0.0f), far), far);
     return vf_select(vm_lt(a, vf_set1(0.625f)), near, far);
 }

@@ -21,9 +21,15 @@ static float softmax_mask(float *out, const float *in, const struct qkv_score_ro
     return vf_hmax(max);
 }
 
+#define LOG2_E 0x1.715476p+0f
+
+static inline vf exp_from(vf x, vf base) {
+    return vf_exp2(vf_mul(vf_sub(x, base), vf_set1(LOG2_E)));
+}
+
 static inline float exp_of(float x) {
     float e[VF_LANES];
-    vf_store(e, vf_exp(vf_set1(x)));
+    vf_store(e, exp_from(vf_set1(x), vf_set1(0.0f)));
     return e[0];
 }
 
@@ -37,7 +43,7 @@ static void softmax_row(float *row, ptrdiff_t n, float max, float sink, float *l
     const float top = sink > max ? sink : max;
     const vf base = vf_set1(top == -INFINITY ? 0.0f : top);
     for (ptrdiff_t c = 0; c < n; c += VF_LANES)
-        store_upto(row + c, vf_exp(vf_sub(load_upto(row + c, n - c), base)), n - c);
+        store_upto(row + c, exp_from(load_upto(row + c, n - c), base), n - c);
 
     float sum = row_sum(row, 0, n);
     if (sink > -INFINITY)
