@@ -63,6 +63,7 @@ static qkv_status check_sizes(const struct qkv_problem *p, int stage) {
         return qkv_fail(QKV_ARG_Q_LEN, QKV_FAULT_NEGATIVE);
     if (p->kv_len < 0)
         return qkv_fail(QKV_ARG_KV_LEN, QKV_FAULT_NEGATIVE);
+    TRY(check_size(p, 1, 0, width, QKV_ARG_BATCH));
     TRY(check_size(p, p->q_heads, 0, width, QKV_ARG_Q_HEADS));
     TRY(check_size(p, p->q_heads, p->q_len, width, QKV_ARG_Q_LEN));
     TRY(check_size(p, p->kv_heads, p->kv_len, width, QKV_ARG_KV_LEN));

@@ -36,12 +36,15 @@ static qkv_status make_matrix(struct qkv_matrix *m, const struct qkv_project_sta
     return QKV_OK;
 }
 
-static qkv_status not_negative(int64_t n, qkv_arg arg) {
-    return n < 0 ? qkv_fail(arg, QKV_FAULT_NEGATIVE) : QKV_OK;
+/* A size by itself: not negative, and small enough to be multiplied by. */
+static qkv_status check_size(int64_t n, qkv_arg arg) {
+    if (n < 0)
+        return qkv_fail(arg, QKV_FAULT_NEGATIVE);
+    return too_large(n, 1, 1) ? qkv_fail(arg, QKV_FAULT_OVERFLOW) : QKV_OK;
 }
 
-static qkv_status positive(int64_t n, qkv_arg arg) {
-    TRY(not_negative(n, arg));
+static qkv_status check_positive(int64_t n, qkv_arg arg) {
+    TRY(check_size(n, arg));
     return n == 0 ? qkv_fail(arg, QKV_FAULT_ZERO) : QKV_OK;
 }
 
@@ -52,13 +55,13 @@ qkv_status qkv_project_make(struct qkv_project_state *s, const qkv_project_param
         return qkv_fail(QKV_ARG_FLAGS, QKV_FAULT_FLAG);
     if (p.reserved)
         return qkv_fail(QKV_ARG_PARAMS, QKV_FAULT_FUTURE);
-    TRY(positive(p.batch, QKV_ARG_BATCH));
-    TRY(not_negative(p.tokens, QKV_ARG_TOKENS));
-    TRY(positive(p.d_model, QKV_ARG_D_MODEL));
-    TRY(not_negative(p.q_heads, QKV_ARG_Q_HEADS));
-    TRY(not_negative(p.kv_heads, QKV_ARG_KV_HEADS));
-    TRY(positive(p.head_dim, QKV_ARG_HEAD_DIM));
-    TRY(not_negative(p.v_dim, QKV_ARG_V_DIM));
+    TRY(check_positive(p.batch, QKV_ARG_BATCH));
+    TRY(check_size(p.tokens, QKV_ARG_TOKENS));
+    TRY(check_positive(p.d_model, QKV_ARG_D_MODEL));
+    TRY(check_size(p.q_heads, QKV_ARG_Q_HEADS));
+    TRY(check_size(p.kv_heads, QKV_ARG_KV_HEADS));
+    TRY(check_positive(p.head_dim, QKV_ARG_HEAD_DIM));
+    TRY(check_size(p.v_dim, QKV_ARG_V_DIM));
     if (p.q_heads == 0 && p.kv_heads == 0)
         return qkv_fail(QKV_ARG_Q_HEADS, QKV_FAULT_ZERO);
     if (p.layout < 0 || p.layout >= QKV_W_COUNT)
@@ -175,6 +178,8 @@ static qkv_status check_weights(const struct qkv_project_state *s, int layout,
         return check_tensor(w, layout == QKV_W_IN_OUT ? in_out : out_in, f, arg);
     if (w->data && w->dtype != QKV_F32)
         return qkv_fail(arg, QKV_FAULT_DTYPE);
+    if (w->reserved)
+        return qkv_fail(arg, QKV_FAULT_FUTURE);
     return check_packed(s, m, w, f, arg);
 }
 
@@ -288,6 +293,8 @@ qkv_status qkv_project_pack(const qkv_project_params *params, int which, const q
     const size_t size = sizeof(struct qkv_packed_header) + packed_bytes(&s, m);
     if (!w)
         return qkv_fail(weight_args[which], QKV_FAULT_NULL);
+    if ((uintptr_t)w % _Alignof(qkv_tensor))
+        return qkv_fail(weight_args[which], QKV_FAULT_MISALIGNED);
     TRY(check_weights(&s, s.layout, m, w, &in, weight_args[which]));
     if (!packed)
         return qkv_fail(QKV_ARG_PACKED, QKV_FAULT_NULL);

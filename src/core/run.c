@@ -46,6 +46,8 @@ qkv_status qkv_check_run(const qkv_plan *plan, int32_t phase, int64_t begin, int
         return qkv_fail(QKV_ARG_END, QKV_FAULT_RANGE);
     if (!w)
         return qkv_fail(QKV_ARG_WORKSPACE, QKV_FAULT_NULL);
+    if ((uintptr_t)w % _Alignof(qkv_workspace))
+        return qkv_fail(QKV_ARG_WORKSPACE, QKV_FAULT_MISALIGNED);
     TRY(check_memory(w->shared, w->shared_size, plan->workspace_shared, QKV_ARG_WORKSPACE_SHARED));
     return check_memory(w->worker, w->worker_size, plan->workspace_worker,
                         QKV_ARG_WORKSPACE_WORKER);

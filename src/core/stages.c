@@ -81,12 +81,16 @@ static qkv_status check_operand(struct qkv_footprint *f, const struct qkv_proble
 }
 
 /* softmax may work in place: the same view, element by element. */
-static int in_place(const qkv_tensors *t, const struct operand *a, const struct operand *b) {
-    const qkv_tensor *s = &t->scores, *w = &t->weights;
-    if (a->arg != QKV_ARG_WEIGHTS || b->arg != QKV_ARG_SCORES || s->data != w->data)
+static int in_place(const struct qkv_problem *p, const qkv_tensors *t, const struct operand *a,
+                    const struct operand *b) {
+    int64_t shape[4];
+    if (a->arg != QKV_ARG_WEIGHTS || b->arg != QKV_ARG_SCORES || t->scores.data != t->weights.data)
         return 0;
-    return s->stride[0] == w->stride[0] && s->stride[1] == w->stride[1] &&
-           s->stride[2] == w->stride[2];
+    shape_of(shape, p, SHAPE_SCORES);
+    for (int d = 0; d < 3; d++)
+        if (shape[d] > 1 && t->scores.stride[d] != t->weights.stride[d])
+            return 0;
+    return 1;
 }
 
 /* The arrays of the parameters, which no output may overlap either. */
@@ -119,7 +123,7 @@ static qkv_status check_outputs(const struct qkv_problem *p, int stage, const qk
             return qkv_fail(o->arg, QKV_FAULT_SELF_OVERLAP);
         int overlaps = overlaps_params(p, f + i);
         for (int k = 0; k < OPERANDS; k++)
-            if (k != i && !in_place(t, o, operands + k))
+            if (k != i && !in_place(p, t, o, operands + k))
                 overlaps |= qkv_overlap(f + i, f + k);
         if (overlaps)
             return qkv_fail(o->arg, QKV_FAULT_OVERLAP);
