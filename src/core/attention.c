@@ -14,18 +14,31 @@ static struct qkv_running running(const struct qkv_part *part, int max, int sum)
     return (struct qkv_running){qkv_numbers(part, max), qkv_numbers(part, sum)};
 }
 
-static void begin_running(struct qkv_running state) {
+/* The running sums and the accumulator of a piece. A tile's rows are written by the first block
+ * that it has keys in (a product that starts from zero), and hold nothing until then. */
+struct accumulator {
+    struct qkv_running state;
+    float *rows;
+    int any;             /* some tile has begun */
+    int begun[QKV_ROWS]; /* by the tile's first row */
+};
+
+static void begin_piece(struct accumulator *acc, struct qkv_running state, float *rows) {
+    acc->state = state;
+    acc->rows = rows;
+    acc->any = 0;
     for (int r = 0; r < QKV_ROWS; r++) {
         state.max[r] = -INFINITY;
         state.sum[r] = 0.0f;
+        acc->begun[r] = 0;
     }
 }
 
-/* The score rows of a whole row block, tile by tile; same[] tells which tiles have columns. */
+/* The score rows of a whole row block over one key block, tile by tile. */
 struct tiles {
     struct qkv_score_row row[QKV_ROWS];
-    int live[QKV_ROWS]; /* by the tile's first row */
-    int uniform;        /* all tiles have the same columns */
+    int live[QKV_ROWS]; /* by the tile's first row: it sees something of the block */
+    int uniform;        /* all tiles see the same columns */
 };
 
 static void lay_tiles(struct tiles *t, const struct qkv_part *part,
@@ -58,10 +71,22 @@ static void score(const struct qkv_attention_kernels *kernels, const struct qkv_
     kernels->gemm(&g);
 }
 
-/* The same rows: acc += weights V. */
+static int tile_rows(const struct qkv_part *part, int r, int mr) {
+    return part->rows - r < mr ? part->rows - r : mr;
+}
+
+/* Zeros in the rows of a tile that no product has written. */
+static void begin_tile(struct accumulator *acc, const struct qkv_part *part, int r, int mr) {
+    const int64_t v_pad = part->plan->v_pad;
+    if (!acc->begun[r])
+        memset(acc->rows + r * v_pad, 0, (size_t)(tile_rows(part, r, mr) * v_pad) * sizeof(float));
+    acc->begun[r] = acc->any = 1;
+}
+
+/* Weights of `rows` rows from row r on times V: added to their accumulators, or written there. */
 static void mix(const struct qkv_attention_kernels *kernels, const struct qkv_part *part,
                 const struct qkv_score_row *row, const struct qkv_key_block *block,
-                const float *values, float *acc, int r, int rows) {
+                const float *values, float *acc, int r, int rows, int add) {
     const int64_t v_pad = part->plan->v_pad;
     const struct qkv_gemm g = {
         .a = row->s + row->from,
@@ -74,79 +99,113 @@ static void mix(const struct qkv_attention_kernels *kernels, const struct qkv_pa
         .m = rows,
         .n = v_pad,
         .k = (row->to < block->hi ? row->to : block->hi) - row->from,
-        .add = 1,
+        .add = add,
     };
     kernels->gemm(&g);
 }
 
+/* All tiles at once, when they see the same columns. */
+static void mix_uniform(const struct qkv_attention_kernels *kernels, const struct qkv_part *part,
+                        const struct tiles *t, const struct qkv_key_block *block,
+                        const float *values, struct accumulator *acc) {
+    const int add = acc->any;
+    for (int r = 0; r < part->rows; r += kernels->mr) {
+        if (add)
+            begin_tile(acc, part, r, kernels->mr);
+        acc->begun[r] = acc->any = 1;
+    }
+    mix(kernels, part, t->row, block, values, acc->rows, 0, part->rows, add);
+}
+
+static void mix_tile(const struct qkv_attention_kernels *kernels, const struct qkv_part *part,
+                     const struct tiles *t, const struct qkv_key_block *block, const float *values,
+                     struct accumulator *acc, int r) {
+    mix(kernels, part, t->row + r, block, values, acc->rows, r, tile_rows(part, r, kernels->mr),
+        acc->begun[r]);
+    acc->begun[r] = acc->any = 1;
+}
+
+/* The same without the keys that are marked, for values that hold infinities or NaN. */
 static void mix_marked(const struct qkv_attention_kernels *kernels, const struct qkv_part *part,
                        const struct tiles *t, const struct qkv_key_block *block,
-                       const float *values, float *acc) {
+                       const float *values, struct accumulator *acc, int r) {
     const int64_t v_pad = part->plan->v_pad;
-    for (int r = 0; r < part->rows; r++) {
-        const struct qkv_score_row *row = t->row + r;
-        if (t->live[r / kernels->mr * kernels->mr])
-            kernels->marked(acc + r * v_pad, row->s + row->from, values + row->from * v_pad, v_pad,
-                            (row->to < block->hi ? row->to : block->hi) - row->from, v_pad);
+    const int rows = tile_rows(part, r, kernels->mr);
+    begin_tile(acc, part, r, kernels->mr);
+    for (int i = r; i < r + rows; i++) {
+        const struct qkv_score_row *row = t->row + i;
+        kernels->marked(acc->rows + i * v_pad, row->s + row->from, values + row->from * v_pad,
+                        v_pad, (row->to < block->hi ? row->to : block->hi) - row->from, v_pad);
     }
+}
+
+static void score_tiles(const struct qkv_attention_kernels *kernels, const struct qkv_part *part,
+                        const struct tiles *t, const float *keys) {
+    if (t->uniform) {
+        score(kernels, part, t->row, keys, 0, part->rows);
+        return;
+    }
+    for (int r = 0; r < part->rows; r += kernels->mr)
+        if (t->live[r])
+            score(kernels, part, t->row + r, keys, r, tile_rows(part, r, kernels->mr));
 }
 
 /* One key block into the accumulator of the piece. */
 static void attend_block(const struct qkv_attention_kernels *kernels, const struct qkv_part *part,
-                         int64_t index, float *acc, struct qkv_running state) {
+                         int64_t index, struct accumulator *acc) {
     const struct qkv_key_block block = qkv_part_key_block(part, index);
+    const struct qkv_score_rule *rule = &part->plan->problem.rule;
     const int64_t v_pad = part->plan->v_pad;
     float *factor = qkv_numbers(part, QKV_N_FACTOR);
     struct tiles t;
     int bad;
 
     lay_tiles(&t, part, &block, kernels->mr);
-    const float *keys = qkv_part_keys(part, &block, &kernels->pack);
-    if (t.uniform)
-        score(kernels, part, t.row, keys, 0, part->rows);
-    else
-        for (int r = 0; r < part->rows; r += kernels->mr)
-            if (t.live[r])
-                score(kernels, part, t.row + r, keys, r, (int)qkv_min(part->rows - r, kernels->mr));
-
+    score_tiles(kernels, part, &t, qkv_part_keys(part, &block, &kernels->pack));
     /* The keys' memory may be the values' as well: nothing reads the keys below. */
     const float *values = qkv_part_values(part, &block, &kernels->pack, &bad);
     for (int r = 0; r < part->rows; r += kernels->mr) {
-        int rows = (int)qkv_min(part->rows - r, kernels->mr);
+        int rows = tile_rows(part, r, kernels->mr);
         if (!t.live[r])
             continue;
-        kernels->weigh(t.row + r, r, rows, &part->plan->problem.rule, state, factor, bad);
-        kernels->rescale(acc + r * v_pad, v_pad, rows, v_pad, factor + r);
-        if (!bad && !t.uniform)
-            mix(kernels, part, t.row + r, &block, values, acc, r, rows);
+        kernels->weigh(t.row + r, r, rows, rule, acc->state, factor, bad);
+        if (acc->begun[r])
+            kernels->rescale(acc->rows + r * v_pad, v_pad, rows, v_pad, factor + r);
+        if (bad)
+            mix_marked(kernels, part, &t, &block, values, acc, r);
+        else if (!t.uniform)
+            mix_tile(kernels, part, &t, &block, values, acc, r);
     }
-    if (bad)
-        mix_marked(kernels, part, &t, &block, values, acc);
-    else if (t.uniform)
-        mix(kernels, part, t.row, &block, values, acc, 0, part->rows);
+    if (!bad && t.uniform)
+        mix_uniform(kernels, part, &t, &block, values, acc);
+}
+
+/* The key blocks from b on that belong to one piece; returns the first that does not. */
+static int64_t attend_piece(const struct qkv_attention_kernels *kernels,
+                            const struct qkv_part *part, int64_t b, int64_t end,
+                            struct accumulator *acc) {
+    const int64_t blocks = QKV_PIECE / QKV_KEY_BLOCK, piece = b / blocks;
+    for (; b < end && b / blocks == piece; b++)
+        attend_block(kernels, part, b, acc);
+    for (int r = 0; r < part->rows; r += kernels->mr)
+        begin_tile(acc, part, r, kernels->mr);
+    return b;
 }
 
 /* All keys that the part's rows see, piece by piece; the pieces are joined from left to right. */
 static void attend_keys(const struct qkv_attention_kernels *kernels, const struct qkv_part *part) {
-    const int64_t blocks = QKV_PIECE / QKV_KEY_BLOCK, v_pad = part->plan->v_pad;
-    const int64_t first = part->lo / QKV_KEY_BLOCK;
     const int64_t end = qkv_round_up(part->hi, QKV_KEY_BLOCK) / QKV_KEY_BLOCK;
-    const size_t bytes = (size_t)(part->rows * v_pad) * sizeof(float);
+    const int64_t v_pad = part->plan->v_pad;
     const struct qkv_running total = running(part, QKV_N_MAX, QKV_N_SUM);
-    const struct qkv_running piece = running(part, QKV_N_PIECE_MAX, QKV_N_PIECE_SUM);
+    const struct qkv_running later = running(part, QKV_N_PIECE_MAX, QKV_N_PIECE_SUM);
+    struct accumulator acc;
 
-    begin_running(total);
-    memset(part->acc, 0, bytes);
-    int64_t b = first;
-    for (; b < end && b / blocks == first / blocks; b++)
-        attend_block(kernels, part, b, part->acc, total);
+    begin_piece(&acc, total, part->acc);
+    int64_t b = attend_piece(kernels, part, part->lo / QKV_KEY_BLOCK, end, &acc);
     while (b < end) {
-        begin_running(piece);
-        memset(part->piece, 0, bytes);
-        int64_t number = b / blocks;
-        for (; b < end && b / blocks == number; b++)
-            attend_block(kernels, part, b, part->piece, piece);
-        kernels->merge(part->acc, total, part->piece, piece, v_pad, part->rows, v_pad);
+        begin_piece(&acc, later, part->piece);
+        b = attend_piece(kernels, part, b, end, &acc);
+        kernels->merge(part->acc, total, part->piece, later, v_pad, part->rows, v_pad);
     }
 }
 

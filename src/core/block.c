@@ -4,21 +4,6 @@
 
 #include <string.h>
 
-static void begin_row(struct qkv_row *row, const struct qkv_plan_state *plan,
-                      const struct qkv_sequence *s, int64_t head, int64_t index) {
-    const struct qkv_problem *p = &plan->problem;
-    const int64_t *b = p->bias.stride, *m = p->mask.stride;
-    row->span = qkv_span_of(p, s, index);
-    row->head = head;
-    row->index = index;
-    row->bias = NULL;
-    row->mask = NULL;
-    if (p->bias.data)
-        row->bias = (const float *)p->bias.data + s->index * b[0] + head * b[1] + index * b[2];
-    if (p->mask.data)
-        row->mask = (const uint8_t *)p->mask.data + s->index * m[0] + head * m[1] + index * m[2];
-}
-
 static void begin_worker(struct qkv_part *part, char *worker) {
     const struct qkv_worker_layout *w = &part->plan->worker;
     part->scores = (float *)(worker + w->scores);
@@ -51,7 +36,7 @@ int qkv_part_begin(struct qkv_part *part, const struct qkv_plan_state *plan,
     part->hi = 0;
     for (int r = 0; r < part->rows; r++) {
         struct qkv_row *row = part->row + r;
-        begin_row(row, plan, &part->sequence, h, i);
+        *row = (struct qkv_row){qkv_span_of(p, &part->sequence, i), h, i};
         if (row->span.lo < row->span.hi) {
             part->lo = qkv_min(part->lo, row->span.lo);
             part->hi = qkv_max(part->hi, row->span.hi);
@@ -117,8 +102,8 @@ int qkv_part_score_rows(const struct qkv_part *part, const struct qkv_key_block 
         out[r].to = to;
         if (out[r].lo == out[r].hi)
             out[r].lo = out[r].hi = from;
-        out[r].bias = row->bias ? row->bias + block->key0 * p->rule.bias_step : NULL;
-        out[r].mask = row->mask ? row->mask + block->key0 * p->rule.mask_step : NULL;
+        out[r].bias = qkv_bias_row(part, row, block->key0);
+        out[r].mask = qkv_mask_row(part, row, block->key0);
         out[r].slope = p->slopes ? p->slopes[row->head] : 0.0f;
         out[r].distance = (float)(row->span.position - block->key0);
     }

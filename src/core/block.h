@@ -13,8 +13,6 @@
 struct qkv_row {
     struct qkv_span span;
     int64_t head, index; /* query head, row within the sequence */
-    const float *bias;   /* the row at key 0, or NULL */
-    const uint8_t *mask;
 };
 
 /* A part on its way: the plan, the memory of its worker, and the place it stands at. */
@@ -52,6 +50,27 @@ static inline float *qkv_numbers(const struct qkv_part *part, int which) {
  * block has no rows, as in a short sequence of a ragged batch. */
 int qkv_part_begin(struct qkv_part *part, const struct qkv_plan_state *plan,
                    const qkv_tensors *tensors, void *shared, void *worker, int64_t index);
+
+/* A row of the bias and of the boolean mask at a key, or NULL. */
+static inline const float *qkv_bias_row(const struct qkv_part *part, const struct qkv_row *row,
+                                        int64_t key) {
+    const struct qkv_problem *p = &part->plan->problem;
+    const int64_t *s = p->bias.stride;
+    if (!p->bias.data)
+        return NULL;
+    return (const float *)p->bias.data + part->sequence.index * s[0] + row->head * s[1] +
+           row->index * s[2] + key * p->rule.bias_step;
+}
+
+static inline const uint8_t *qkv_mask_row(const struct qkv_part *part, const struct qkv_row *row,
+                                          int64_t key) {
+    const struct qkv_problem *p = &part->plan->problem;
+    const int64_t *s = p->mask.stride;
+    if (!p->mask.data)
+        return NULL;
+    return (const uint8_t *)p->mask.data + part->sequence.index * s[0] + row->head * s[1] +
+           row->index * s[2] + key * p->rule.mask_step;
+}
 
 /* Copies the rows' queries to part->q. */
 void qkv_part_load_queries(const struct qkv_part *part);

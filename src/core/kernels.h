@@ -112,7 +112,8 @@ typedef void qkv_merge_fn(float *acc, struct qkv_running state, const float *pie
 typedef void qkv_seal_fn(struct qkv_running state, const float *sink, int rows, float *scale,
                          float *lse);
 
-/* out[c] = acc[c] * scale + 0 for c < n: the added zero turns -0 into +0, so that a masked key
+/* out[c] = acc[c] * scale + 0 for c < n (acc is readable up to the next multiple of PANEL): the
+ * added zero turns -0 into +0, so that a masked key
  * that was skipped and one that was multiplied by zero leave the same bits. */
 typedef void qkv_store_scaled_fn(float *out, const float *acc, float scale, ptrdiff_t n);
 

@@ -20,22 +20,6 @@ struct qkv_sequence qkv_sequence_at(const struct qkv_problem *p, int64_t index) 
     return s;
 }
 
-struct qkv_span qkv_span_of(const struct qkv_problem *p, const struct qkv_sequence *s, int64_t i) {
-    struct qkv_span span = {.position = i, .lo = 0, .hi = s->kv_len};
-    if (p->align == QKV_ALIGN_BOTTOM_RIGHT)
-        span.position += s->kv_len - s->q_len;
-    if (p->causal)
-        span.hi = qkv_min(span.hi, span.position + 1);
-    /* The limits may be as large as the caller likes: compared without adding to them. */
-    if (p->window_right >= 0 && p->window_right < s->kv_len - span.position)
-        span.hi = qkv_min(span.hi, span.position + p->window_right + 1);
-    if (p->window_left >= 0 && p->window_left < span.position)
-        span.lo = span.position - p->window_left;
-    span.hi = i < s->q_len ? qkv_max(span.hi, 0) : 0;
-    span.lo = qkv_min(span.lo, span.hi);
-    return span;
-}
-
 struct qkv_span qkv_visible_span(const struct qkv_problem *p, const struct qkv_sequence *s) {
     struct qkv_span none = {0}, span;
     if (s->q_len == 0)

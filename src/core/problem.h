@@ -11,6 +11,18 @@
 
 #include "kernels.h"
 
+static inline int64_t qkv_round_up(int64_t n, int64_t multiple) {
+    return (n + multiple - 1) / multiple * multiple;
+}
+
+static inline int64_t qkv_min(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+static inline int64_t qkv_max(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+
 struct qkv_problem {
     int64_t batch, q_heads, kv_heads, group; /* group = q_heads / kv_heads */
     int64_t q_len, kv_len, head_dim, v_dim;
@@ -42,8 +54,22 @@ struct qkv_span {
     int64_t position, lo, hi;
 };
 
-struct qkv_span qkv_span_of(const struct qkv_problem *problem, const struct qkv_sequence *sequence,
-                            int64_t i);
+static inline struct qkv_span qkv_span_of(const struct qkv_problem *p, const struct qkv_sequence *s,
+                                          int64_t i) {
+    struct qkv_span span = {.position = i, .lo = 0, .hi = s->kv_len};
+    if (p->align == QKV_ALIGN_BOTTOM_RIGHT)
+        span.position += s->kv_len - s->q_len;
+    if (p->causal)
+        span.hi = qkv_min(span.hi, span.position + 1);
+    /* The limits may be as large as the caller likes: compared without adding to them. */
+    if (p->window_right >= 0 && p->window_right < s->kv_len - span.position)
+        span.hi = qkv_min(span.hi, span.position + p->window_right + 1);
+    if (p->window_left >= 0 && p->window_left < span.position)
+        span.lo = span.position - p->window_left;
+    span.hi = i < s->q_len ? qkv_max(span.hi, 0) : 0;
+    span.lo = qkv_min(span.lo, span.hi);
+    return span;
+}
 
 /* The keys that any row of the sequence sees. */
 struct qkv_span qkv_visible_span(const struct qkv_problem *problem,
@@ -60,18 +86,6 @@ static inline const float *qkv_kv_row(const qkv_tensor *t, const struct qkv_prob
                                       const struct qkv_sequence *s, int64_t h, int64_t j) {
     int64_t first = problem->cu_kv ? s->kv0 * t->stride[2] : s->index * t->stride[0];
     return (const float *)t->data + first + h * t->stride[1] + j * t->stride[2];
-}
-
-static inline int64_t qkv_round_up(int64_t n, int64_t multiple) {
-    return (n + multiple - 1) / multiple * multiple;
-}
-
-static inline int64_t qkv_min(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-
-static inline int64_t qkv_max(int64_t a, int64_t b) {
-    return a > b ? a : b;
 }
 
 #endif

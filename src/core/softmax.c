@@ -5,7 +5,7 @@
 
 #include <math.h>
 
-static struct qkv_score_row chunk_row(const struct qkv_row *row, const struct qkv_score_rule *rule,
+static struct qkv_score_row chunk_row(const struct qkv_part *part, const struct qkv_row *row,
                                       int64_t key0, int n) {
     struct qkv_score_row out = {.to = n};
     int64_t lo = qkv_max(row->span.lo - key0, 0), hi = qkv_min(row->span.hi - key0, n);
@@ -13,8 +13,8 @@ static struct qkv_score_row chunk_row(const struct qkv_row *row, const struct qk
         out.lo = (int)lo;
         out.hi = (int)hi;
     }
-    out.bias = row->bias ? row->bias + key0 * rule->bias_step : NULL;
-    out.mask = row->mask ? row->mask + key0 * rule->mask_step : NULL;
+    out.bias = qkv_bias_row(part, row, key0);
+    out.mask = qkv_mask_row(part, row, key0);
     return out;
 }
 
@@ -31,7 +31,7 @@ static void softmax_row(const struct qkv_softmax_kernels *kernels, const struct 
 
     for (int64_t c = 0; c < p->kv_len; c += QKV_KEY_BLOCK) {
         int n = (int)qkv_min(p->kv_len - c, QKV_KEY_BLOCK);
-        const struct qkv_score_row chunk = chunk_row(row, &p->rule, c, n);
+        const struct qkv_score_row chunk = chunk_row(part, row, c, n);
         float here = kernels->mask(out + c, in + c, &chunk, &p->rule, n);
         max = here > max ? here : max;
     }

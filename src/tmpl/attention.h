@@ -27,10 +27,15 @@ static inline vf factor_between(vf from, vf to) {
 }
 
 static inline float row_max(const float *s, int from, int to) {
-    vf max = vf_set1(-INFINITY);
-    for (int c = from; c < to; c += VF_LANES)
-        max = vf_max(vf_load(s + c), max);
-    return vf_hmax(max);
+    vf a = vf_set1(-INFINITY), b = a;
+    int c = from;
+    for (; c + 2 * VF_LANES <= to; c += 2 * VF_LANES) {
+        a = vf_max(vf_load(s + c), a);
+        b = vf_max(vf_load(s + c + VF_LANES), b);
+    }
+    if (c < to)
+        a = vf_max(vf_load(s + c), a);
+    return vf_hmax(vf_max(a, b));
 }
 
 /* 2^(scale * s - max) over [from, to), -0 instead where s is -inf if mark is set. A maximum of
@@ -117,21 +122,27 @@ static void merge(float *acc, struct qkv_running state, const float *piece,
 static void seal(struct qkv_running state, const float *sink, int rows, float *scale, float *lse) {
     const vf none = vf_set1(-INFINITY), zero = vf_set1(0.0f), one = vf_set1(1.0f);
     for (int r = 0; r < rows; r += VF_LANES) {
-        vf max = vf_load(state.max + r), extra = vf_mul(vf_load(sink + r), vf_set1(LOG2_E));
+        vf max = vf_load(state.max + r), sum = vf_load(state.sum + r);
+        vf extra = vf_mul(vf_load(sink + r), vf_set1(LOG2_E));
         vf top = vf_max(extra, max);
         vf base = vf_select(vm_eq(top, none), zero, top);
         vf fall = vf_select(vm_eq(max, top), one, vf_exp2(vf_sub(max, base)));
-        vf mass = vf_add(vf_mul(vf_load(state.sum + r), fall), vf_exp2(vf_sub(extra, base)));
-        vm empty = vm_eq(mass, zero);
+        vf mass = vf_add(vf_mul(sum, fall), vf_exp2(vf_sub(extra, base)));
+        vm empty = vm_eq(sum, zero);
         vf_store(scale + r, vf_select(empty, zero, vf_div(fall, mass)));
-        vf_store(lse + r, vf_select(empty, none, vf_fma(top, vf_set1(LN_2), vf_log(mass))));
+        /* Without keys the sink itself, which does not survive the way to base 2 and back. */
+        vf ln = vf_fma(top, vf_set1(LN_2), vf_log(mass));
+        vf_store(lse + r, vf_select(empty, vf_load(sink + r), ln));
     }
 }
 
 static void store_scaled(float *out, const float *acc, float scale, ptrdiff_t n) {
     const vf x = vf_set1(scale), zero = vf_set1(0.0f);
-    for (ptrdiff_t c = 0; c < n; c += VF_LANES)
-        store_upto(out + c, vf_fma(load_upto(acc + c, n - c), x, zero), n - c);
+    ptrdiff_t c = 0;
+    for (; c + VF_LANES <= n; c += VF_LANES)
+        vf_store(out + c, vf_fma(vf_load(acc + c), x, zero));
+    if (c < n)
+        vf_store_part(out + c, vf_fma(vf_load(acc + c), x, zero), (int)(n - c));
 }
 
 #endif

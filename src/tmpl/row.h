@@ -15,19 +15,21 @@ static inline void store_upto(float *p, vf x, ptrdiff_t left) {
         vf_store_part(p, x, (int)left);
 }
 
-/* The sum of row[from .. to), from a multiple of VF_LANES. Vector j goes to partial sum j % 4,
- * and these are joined in a fixed order, so that zeros before and after change nothing. The
- * partial sums take turns: s0 is always the next one's. */
+/* The sum of row[from .. to), from a multiple of VF_LANES. Vectors go to two partial sums in turn,
+ * by the parity of their place in the row (which of the two is first does not matter to their
+ * sum), so that zeros before and after change nothing. */
 static inline float row_sum(const float *row, ptrdiff_t from, ptrdiff_t to) {
-    vf s0 = vf_set1(0.0f), s1 = s0, s2 = s0, s3 = s0, next;
-    ptrdiff_t j = from / VF_LANES;
-    for (ptrdiff_t c = from; c < to; c += VF_LANES, j++) {
-        next = vf_add(s0, load_upto(row + c, to - c));
-        s0 = s1, s1 = s2, s2 = s3, s3 = next;
+    vf a = vf_set1(0.0f), b = a;
+    ptrdiff_t c = from;
+    for (; c + 2 * VF_LANES <= to; c += 2 * VF_LANES) {
+        a = vf_add(a, vf_load(row + c));
+        b = vf_add(b, vf_load(row + c + VF_LANES));
     }
-    for (; j % 4; j++)
-        next = s0, s0 = s1, s1 = s2, s2 = s3, s3 = next;
-    return vf_hsum(vf_add(vf_add(s0, s1), vf_add(s2, s3)));
+    if (c < to)
+        a = vf_add(a, load_upto(row + c, to - c));
+    if (c + VF_LANES < to)
+        b = vf_add(b, vf_load_part(row + c + VF_LANES, (int)(to - c - VF_LANES)));
+    return vf_hsum(vf_add(a, b));
 }
 
 #endif
