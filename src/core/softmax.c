@@ -23,8 +23,10 @@ static void softmax_row(const struct qkv_softmax_kernels *kernels, const struct 
     const struct qkv_problem *p = &part->plan->problem;
     const struct qkv_sequence *s = &part->sequence;
     const qkv_tensors *t = part->tensors;
-    const float *in = qkv_q_row(&t->scores, p, s, row->head, row->index);
-    float *out = qkv_q_row(&t->weights, p, s, row->head, row->index);
+    /* Rows of no columns need no memory. */
+    const int empty = p->kv_len == 0;
+    const float *in = empty ? NULL : qkv_q_row(&t->scores, p, s, row->head, row->index);
+    float *out = empty ? NULL : qkv_q_row(&t->weights, p, s, row->head, row->index);
     float *lse = t->lse.data ? qkv_q_row(&t->lse, p, s, row->head, row->index) : NULL;
     float sink = p->sinks && row->index < s->q_len ? p->sinks[row->head] : -INFINITY;
     float max = -INFINITY;
