@@ -89,6 +89,7 @@ typedef int32_t qkv_status;
     DO(V_DIM, "v_dim")                        \
     DO(SCALE, "scale")                        \
     DO(SOFTCAP, "softcap")                    \
+    DO(EXP, "exp")                            \
     DO(ALIGN, "align")                        \
     DO(WINDOW_LEFT, "window_left")            \
     DO(WINDOW_RIGHT, "window_right")          \
@@ -280,6 +281,16 @@ typedef enum qkv_align {
 #define QKV_FLAG_SCALE ((uint64_t)1)  /* scale is set; without it 1/sqrt(head_dim) */
 #define QKV_FLAG_CAUSAL ((uint64_t)2) /* keep the keys j <= position */
 
+/* The exponential inside attention, all as powers of two. Their largest errors over the range that
+ * softmax sees, and their speeds, are in docs/performance.md. */
+typedef enum qkv_exp {
+    QKV_EXP_SLEEF_U10, /* the default: SLEEF's exp2, within 1 ULP */
+    QKV_EXP_SLEEF_U35, /* SLEEF's exp2, within 3.5 ULP */
+    QKV_EXP_POLY5,     /* inlined polynomial of degree 5: about 2 ULP; below 2^-126 it is 0 */
+    QKV_EXP_POLY4,     /* of degree 4: a relative error of about 3e-6 */
+    QKV_EXP_COUNT
+} qkv_exp;
+
 /* What scores, softmax, mix and attention share. For query head h, key/value head
  * h / (q_heads / kv_heads), query i at position p and key j:
  *
@@ -307,17 +318,17 @@ typedef struct qkv_attention_params {
     uint64_t flags; /* QKV_FLAG_ */
     int64_t batch;
     int64_t q_heads;
-    int64_t kv_heads; /* divides q_heads: GQA, MQA */
-    int64_t q_len;    /* rows a sequence, at most; may be 0 */
-    int64_t kv_len;   /* keys a sequence, at most; may be 0 */
-    int64_t head_dim; /* 1 to 512, of Q and K; not used by softmax and mix */
-    int64_t v_dim;    /* 1 to 512, of V and O; 0: as head_dim. Not used by scores and softmax */
-    float scale;      /* any finite number, with QKV_FLAG_SCALE */
-    float softcap;    /* 0: none */
-    int32_t align;    /* a qkv_align */
-    int32_t reserved;
-    int64_t window_left;       /* -1: no limit; 0: nothing left of the position */
-    int64_t window_right;      /* -1: no limit */
+    int64_t kv_heads;     /* divides q_heads: GQA, MQA */
+    int64_t q_len;        /* rows a sequence, at most; may be 0 */
+    int64_t kv_len;       /* keys a sequence, at most; may be 0 */
+    int64_t head_dim;     /* 1 to 512, of Q and K; not used by softmax and mix */
+    int64_t v_dim;        /* 1 to 512, of V and O; 0: as head_dim. Not used by scores and softmax */
+    float scale;          /* any finite number, with QKV_FLAG_SCALE */
+    float softcap;        /* 0: none */
+    int32_t align;        /* a qkv_align */
+    int32_t exp;          /* a qkv_exp, of attention; the other stages use the default */
+    int64_t window_left;  /* -1: no limit; 0: nothing left of the position */
+    int64_t window_right; /* -1: no limit */
     const float *alibi_slopes; /* [q_heads], or NULL */
     const float *sinks;        /* [q_heads], or NULL */
     qkv_tensor bias;           /* QKV_F32 [batch, q_heads, q_len, kv_len], any stride may be 0 */

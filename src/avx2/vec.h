@@ -147,12 +147,32 @@ static inline vf vf_exponent(vf x) {
     return _mm256_cvtepi32_ps(_mm256_sub_epi32(e, _mm256_set1_epi32(126)));
 }
 
+/* 2^x = p(r) 2^n for the inlined polynomials: x taken apart, and put together again. n stays in the
+ * low bits of a large number, with the exponent's bias. 0 below 2^-126 and for -inf, where r is of
+ * no use. x < 128. */
+#define VEC_MAGIC (0x1.8p23f + 127.0f)
+
+static inline vf vf_exp2_split(vf x, vf *n) {
+    *n = _mm256_add_ps(x, _mm256_set1_ps(VEC_MAGIC));
+    return _mm256_sub_ps(x, _mm256_sub_ps(*n, _mm256_set1_ps(VEC_MAGIC)));
+}
+
+static inline vf vf_exp2_join(vf p, vf n, vf x) {
+    __m256 power = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(n), 23));
+    __m256 in_range = _mm256_cmp_ps(x, _mm256_set1_ps(-126.0f), _CMP_NLT_UQ);
+    return _mm256_and_ps(_mm256_mul_ps(p, power), in_range);
+}
+
 #if QKV_SLEEF
 #include <sleef.h>
 
-/* 2^x: 0 for -inf, 1 for 0. */
+/* 2^x: 0 for -inf, 1 for 0; within 1 ULP, and within 3.5. */
 static inline vf vf_exp2(vf x) {
     return Sleef_exp2f8_u10avx2(x);
+}
+
+static inline vf vf_exp2_u35(vf x) {
+    return Sleef_exp2f8_u35avx2(x);
 }
 
 static inline vf vf_log(vf x) {

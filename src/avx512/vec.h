@@ -143,12 +143,28 @@ static inline vf vf_exponent(vf x) {
     return _mm512_cvtepi32_ps(_mm512_sub_epi32(e, _mm512_set1_epi32(126)));
 }
 
+/* 2^x = p(r) 2^n for the inlined polynomials: x taken apart, and put together again. For -inf, r
+ * is 0 and the result 0. */
+static inline vf vf_exp2_split(vf x, vf *n) {
+    *n = vf_round(x);
+    return _mm512_reduce_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+static inline vf vf_exp2_join(vf p, vf n, vf x) {
+    (void)x;
+    return _mm512_scalef_ps(p, n);
+}
+
 #if QKV_SLEEF
 #include <sleef.h>
 
-/* 2^x: 0 for -inf, 1 for 0. */
+/* 2^x: 0 for -inf, 1 for 0; within 1 ULP, and within 3.5. */
 static inline vf vf_exp2(vf x) {
     return Sleef_exp2f16_u10avx512f(x);
+}
+
+static inline vf vf_exp2_u35(vf x) {
+    return Sleef_exp2f16_u35avx512f(x);
 }
 
 static inline vf vf_log(vf x) {

@@ -168,7 +168,7 @@ static void attend_block(const struct qkv_attention_kernels *kernels, const stru
         int rows = tile_rows(part, r, kernels->mr);
         if (!t.live[r])
             continue;
-        kernels->weigh(t.row + r, r, rows, rule, acc->state, factor, bad);
+        kernels->weigh[rule->exp](t.row + r, r, rows, rule, acc->state, factor, bad);
         if (acc->begun[r])
             kernels->rescale(acc->rows + r * v_pad, v_pad, rows, v_pad, factor + r);
         if (bad)

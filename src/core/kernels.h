@@ -15,6 +15,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <qkv/qkv.h>
+
 #include "config.h"
 
 enum {
@@ -75,6 +77,7 @@ struct qkv_score_rule {
     float softcap; /* 0: none */
     int modified;  /* scale, soft-cap, ALiBi or bias are applied to the scores one by one; if 0,
                       the scale is part of the exponential's argument (scale > 0 then) */
+    int exp;       /* the exponential tier, a qkv_exp */
     int alibi;
     int bias_step; /* 0 or 1 columns */
     int mask_step;
@@ -180,7 +183,7 @@ struct qkv_attention_kernels {
     const char *variant;
     qkv_gemm_fn *gemm;
     struct qkv_pack_kernels pack;
-    qkv_weigh_fn *weigh;
+    qkv_weigh_fn *weigh[QKV_EXP_COUNT]; /* by exponential tier */
     qkv_rescale_fn *rescale;
     qkv_mix_marked_fn *marked;
     qkv_merge_fn *merge;

@@ -181,8 +181,8 @@ qkv_status qkv_problem_make(struct qkv_problem *p, int stage, const qkv_attentio
     TRY(qkv_take_struct(&own, sizeof(own), params, sizeof(own), QKV_ARG_PARAMS));
     if (own.flags & ~(QKV_FLAG_SCALE | QKV_FLAG_CAUSAL))
         return qkv_fail(QKV_ARG_FLAGS, QKV_FAULT_FLAG);
-    if (own.reserved)
-        return qkv_fail(QKV_ARG_PARAMS, QKV_FAULT_FUTURE);
+    if (own.exp < 0 || own.exp >= QKV_EXP_COUNT)
+        return qkv_fail(QKV_ARG_EXP, QKV_FAULT_RANGE);
 
     *p = (struct qkv_problem){
         .batch = own.batch,
@@ -202,6 +202,7 @@ qkv_status qkv_problem_make(struct qkv_problem *p, int stage, const qkv_attentio
         .cu_kv = own.cu_kv,
         .causal = (own.flags & QKV_FLAG_CAUSAL) != 0,
         .align = own.align,
+        .rule = {.exp = own.exp},
     };
     TRY(check_dims(p, stage, &own));
     TRY(check_sizes(p, stage));

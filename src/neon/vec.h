@@ -156,12 +156,28 @@ static inline vf vf_exponent(vf x) {
     return vcvtq_f32_s32(vsubq_s32(vreinterpretq_s32_u32(e), vdupq_n_s32(126)));
 }
 
+/* 2^x = p(r) 2^n for the inlined polynomials: x taken apart, and put together again. 0 below 2^-126
+ * and for -inf, where r is of no use. x < 128. */
+static inline vf vf_exp2_split(vf x, vf *n) {
+    *n = vrndnq_f32(x);
+    return vsubq_f32(x, *n);
+}
+
+static inline vf vf_exp2_join(vf p, vf n, vf x) {
+    uint32x4_t y = vreinterpretq_u32_f32(vmulq_f32(p, vf_pow2(n)));
+    return vreinterpretq_f32_u32(vbicq_u32(y, vcltq_f32(x, vdupq_n_f32(-126.0f))));
+}
+
 #if QKV_SLEEF
 #include <sleef.h>
 
-/* 2^x: 0 for -inf, 1 for 0. */
+/* 2^x: 0 for -inf, 1 for 0; within 1 ULP, and within 3.5. */
 static inline vf vf_exp2(vf x) {
     return Sleef_exp2f4_u10advsimd(x);
+}
+
+static inline vf vf_exp2_u35(vf x) {
+    return Sleef_exp2f4_u35advsimd(x);
 }
 
 static inline vf vf_log(vf x) {

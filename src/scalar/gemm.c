@@ -51,7 +51,7 @@ TILE(1)
 TILE(2)
 TILE(3)
 
-    typedef void tile_fn(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j);
+typedef void tile_fn(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j);
 
 static tile_fn *const tiles[MR] = {tile_1, tile_2, tile_3};
 

@@ -140,12 +140,27 @@ static inline vf vf_exponent(vf x) {
     return (float)(int32_t)(bits >> 23) - 126.0f;
 }
 
+/* 2^x = p(r) 2^n for the inlined polynomials: x taken apart, and put together again. 0 below 2^-126
+ * and for -inf, where r is of no use. x < 128. */
+static inline vf vf_exp2_split(vf x, vf *n) {
+    *n = vf_round(x);
+    return x - *n;
+}
+
+static inline vf vf_exp2_join(vf p, vf n, vf x) {
+    return x < -126.0f ? 0.0f : p * vf_pow2(n == n ? n : 0.0f);
+}
+
 #if QKV_SLEEF
 #include <sleef.h>
 
-/* 2^x: 0 for -inf, 1 for 0. */
+/* 2^x: 0 for -inf, 1 for 0; within 1 ULP, and within 3.5. */
 static inline vf vf_exp2(vf x) {
     return Sleef_exp2f1_u10purec(x);
+}
+
+static inline vf vf_exp2_u35(vf x) {
+    return Sleef_exp2f1_u35purec(x);
 }
 
 static inline vf vf_log(vf x) {

@@ -12,16 +12,22 @@
 #ifndef QKV_TMPL_ATTENTION_H
 #define QKV_TMPL_ATTENTION_H
 
+#include "exp2.h"
 #include "row.h"
 #include "score.h"
 
 #define LOG2_E 0x1.715476p+0f
 #define LN_2 0x1.62e43p-1f
 
+#define INLINE static inline __attribute__((always_inline))
+
+/* How exponentials are made: one inline function a tier. */
+typedef vf exp2_step(vf x);
+
 /* 2^(from - to) in each lane; 1 where they are equal, and where there was nothing before. */
-static inline vf factor_between(vf from, vf to) {
+INLINE vf factor_between(vf from, vf to, exp2_step *exp2) {
     vf none = vf_set1(-INFINITY);
-    vf e = vf_exp2(vf_sub(from, to));
+    vf e = exp2(vf_sub(from, to));
     e = vf_select(vm_eq(from, to), vf_set1(1.0f), e);
     return vf_select(vm_eq(from, none), vf_set1(1.0f), e);
 }
@@ -38,30 +44,37 @@ static inline float row_max(const float *s, int from, int to) {
     return vf_hmax(vf_max(a, b));
 }
 
-/* 2^(scale * s - max) over [from, to), -0 instead where s is -inf if mark is set. A maximum of
- * +inf, which may come from a finite s times the scale, makes the row NaN. */
-static inline void row_exp(float *s, int from, int to, float scale, float max, int mark) {
-    const vf factor = vf_set1(scale), base = vf_set1(max == -INFINITY  ? -0.0f
-                                                     : max == INFINITY ? NAN
-                                                                       : -max);
-    if (mark) {
-        const vf masked = vf_set1(-INFINITY), skip = vf_set1(-0.0f);
-        for (int c = from; c < to; c += VF_LANES) {
-            vf x = vf_load(s + c);
-            vf e = vf_exp2(vf_fma(x, factor, base));
-            vf_store(s + c, vf_select(vm_eq(vf_load(s + c), masked), skip, e));
-        }
-        return;
-    }
-    for (int c = from; c < to; c += VF_LANES)
-        vf_store(s + c, vf_exp2(vf_fma(vf_load(s + c), factor, base)));
+/* s becomes 2^(scale * s - max) over [from, to), -0 instead where s is -inf if mark is set; returns
+ * the sum, by the tree of row_sum. A maximum of +inf, which may come from a finite s times the
+ * scale, makes the row NaN. */
+INLINE vf exp_step(float *s, vf factor, vf base, const int mark, exp2_step *exp2) {
+    vf x = exp2(vf_fma(vf_load(s), factor, base));
+    if (mark)
+        x = vf_select(vm_eq(vf_load(s), vf_set1(-INFINITY)), vf_set1(-0.0f), x);
+    vf_store(s, x);
+    return x;
 }
 
-static void weigh(const struct qkv_score_row *row, int row0, int rows,
-                  const struct qkv_score_rule *rule, struct qkv_running state, float *factor,
-                  int mark) {
+INLINE float row_exp(float *s, int from, int to, float scale, float max, const int mark,
+                     exp2_step *exp2) {
+    const vf factor = vf_set1(scale);
+    const vf base = vf_set1(max == -INFINITY ? -0.0f : max == INFINITY ? NAN : -max);
+    vf a = vf_set1(0.0f), b = a;
+    int c = from;
+    for (; c + 2 * VF_LANES <= to; c += 2 * VF_LANES) {
+        a = vf_add(a, exp_step(s + c, factor, base, mark, exp2));
+        b = vf_add(b, exp_step(s + c + VF_LANES, factor, base, mark, exp2));
+    }
+    if (c < to)
+        a = vf_add(a, exp_step(s + c, factor, base, mark, exp2));
+    return vf_hsum(vf_add(a, b));
+}
+
+INLINE void weigh_rows(const struct qkv_score_row *row, int row0, int rows,
+                       const struct qkv_score_rule *rule, struct qkv_running state, float *factor,
+                       int mark, exp2_step *exp2) {
     const float scale = LOG2_E * (rule->modified ? 1.0f : rule->scale);
-    float before[QKV_PANEL], after[QKV_PANEL], ratio[QKV_PANEL];
+    float before[QKV_PANEL] = {0}, after[QKV_PANEL] = {0}, ratio[QKV_PANEL];
 
     for (int r = 0; r < rows; r++) {
         score_finish(row + r, rule);
@@ -69,19 +82,36 @@ static void weigh(const struct qkv_score_row *row, int row0, int rows,
         before[r] = state.max[row0 + r];
         after[r] = max > before[r] ? max : before[r];
     }
-    for (int r = rows; r < QKV_PANEL; r++)
-        before[r] = after[r] = 0.0f;
     for (int r = 0; r < rows; r += VF_LANES)
-        vf_store(ratio + r, factor_between(vf_load(before + r), vf_load(after + r)));
+        vf_store(ratio + r, factor_between(vf_load(before + r), vf_load(after + r), exp2));
 
     for (int r = 0; r < rows; r++) {
-        row_exp(row[r].s, row[r].from, row[r].to, scale, after[r], mark);
-        float sum = row_sum(row[r].s, row[r].from, row[r].to);
+        const struct qkv_score_row *at = row + r;
+        float sum = mark ? row_exp(at->s, at->from, at->to, scale, after[r], 1, exp2)
+                         : row_exp(at->s, at->from, at->to, scale, after[r], 0, exp2);
         state.max[row0 + r] = after[r];
         state.sum[row0 + r] = state.sum[row0 + r] * ratio[r] + sum;
         factor[row0 + r] = ratio[r];
     }
 }
+
+/* One kernel a tier. */
+#define WEIGH(name, exp2)                                                                        \
+    static void name(const struct qkv_score_row *row, int row0, int rows,                        \
+                     const struct qkv_score_rule *rule, struct qkv_running state, float *factor, \
+                     int mark) {                                                                 \
+        weigh_rows(row, row0, rows, rule, state, factor, mark, exp2);                            \
+    }
+WEIGH(weigh_sleef_u10, vf_exp2)
+WEIGH(weigh_sleef_u35, vf_exp2_u35)
+WEIGH(weigh_poly5, exp2_poly5)
+WEIGH(weigh_poly4, exp2_poly4)
+
+#define WEIGH_TIERS                                                                   \
+    {                                                                                 \
+        [QKV_EXP_SLEEF_U10] = weigh_sleef_u10, [QKV_EXP_SLEEF_U35] = weigh_sleef_u35, \
+        [QKV_EXP_POLY5] = weigh_poly5, [QKV_EXP_POLY4] = weigh_poly4,                 \
+    }
 
 static void rescale(float *acc, ptrdiff_t ld, int rows, ptrdiff_t n, const float *factor) {
     for (int r = 0; r < rows; r++, acc += ld) {
@@ -108,7 +138,7 @@ static void merge(float *acc, struct qkv_running state, const float *piece,
     for (int r = 0; r < rows; r += VF_LANES) {
         vf left = vf_load(state.max + r), right = vf_load(piece_state.max + r);
         vf max = vf_max(left, right);
-        vf fa = factor_between(left, max), fb = factor_between(right, max);
+        vf fa = factor_between(left, max, vf_exp2), fb = factor_between(right, max, vf_exp2);
         vf sum = vf_mul(vf_load(piece_state.sum + r), fb);
         vf_store(state.sum + r, vf_fma(vf_load(state.sum + r), fa, sum));
         vf_store(state.max + r, max);

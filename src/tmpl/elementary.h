@@ -31,6 +31,11 @@ static inline vf vf_exp2(vf x) {
     return vf_select(vm_eq(x, x), p, x);
 }
 
+/* One accuracy serves both. */
+static inline vf vf_exp2_u35(vf x) {
+    return vf_exp2(x);
+}
+
 /* Natural logarithm of a positive normal number, which is all that softmax asks for. */
 static inline vf vf_log(vf x) {
     vf e = vf_exponent(x), m = vf_mantissa(x);
