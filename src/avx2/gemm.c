@@ -15,14 +15,14 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
     const float *a = g->a + i * g->lda;
     const float *b = g->b + j / QKV_PANEL * g->b_g;
     float *c = g->c + i * g->ldc + j;
-    const ptrdiff_t lda = g->lda, b_k = g->b_k;
+    const ptrdiff_t lda = g->lda, ldc = g->ldc, b_k = g->b_k;
     __m256 acc[MR][2];
 
 #pragma GCC unroll 6
     for (int r = 0; r < M; r++)
 #pragma GCC unroll 2
         for (int v = 0; v < 2; v++)
-            acc[r][v] = g->add ? _mm256_loadu_ps(c + r * g->ldc + v * 8) : _mm256_setzero_ps();
+            acc[r][v] = g->add ? _mm256_loadu_ps(c + r * ldc + v * 8) : _mm256_setzero_ps();
 
     for (ptrdiff_t p = g->k; p > 0; p--) {
         __m256 b0 = _mm256_loadu_ps(b), b1 = _mm256_loadu_ps(b + 8);
@@ -40,7 +40,7 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
     for (int r = 0; r < M; r++)
 #pragma GCC unroll 2
         for (int v = 0; v < 2; v++)
-            _mm256_storeu_ps(c + r * g->ldc + v * 8, acc[r][v]);
+            _mm256_storeu_ps(c + r * ldc + v * 8, acc[r][v]);
 }
 
 #define TILE(rows)                                                                \
@@ -50,7 +50,8 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
 TILE(1)
 TILE(2)
 TILE(3)
-TILE(4) TILE(5) TILE(6)
+TILE(4)
+TILE(5) TILE(6)
 
     typedef void tile_fn(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j);
 

@@ -17,14 +17,14 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
     const float *a = g->a + i * g->lda;
     const float *b = g->b + j / QKV_PANEL * g->b_g;
     float *c = g->c + i * g->ldc + j;
-    const ptrdiff_t lda = g->lda, b_g = g->b_g, b_k = g->b_k;
+    const ptrdiff_t lda = g->lda, ldc = g->ldc, b_g = g->b_g, b_k = g->b_k;
     __m512 acc[MR][GROUPS];
 
 #pragma GCC unroll 6
     for (int r = 0; r < M; r++)
 #pragma GCC unroll 4
         for (int v = 0; v < G; v++)
-            acc[r][v] = g->add ? _mm512_loadu_ps(c + r * g->ldc + v * 16) : _mm512_setzero_ps();
+            acc[r][v] = g->add ? _mm512_loadu_ps(c + r * ldc + v * 16) : _mm512_setzero_ps();
 
     for (ptrdiff_t p = g->k; p > 0; p--) {
         __m512 bv[GROUPS];
@@ -46,7 +46,7 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
     for (int r = 0; r < M; r++)
 #pragma GCC unroll 4
         for (int v = 0; v < G; v++)
-            _mm512_storeu_ps(c + r * g->ldc + v * 16, acc[r][v]);
+            _mm512_storeu_ps(c + r * ldc + v * 16, acc[r][v]);
 }
 
 #define TILE(rows, groups)                                                                   \
@@ -57,7 +57,8 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
 TILES(1)
 TILES(2)
 TILES(3)
-TILES(4) TILES(5) TILES(6)
+TILES(4)
+TILES(5) TILES(6)
 
     typedef void tile_fn(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j);
 

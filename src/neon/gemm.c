@@ -15,14 +15,14 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
     const float *a = g->a + i * g->lda;
     const float *b = g->b + j / QKV_PANEL * g->b_g;
     float *c = g->c + i * g->ldc + j;
-    const ptrdiff_t lda = g->lda, b_k = g->b_k;
+    const ptrdiff_t lda = g->lda, ldc = g->ldc, b_k = g->b_k;
     float32x4_t acc[MR][4];
 
 #pragma GCC unroll 6
     for (int r = 0; r < M; r++)
 #pragma GCC unroll 4
         for (int v = 0; v < 4; v++)
-            acc[r][v] = g->add ? vld1q_f32(c + r * g->ldc + v * 4) : vdupq_n_f32(0.0f);
+            acc[r][v] = g->add ? vld1q_f32(c + r * ldc + v * 4) : vdupq_n_f32(0.0f);
 
     for (ptrdiff_t p = g->k; p > 0; p--) {
         float32x4_t bv[4];
@@ -32,6 +32,10 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
 #pragma GCC unroll 6
         for (int r = 0; r < M; r++) {
             float x = a[r * lda];
+            /* Two rows' scalars at a time: loaded all at once they would push accumulators out of
+             * the registers, and compilers would. */
+            if (r % 2)
+                __asm__ volatile("" ::: "memory");
 #pragma GCC unroll 4
             for (int v = 0; v < 4; v++)
                 acc[r][v] = vfmaq_n_f32(acc[r][v], bv[v], x);
@@ -44,7 +48,7 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
     for (int r = 0; r < M; r++)
 #pragma GCC unroll 4
         for (int v = 0; v < 4; v++)
-            vst1q_f32(c + r * g->ldc + v * 4, acc[r][v]);
+            vst1q_f32(c + r * ldc + v * 4, acc[r][v]);
 }
 
 #define TILE(rows)                                                                \
@@ -54,7 +58,8 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
 TILE(1)
 TILE(2)
 TILE(3)
-TILE(4) TILE(5) TILE(6)
+TILE(4)
+TILE(5) TILE(6)
 
     typedef void tile_fn(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j);
 

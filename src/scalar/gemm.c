@@ -16,13 +16,14 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
     const float *a = g->a + i * g->lda;
     const float *b = g->b + j / QKV_PANEL * g->b_g + j % QKV_PANEL;
     float *c = g->c + i * g->ldc + j;
+    const ptrdiff_t lda = g->lda, ldc = g->ldc, b_k = g->b_k;
     float acc[MR][COLUMNS];
 
 #pragma GCC unroll 3
     for (int r = 0; r < M; r++)
 #pragma GCC unroll 4
         for (int v = 0; v < COLUMNS; v++)
-            acc[r][v] = g->add ? c[r * g->ldc + v] : 0.0f;
+            acc[r][v] = g->add ? c[r * ldc + v] : 0.0f;
 
     for (ptrdiff_t p = g->k; p > 0; p--) {
 #pragma GCC unroll 4
@@ -30,17 +31,17 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
             float y = b[v];
 #pragma GCC unroll 3
             for (int r = 0; r < M; r++)
-                acc[r][v] = vf_fma(a[r * g->lda], y, acc[r][v]);
+                acc[r][v] = vf_fma(a[r * lda], y, acc[r][v]);
         }
         a++;
-        b += g->b_k;
+        b += b_k;
     }
 
 #pragma GCC unroll 3
     for (int r = 0; r < M; r++)
 #pragma GCC unroll 4
         for (int v = 0; v < COLUMNS; v++)
-            c[r * g->ldc + v] = acc[r][v];
+            c[r * ldc + v] = acc[r][v];
 }
 
 #define TILE(rows)                                                                \
