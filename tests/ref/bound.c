@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The error bounds that bound.h derives. */
+#include "bound.h"
+
+#include <math.h>
+
+#include "kernels.h"
+
+struct ref_value ref_dot(const float *x, const float *y, int64_t y_step, int64_t n) {
+    double sum = 0, error = 0;
+    for (int64_t p = 0; p < n; p++) {
+        double product = (double)x[p] * (double)y[p * y_step];
+        sum += product;
+        error += (double)(n - p + 1) * fabs(product);
+    }
+    struct ref_value dot = {.value = sum,
+                            .bound = REF_SLACK * REF_U * error + (double)n * REF_DENORMAL};
+    return dot;
+}
+
+double ref_rescales(int64_t kv_len) {
+    return ceil((double)kv_len / QKV_KEY_BLOCK) + ceil((double)kv_len / QKV_PIECE) + 1;
+}
+
+struct ref_weight ref_weigh(const struct ref_value *score, const struct ref_row *row,
+                            double magnitude) {
+    double times = 1 + row->rescales;
+    double roundings = 3 * fabs(score->value - row->max) + 2 * magnitude * times + row->rescales;
+    double common = REF_U * roundings + row->exp * times;
+    return (struct ref_weight){
+        .e = exp(score->value - row->max),
+        .relative = expm1(REF_SLACK * (score->bound + common)),
+    };
+}
+
+struct ref_value ref_lse(const struct ref_row *row) {
+    double of_sum = log(row->sum);
+    double value = row->max + of_sum;
+    double roundings = 2 * fabs(of_sum) + fabs(value) + 3 * fabs(row->max);
+    return (struct ref_value){
+        .value = value,
+        .bound = REF_SLACK * (row->relative + REF_U * roundings),
+    };
+}

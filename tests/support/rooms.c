@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Opens a context per room, and reads the environment that steers a suite. */
+#include "rooms.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { FULL_RUN = 2000, EXIT_SKIPPED = 77, TIMEOUT_SECONDS = 1800 };
+
+static struct room opened[QKV_ISA_COUNT];
+static struct room scalar;
+static int count;
+static uint64_t seed = 1;
+static int cases = FULL_RUN;
+static int only = -1;
+
+static bool open_room(struct room *room, int isa) {
+    qkv_context_config config;
+    qkv_context_config_init(&config);
+    config.isa_max = isa;
+    room->name = qkv_isa_name(isa);
+    return qkv_context_init(&room->context, &config) == QKV_OK &&
+           (int)qkv_context_isa(&room->context) == isa;
+}
+
+static void open_rooms(void) {
+    const char *wanted = getenv("QKV_TEST_ROOM");
+    for (int isa = QKV_ISA_NONE + 1; isa < QKV_ISA_COUNT; isa++) {
+        if (!qkv_isa_built(isa) || (wanted && strcmp(wanted, qkv_isa_name(isa)) != 0))
+            continue;
+        if (open_room(&opened[count], isa))
+            count++;
+        else
+            printf("skipped: room %s, which this CPU cannot run\n", qkv_isa_name(isa));
+    }
+}
+
+static void read_numbers(void) {
+    const char *text = getenv("QKV_TEST_SEED");
+    if (text)
+        seed = strcmp(text, "time") == 0 ? (uint64_t)time(NULL) : strtoull(text, NULL, 0);
+    text = getenv("QKV_TEST_CASES");
+    if (text && atoi(text) > 0)
+        cases = atoi(text);
+    text = getenv("QKV_TEST_ONLY");
+    if (text)
+        only = atoi(text);
+}
+
+int rooms_count(void) {
+    return count;
+}
+
+const struct room *rooms_get(int i) {
+    return &opened[i];
+}
+
+const struct room *rooms_scalar(void) {
+    return &scalar;
+}
+
+uint64_t test_seed(void) {
+    return seed;
+}
+
+int test_cases(void) {
+    return cases;
+}
+
+int test_only(void) {
+    return only;
+}
+
+int test_stride(void) {
+    return cases >= FULL_RUN ? 1 : FULL_RUN / cases;
+}
+
+int suite_main(Suite *(*make)(void)) {
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    read_numbers();
+    open_rooms();
+    if (!open_room(&scalar, QKV_ISA_SCALAR)) {
+        printf("the scalar room does not open\n");
+        return EXIT_FAILURE;
+    }
+    if (count == 0)
+        return EXIT_SKIPPED;
+    printf("QKV_TEST_SEED=%llu QKV_TEST_CASES=%d rooms:", (unsigned long long)seed, cases);
+    for (int i = 0; i < count; i++)
+        printf(" %s", opened[i].name);
+    printf("\n");
+    SRunner *runner = srunner_create(make());
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+void tcase_add_room_test(TCase *tcase, const TTest *test) {
+    tcase_set_timeout(tcase, TIMEOUT_SECONDS);
+    tcase_add_loop_test(tcase, test, 0, count);
+}
+
+void tcase_add_room_tests(TCase *tcase, const TTest *const *tests, int test_count) {
+    for (int i = 0; i < test_count; i++)
+        tcase_add_room_test(tcase, tests[i]);
+}

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The rooms that this run of a suite tests, and the environment that steers it:
+ *
+ *   QKV_TEST_SEED   seed of everything random; "time" takes the clock. Printed by every suite.
+ *   QKV_TEST_CASES  how many random descriptions a room gets; 2000 unless set. Sweeps over pairs
+ *                   of sizes take the same share of their pairs as this is of 2000.
+ *   QKV_TEST_ONLY   the number of the one random description to run.
+ *   QKV_TEST_ROOM   the one room to test; the suite exits with 77 (skipped) if this CPU or this
+ *                   build lacks it. */
+#ifndef QKV_TEST_ROOMS_H
+#define QKV_TEST_ROOMS_H
+
+#include <check.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <qkv/qkv.h>
+
+struct room {
+    const char *name;
+    qkv_context context;
+};
+
+/* How many rooms there are to test, and the i-th, from the lowest up. */
+int rooms_count(void);
+const struct room *rooms_get(int i);
+
+/* The scalar room, tested or not: what the others are compared with. */
+const struct room *rooms_scalar(void);
+
+uint64_t test_seed(void);
+int test_cases(void);
+
+/* The description to run alone, or -1. */
+int test_only(void);
+
+/* Every how many pairs of a sweep one is tested: 1 on a full run. */
+int test_stride(void);
+
+/* main() of a suite: reads the environment, says what it tests, runs, returns the exit status. */
+int suite_main(Suite *(*make)(void));
+
+/* Adds tests that run once a room, with the room's number in _i. */
+void tcase_add_room_test(TCase *tcase, const TTest *test);
+void tcase_add_room_tests(TCase *tcase, const TTest *const *tests, int count);
+
+#endif

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Runs one call of any stage in every way the API offers. */
+#include "run.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+
+#include "guard.h"
+#include "rng.h"
+
+enum { WORKERS_MAX = 16 };
+
+/* ---- One set of functions for all stages ---- */
+
+static qkv_status make_plan(const struct call *call, qkv_plan *plan) {
+    switch (call->stage) {
+    case QKV_STAGE_PROJECT:
+        return qkv_project_plan(plan, call->params, call->context);
+    case QKV_STAGE_SCORES:
+        return qkv_scores_plan(plan, call->params, call->context);
+    case QKV_STAGE_SOFTMAX:
+        return qkv_softmax_plan(plan, call->params, call->context);
+    case QKV_STAGE_MIX:
+        return qkv_mix_plan(plan, call->params, call->context);
+    default:
+        return qkv_attention_plan(plan, call->params, call->context);
+    }
+}
+
+static qkv_status call_plain(const struct call *call, const qkv_exec *exec) {
+    switch (call->stage) {
+    case QKV_STAGE_PROJECT:
+        return qkv_project(call->params, call->tensors, exec);
+    case QKV_STAGE_SCORES:
+        return qkv_scores(call->params, call->tensors, exec);
+    case QKV_STAGE_SOFTMAX:
+        return qkv_softmax(call->params, call->tensors, exec);
+    case QKV_STAGE_MIX:
+        return qkv_mix(call->params, call->tensors, exec);
+    default:
+        return qkv_attention(call->params, call->tensors, exec);
+    }
+}
+
+static qkv_status run_parts(const struct call *call, const qkv_plan *plan, int32_t phase,
+                            int64_t begin, int64_t end, const qkv_workspace *workspace) {
+    if (call->stage == QKV_STAGE_PROJECT)
+        return qkv_project_run(plan, call->tensors, phase, begin, end, workspace);
+    return qkv_run(plan, call->tensors, phase, begin, end, workspace);
+}
+
+static struct verdict judge(qkv_status status, const char *what) {
+    if (status == QKV_OK)
+        return verdict_ok();
+    return verdict_fail("%s: %s", what, qkv_status_string(status));
+}
+
+/* ---- The plain call ---- */
+
+struct pool_job {
+    qkv_task task;
+    void *argument;
+    atomic_llong next;
+    int64_t parts;
+};
+
+struct pool_thread {
+    struct pool_job *job;
+    pthread_t thread;
+    int worker;
+};
+
+static void *work(void *argument) {
+    struct pool_thread *self = argument;
+    for (;;) {
+        int64_t part = atomic_fetch_add(&self->job->next, 1);
+        if (part >= self->job->parts)
+            return NULL;
+        self->job->task(self->job->argument, self->worker, part, part + 1);
+    }
+}
+
+int run_parallel_for(void *pool, int threads, int64_t parts, qkv_task task, void *argument) {
+    (void)pool;
+    struct pool_job job = {.task = task, .argument = argument, .parts = parts};
+    struct pool_thread all[WORKERS_MAX];
+    int started = 0;
+    for (; started < threads && started < WORKERS_MAX; started++) {
+        all[started] = (struct pool_thread){.job = &job, .worker = started};
+        if (pthread_create(&all[started].thread, NULL, work, &all[started]) != 0)
+            break;
+    }
+    for (int i = 0; i < started; i++)
+        pthread_join(all[i].thread, NULL);
+    return started == 0;
+}
+
+static struct verdict run_plain(const struct call *call, const qkv_plan *plan, int threads) {
+    size_t size = qkv_plan_workspace(plan, threads);
+    struct guard workspace = guard_alloc(size, QKV_ALIGNMENT, GUARD_END, 0);
+    qkv_exec exec;
+    qkv_exec_init(&exec);
+    exec.context = call->context;
+    exec.workspace = workspace.data;
+    exec.workspace_size = size;
+    exec.parallel_for = threads > 1 ? run_parallel_for : NULL;
+    exec.threads = threads;
+    struct verdict verdict = judge(call_plain(call, &exec), "the call");
+    if (verdict.ok && !guard_intact(&workspace))
+        verdict = verdict_fail("bytes beside the workspace were written");
+    guard_free(&workspace);
+    return verdict;
+}
+
+/* ---- Plan and run ---- */
+
+struct runner {
+    const struct call *call;
+    const qkv_plan *plan;
+    int32_t phase;
+    atomic_int status;
+    struct guard shared, worker[WORKERS_MAX];
+};
+
+static void run_range(void *argument, int worker, int64_t begin, int64_t end) {
+    struct runner *r = argument;
+    qkv_workspace workspace = {r->shared.data, r->shared.size, r->worker[worker].data,
+                               r->worker[worker].size};
+    qkv_status status = run_parts(r->call, r->plan, r->phase, begin, end, &workspace);
+    if (status != QKV_OK)
+        atomic_store(&r->status, status);
+}
+
+/* Cuts [begin, end) at random and runs the two sides in random order. */
+static void run_random(struct runner *r, struct rng *rng, int64_t begin, int64_t end) {
+    if (end - begin < 2 || rng_chance(rng, 4)) {
+        run_range(r, (int)rng_below(rng, 2), begin, end);
+        return;
+    }
+    int64_t cut = begin + 1 + rng_below(rng, end - begin - 1);
+    bool left_first = rng_chance(rng, 2);
+    if (left_first)
+        run_random(r, rng, begin, cut);
+    run_random(r, rng, cut, end);
+    if (!left_first)
+        run_random(r, rng, begin, cut);
+}
+
+static void run_phase(struct runner *r, struct how how, struct rng *rng) {
+    int64_t parts = r->plan->parts[r->phase];
+    switch (how.way) {
+    case WAY_THREADS:
+        if (run_parallel_for(NULL, how.threads, parts, run_range, r) != 0)
+            atomic_store(&r->status, 1);
+        break;
+    case WAY_RANDOM:
+        run_random(r, rng, 0, parts);
+        break;
+    default:
+        for (int64_t i = 0; i < parts; i++) {
+            int64_t part = how.way == WAY_REVERSED ? parts - 1 - i : i;
+            run_range(r, 0, part, part + 1);
+        }
+    }
+}
+
+static void make_workspaces(struct runner *r, int workers, uint64_t seed) {
+    enum guard_side side = seed & 1 ? GUARD_BEGIN : GUARD_END;
+    r->shared = guard_alloc(r->plan->workspace_shared, QKV_ALIGNMENT, side, 0);
+    for (int i = 0; i < workers; i++)
+        r->worker[i] = guard_alloc(r->plan->workspace_worker, QKV_ALIGNMENT, side, 0);
+}
+
+static bool free_workspaces(struct runner *r) {
+    bool intact = guard_intact(&r->shared);
+    guard_free(&r->shared);
+    for (int i = 0; i < WORKERS_MAX && r->worker[i].pages; i++) {
+        intact = intact && guard_intact(&r->worker[i]);
+        guard_free(&r->worker[i]);
+    }
+    return intact;
+}
+
+static struct verdict run_planned(const struct call *call, const qkv_plan *plan, struct how how) {
+    struct rng rng = rng_seeded(how.seed);
+    struct runner r = {.call = call, .plan = plan};
+    make_workspaces(&r, how.way == WAY_THREADS ? how.threads : 2, how.seed);
+    for (r.phase = 0; r.phase < plan->phases; r.phase++)
+        run_phase(&r, how, &rng);
+    bool intact = free_workspaces(&r);
+    struct verdict verdict = judge(atomic_load(&r.status), "a run");
+    if (verdict.ok && !intact)
+        return verdict_fail("bytes beside a workspace were written");
+    return verdict;
+}
+
+struct verdict run_call(const struct call *call, struct how how) {
+    qkv_plan plan;
+    struct verdict verdict = judge(make_plan(call, &plan), "the plan");
+    if (!verdict.ok)
+        return verdict;
+    if (how.way == WAY_PLAIN || how.way == WAY_POOL)
+        return run_plain(call, &plan, how.way == WAY_POOL ? how.threads : 1);
+    return run_planned(call, &plan, how);
+}
+
+const char *run_way_name(struct how how) {
+    static const char *const names[WAY_COUNT] = {
+        [WAY_PLAIN] = "in one call",   [WAY_POOL] = "by a pool of threads",
+        [WAY_THREADS] = "by threads",  [WAY_ONE_BY_ONE] = "part by part",
+        [WAY_REVERSED] = "in reverse", [WAY_RANDOM] = "in random ranges",
+    };
+    static _Thread_local char text[64];
+    snprintf(text, sizeof text, "%s (%d threads)", names[how.way], how.threads);
+    return text;
+}
