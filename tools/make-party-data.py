@@ -35,7 +35,7 @@ from tokenizers import Tokenizer
 SENTENCE = "The woman lost her old book but she found it in the park."
 LAYER = 2
 CAPTIONS = {
-    4: "a pronoun looks back to its noun",
+    4: "a pronoun looks back to its noun, a conjunction to its verb",
     8: "an article, adjective or preposition looks ahead to its noun",
     0: "an object looks back to its verb",
     11: "a little word looks at its left neighbour",
