@@ -2,7 +2,6 @@
 /* The plans of scores, softmax, mix and attention: workspace, phases, parts, threads (plan.h). */
 #include "plan.h"
 
-#include <limits.h>
 #include <string.h>
 
 #include "block.h"
@@ -51,16 +50,9 @@ static void lay_out_worker(struct qkv_plan_state *s) {
     w->block = reserve(&w->size, keys * qkv_max(dim, s->v_pad) * f);
 }
 
-/* A thread more for every 4 million flops, which take some twenty microseconds: less is not worth
- * waking a thread for. Never more than there are parts. */
-static int32_t worth_threads(const struct qkv_plan_state *s, int64_t parts) {
-    const struct qkv_problem *p = &s->problem;
-    double flops = 2.0 * (double)p->batch * (double)p->q_heads * (double)p->q_len *
-                   (double)p->kv_len * (double)(p->head_dim + p->v_dim + 16);
-    double threads = 1.0 + flops / 4e6;
-    if (threads > (double)parts)
-        threads = (double)parts;
-    return threads < 1.0 ? 1 : threads > INT32_MAX ? INT32_MAX : (int32_t)threads;
+static double flops_of(const struct qkv_problem *p) {
+    return 2.0 * (double)p->batch * (double)p->q_heads * (double)p->q_len * (double)p->kv_len *
+           (double)(p->head_dim + p->v_dim + 16);
 }
 
 static void fill_plan(qkv_plan *plan, const struct qkv_plan_state *s) {
@@ -73,17 +65,14 @@ static void fill_plan(qkv_plan *plan, const struct qkv_plan_state *s) {
         plan->parts[plan->phases++] = heads * s->row_blocks;
     plan->workspace_shared = s->shared.size;
     plan->workspace_worker = s->worker.size;
-    plan->threads = worth_threads(s, heads * s->row_blocks);
+    plan->threads = qkv_worth_threads(flops_of(p), heads * s->row_blocks);
     memcpy(plan->state, s, sizeof(*s));
 }
 
 static qkv_status make_plan(qkv_plan *plan, int stage, const qkv_attention_params *params,
                             const qkv_context *context) {
     struct qkv_plan_state s = {.magic = QKV_PLAN_MAGIC + (uint64_t)stage, .stage = stage};
-    if (!plan)
-        return qkv_fail(QKV_ARG_PLAN, QKV_FAULT_NULL);
-    if ((uintptr_t)plan % _Alignof(qkv_plan))
-        return qkv_fail(QKV_ARG_PLAN, QKV_FAULT_MISALIGNED);
+    TRY(qkv_check_plan(plan));
     TRY(qkv_problem_make(&s.problem, stage, params));
     TRY(qkv_check_context(context));
     s.table = &qkv_context_get(context)->table;

@@ -95,10 +95,7 @@ qkv_status qkv_project_plan(qkv_plan *plan, const qkv_project_params *params,
                             const qkv_context *context) {
     struct qkv_project_state s;
     int64_t pack_parts = 0, parts = 0, width = 0, widest = 0;
-    if (!plan)
-        return qkv_fail(QKV_ARG_PLAN, QKV_FAULT_NULL);
-    if ((uintptr_t)plan % _Alignof(qkv_plan))
-        return qkv_fail(QKV_ARG_PLAN, QKV_FAULT_MISALIGNED);
+    TRY(qkv_check_plan(plan));
     TRY(qkv_project_make(&s, params));
     TRY(qkv_check_context(context));
     s.table = &qkv_context_get(context)->table;
@@ -123,11 +120,8 @@ qkv_status qkv_project_plan(qkv_plan *plan, const qkv_project_params *params,
     if (parts > 0)
         plan->parts[plan->phases++] = parts;
 
-    /* As in attention: a thread more for every 4 million flops. */
     double flops = 2.0 * (double)(s.batch * s.tokens) * (double)s.d_model * (double)width;
-    double threads = 1.0 + flops / 4e6;
-    threads = threads < (double)parts ? threads : (double)parts;
-    plan->threads = threads < 1.0 ? 1 : threads > INT32_MAX ? INT32_MAX : (int32_t)threads;
+    plan->threads = qkv_worth_threads(flops, parts);
     memcpy(plan->state, &s, sizeof(s));
     return QKV_OK;
 }
@@ -239,10 +233,7 @@ static void run_job(const void *job, const qkv_workspace *workspace, int32_t pha
 qkv_status qkv_project_run(const qkv_plan *plan, const qkv_project_tensors *tensors, int32_t phase,
                            int64_t begin, int64_t end, const qkv_workspace *workspace) {
     qkv_project_tensors own;
-    if (!plan)
-        return qkv_fail(QKV_ARG_PLAN, QKV_FAULT_NULL);
-    if ((uintptr_t)plan % _Alignof(qkv_plan))
-        return qkv_fail(QKV_ARG_PLAN, QKV_FAULT_MISALIGNED);
+    TRY(qkv_check_plan(plan));
     const struct qkv_project_state *s = (const struct qkv_project_state *)plan->state;
     if (s->magic != QKV_PROJECT_MAGIC)
         return qkv_fail(QKV_ARG_PLAN, QKV_FAULT_STALE);

@@ -20,6 +20,22 @@ size_t qkv_plan_workspace(const qkv_plan *plan, int threads) {
     return all;
 }
 
+qkv_status qkv_check_plan(const qkv_plan *plan) {
+    if (!plan)
+        return qkv_fail(QKV_ARG_PLAN, QKV_FAULT_NULL);
+    if ((uintptr_t)plan % _Alignof(qkv_plan))
+        return qkv_fail(QKV_ARG_PLAN, QKV_FAULT_MISALIGNED);
+    return QKV_OK;
+}
+
+/* A thread more for every 4 million flops, which take some twenty microseconds: less is not worth
+ * waking a thread for. Never more than there are parts. */
+int32_t qkv_worth_threads(double flops, int64_t parts) {
+    double threads = 1.0 + flops / 4e6;
+    threads = threads < (double)parts ? threads : (double)parts;
+    return threads < 1.0 ? 1 : threads > INT32_MAX ? INT32_MAX : (int32_t)threads;
+}
+
 qkv_status qkv_check_context(const qkv_context *context) {
     if ((uintptr_t)context % _Alignof(qkv_context))
         return qkv_fail(QKV_ARG_CONTEXT, QKV_FAULT_MISALIGNED);

@@ -6,6 +6,12 @@
 
 #include <qkv/qkv.h>
 
+/* Is there room for a plan at all? */
+qkv_status qkv_check_plan(const qkv_plan *plan);
+
+/* How many threads a number of flops, cut into parts, is worth. */
+int32_t qkv_worth_threads(double flops, int64_t parts);
+
 /* The range of parts and the workspace of one call of a run function. */
 qkv_status qkv_check_run(const qkv_plan *plan, int32_t phase, int64_t begin, int64_t end,
                          const qkv_workspace *workspace);

@@ -159,10 +159,7 @@ static void run_job(const void *job, const qkv_workspace *workspace, int32_t pha
 qkv_status qkv_run(const qkv_plan *plan, const qkv_tensors *tensors, int32_t phase, int64_t begin,
                    int64_t end, const qkv_workspace *workspace) {
     qkv_tensors own;
-    if (!plan)
-        return qkv_fail(QKV_ARG_PLAN, QKV_FAULT_NULL);
-    if ((uintptr_t)plan % _Alignof(qkv_plan))
-        return qkv_fail(QKV_ARG_PLAN, QKV_FAULT_MISALIGNED);
+    TRY(qkv_check_plan(plan));
     const struct qkv_plan_state *s = qkv_plan_get(plan);
     if (!s)
         return qkv_fail(QKV_ARG_PLAN, QKV_FAULT_STALE);
