@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the benchmark files share: the room under test, memory with inputs in it, and the
+ * measurement of one piece of work.
+ *
+ * How a figure comes about: Google Benchmark says how many calls it wants; they run in
+ * repetitions of about 20 ms, with a sample of the room's FMA peak right before and after each.
+ * A repetition is thrown away and run again if either sample is more than 5 % off the median of
+ * the last samples, or if the threads did not have their CPUs. Where the machine does not calm
+ * down, the quickest of a few tries is kept and counted in `noisy`. Counters:
+ *
+ *   GFLOPS            the formula's flops (masked keys excluded), whatever the kernel does
+ *   pct_peak          of the median of the peaks, times the number of threads
+ *   bytes_per_second  inputs and outputs, each once
+ *   workspace_bytes   what the plan asks for
+ *   pct_plain         options only: see options.c
+ *   noisy             repetitions of which every try was disturbed
+ */
+#ifndef QKV_BENCH_BENCH_H
+#define QKV_BENCH_BENCH_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <qkv/qkv.h>
+
+#include "../cli/pool.h"
+
+#include "gbench.h"
+#include "peak.h"
+
+/* ---- The room under test (room.c) -------------------------------------------------------- */
+
+struct bench_room {
+    const char *name;
+    qkv_context context;
+    struct peak_log peak;
+    double longest; /* flops; a call of more would take too long in this room */
+    int left_out;   /* shapes that would */
+    int failed;     /* a call of the library returned an error */
+};
+
+extern struct bench_room bench_room;
+
+/* 0, or -1 if the library or the CPU lacks the room. */
+int bench_room_open(int isa);
+
+/* Measures the peak and, unless all shapes are wanted, how long a call may be. */
+void bench_room_measure(int all_shapes);
+
+/* ---- Memory (memory.c) ------------------------------------------------------------------- */
+
+enum { BENCH_BLOCKS = 16, BENCH_NAME = 160 };
+
+/* The blocks of one benchmark. After a failed allocation the others return NULL too. */
+struct bench_memory {
+    void *block[BENCH_BLOCKS];
+    int count;
+    int failed;
+    size_t drawn; /* numbers drawn so far, so that inputs differ from each other */
+};
+
+/* 64 random bits (splitmix64: Steele, Lea and Flood 2014). */
+uint64_t bench_random(uint64_t *state);
+
+/* Aligned to QKV_ALIGNMENT; zeros, or normally distributed numbers from a fixed seed. */
+void *bench_bytes(struct bench_memory *memory, size_t bytes);
+float *bench_zeros(struct bench_memory *memory, int64_t count);
+float *bench_normal(struct bench_memory *memory, int64_t count);
+void bench_free(struct bench_memory *memory);
+
+/* ---- Measuring (measure.c) --------------------------------------------------------------- */
+
+struct bench_work {
+    qkv_status (*call)(const void *argument);
+    const void *argument;
+    double flops;
+    double bytes;
+    size_t workspace;
+    int threads;
+    double keys;                    /* with plain: keys of the blocks that the masks leave */
+    const struct bench_work *plain; /* measured in turn with this one, or NULL */
+};
+
+void bench_measure(gb_state *state, const struct bench_work *work);
+
+/* Skips the benchmark because of a failed call; the program will exit with a failure. */
+void bench_fail(gb_state *state, qkv_status status);
+
+/* ---- Names and shapes (shape.c) ---------------------------------------------------------- */
+
+struct bench_shape {
+    int heads;
+    int kv_heads;
+    int q_len;
+    int kv_len;
+    int head_dim; /* 0: none in the name */
+    int causal;
+    int threads;
+    const char *variant; /* appended to the name, or NULL */
+};
+
+/* Registers stage/f32/<room>/<shape>[/threads:N], or counts it as left out if one call has too
+ * many flops for this room. */
+void bench_register(const char *stage, const char *shape, int threads, double flops,
+                    gb_function *function, const void *user);
+void bench_shape_name(char name[BENCH_NAME], const struct bench_shape *shape);
+
+/* q * kv * head_dim over all heads, half of it for causal. */
+double bench_shape_products(const struct bench_shape *shape);
+
+void bench_shape_params(qkv_attention_params *params, const struct bench_shape *shape);
+
+/* ---- Scores, softmax, mix and attention (stage.c) ---------------------------------------- */
+
+struct bench_stage {
+    const char *name;
+    qkv_status (*plan)(qkv_plan *plan, const qkv_attention_params *params,
+                       const qkv_context *context);
+    qkv_status (*run)(const qkv_attention_params *params, const qkv_tensors *tensors,
+                      const qkv_exec *exec);
+    double (*flops)(const struct bench_shape *shape);
+    double (*bytes)(const struct bench_shape *shape);
+    void (*fill)(qkv_tensors *tensors, struct bench_memory *memory,
+                 const struct bench_shape *shape);
+};
+
+/* Registers one benchmark a shape. function hands its shape on to bench_stage_run. */
+void bench_stage_register(const struct bench_stage *stage, const struct bench_shape *shapes,
+                          size_t count, gb_function *function);
+void bench_stage_run(gb_state *state, const struct bench_stage *stage,
+                     const struct bench_shape *shape);
+
+/* A call ready to run; the workspace is in `memory`. */
+struct bench_call {
+    const struct bench_stage *stage;
+    qkv_attention_params params;
+    qkv_tensors tensors;
+    qkv_exec exec;
+};
+
+extern const struct bench_stage bench_attention;
+
+/* Plans the call whose stage, params and tensors are set, for one thread or with the pool; says
+ * in work how to run it. 0, or -1 with the benchmark skipped. */
+int bench_call_prepare(gb_state *state, struct bench_memory *memory, struct bench_call *call,
+                       struct pool *pool, int threads, struct bench_work *work);
+
+/* Workspace and threads for a plan. 0, or -1 with the benchmark skipped. */
+int bench_exec(gb_state *state, struct bench_memory *memory, qkv_exec *exec, const qkv_plan *plan,
+               struct pool *pool, int threads);
+
+/* ---- The files of the stages ------------------------------------------------------------- */
+
+void project_register(void);
+void scores_register(void);
+void softmax_register(void);
+void mix_register(void);
+void attention_register(void);
+void options_register(void);
+
+#endif

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One piece of work measured: repetitions between samples of the peak, as bench.h says. */
+#include <math.h>
+#include <sys/resource.h>
+
+#include "bench.h"
+#include "clock.h"
+
+static const double repetition_seconds = 20e-3;
+enum { TRIES = 5, MOST_CALLS = 1 << 20 };
+
+/* What the repetitions that count add up to. */
+struct tally {
+    double seconds;
+    double plain_seconds;
+    int64_t calls;
+    int noisy;
+    double last_peak;
+    qkv_status status;
+};
+
+void bench_fail(gb_state *state, qkv_status status) {
+    bench_room.failed = 1;
+    gb_skip(state, qkv_status_string(status));
+}
+
+static double time_calls(const struct bench_work *work, int64_t calls, struct tally *tally) {
+    double start = clock_seconds();
+    for (int64_t i = 0; i < calls && tally->status == QKV_OK; i++)
+        tally->status = work->call(work->argument);
+    return clock_seconds() - start;
+}
+
+/* What the system tells of CPUs that were given and taken away. */
+struct cpu_use {
+    double thread; /* seconds that the calling thread ran */
+    long taken;    /* times that a thread of the program had to make way */
+};
+
+static struct cpu_use cpu_use(void) {
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return (struct cpu_use){clock_thread_seconds(), usage.ru_nivcsw};
+}
+
+/* One thread ran all the time; of several, which wait for each other too, none had to make way
+ * more often than an idle machine's housekeeping explains. */
+static int had_cpus(const struct cpu_use *before, const struct cpu_use *after, int threads,
+                    double seconds) {
+    if (threads == 1)
+        return seconds < 1.05 * (after->thread - before->thread);
+    return (double)(after->taken - before->taken) <= 1.0 + 20.0 * seconds;
+}
+
+/* The time of the work and of the plain work in turn. 1 if nothing disturbed them: the peak is
+ * what it was, and the threads had their CPUs. */
+static int try_repetition(gb_state *state, const struct bench_work *work, int64_t calls,
+                          double seconds[2], struct tally *tally) {
+    const struct cpu_use before = cpu_use();
+    gb_resume(state);
+    seconds[0] = time_calls(work, calls, tally);
+    gb_pause(state);
+    seconds[1] = work->plain ? time_calls(work->plain, calls, tally) : 0.0;
+    const struct cpu_use after = cpu_use();
+    double last_peak = tally->last_peak;
+    tally->last_peak = peak_sample(&bench_room.peak);
+    return peak_is_near(&bench_room.peak, last_peak) &&
+           peak_is_near(&bench_room.peak, tally->last_peak) &&
+           had_cpus(&before, &after, work->threads, seconds[0] + seconds[1]);
+}
+
+/* One repetition that counts: the first that nothing disturbed, or else the quickest. */
+static double repetition(gb_state *state, const struct bench_work *work, int64_t calls,
+                         struct tally *tally) {
+    double best[2] = {INFINITY, INFINITY};
+    int quiet = 0;
+    for (int i = 0; i < TRIES && !quiet; i++) {
+        double seconds[2];
+        quiet = try_repetition(state, work, calls, seconds, tally);
+        if (quiet || seconds[0] + seconds[1] < best[0] + best[1]) {
+            best[0] = seconds[0];
+            best[1] = seconds[1];
+        }
+    }
+    tally->noisy += !quiet;
+    tally->calls += calls;
+    tally->seconds += best[0];
+    tally->plain_seconds += best[1];
+    return best[0];
+}
+
+/* The first call warms caches and the clock; the second says how many make a repetition. */
+static int64_t calls_in_repetition(const struct bench_work *work, struct tally *tally) {
+    time_calls(work, 1, tally);
+    if (work->plain)
+        time_calls(work->plain, 1, tally);
+    double seconds = time_calls(work, 1, tally);
+    double calls = repetition_seconds / (seconds + 1e-9);
+    return calls < 1.0 ? 1 : calls > MOST_CALLS ? MOST_CALLS : (int64_t)calls;
+}
+
+static void report(gb_state *state, const struct bench_work *work, const struct tally *tally) {
+    double rate = (double)tally->calls / tally->seconds;
+    double gflops = work->flops * rate * 1e-9;
+    gb_counter(state, "GFLOPS", gflops);
+    gb_counter(state, "pct_peak", 100.0 * gflops / (peak_median(&bench_room.peak) * work->threads));
+    gb_counter(state, "bytes_per_second", work->bytes * rate);
+    gb_counter(state, "workspace_bytes", (double)work->workspace);
+    gb_counter(state, "noisy", tally->noisy);
+    if (work->plain) {
+        double plain_rate = (double)tally->calls / tally->plain_seconds;
+        gb_counter(state, "pct_plain",
+                   100.0 * work->keys * rate / (work->plain->keys * plain_rate));
+    }
+}
+
+void bench_measure(gb_state *state, const struct bench_work *work) {
+    struct tally tally = {.status = QKV_OK};
+    int64_t most = calls_in_repetition(work, &tally);
+    tally.last_peak = peak_sample(&bench_room.peak);
+    int64_t calls;
+    while (tally.status == QKV_OK && (calls = gb_next(state, most)) > 0)
+        gb_time(state, repetition(state, work, calls, &tally));
+    if (tally.status == QKV_OK)
+        report(state, work, &tally);
+    else
+        bench_fail(state, tally.status);
+}

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Samples of the FMA peak, their median, and the bandwidth of reading. */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <qkv/qkv.h>
+
+#include "clock.h"
+#include "config.h"
+#include "peak.h"
+
+/* The rooms of this build, as src/core/isa.def lists them. */
+#define ROOM(folder, name, built, needs) extern const struct peak_kernel qkv_##folder##_peak;
+#include "isa.def"
+#undef ROOM
+
+const struct peak_kernel *peak_kernel_of(int isa) {
+    static const struct peak_kernel *const kernels[QKV_ISA_COUNT] = {
+#define ROOM(folder, name, built, needs) [QKV_ISA_##name] = (built) ? &qkv_##folder##_peak : NULL,
+#include "isa.def"
+#undef ROOM
+    };
+    return isa > QKV_ISA_NONE && isa < QKV_ISA_COUNT ? kernels[isa] : NULL;
+}
+
+/* A sample is the best of a few runs, so that one interrupt does not make it look slow; together
+ * they are short beside what they judge. */
+enum { SAMPLE_RUNS = 3, START_SAMPLES = 15 };
+static const double run_seconds = 0.3e-3;
+static const double settle_seconds = 0.1;
+
+static double timed_run(const struct peak_kernel *kernel, int64_t rounds) {
+    static volatile float sink;
+    double start = clock_seconds();
+    sink = kernel->run(rounds);
+    (void)sink;
+    return clock_seconds() - start;
+}
+
+double peak_sample(struct peak_log *log) {
+    double best = timed_run(log->kernel, log->rounds);
+    for (int i = 1; i < SAMPLE_RUNS; i++) {
+        double seconds = timed_run(log->kernel, log->rounds);
+        if (seconds < best)
+            best = seconds;
+    }
+    double sample = log->kernel->flops * (double)log->rounds / best * 1e-9;
+    log->sample[log->count++ % PEAK_WINDOW] = sample;
+    return sample;
+}
+
+void peak_start(struct peak_log *log, const struct peak_kernel *kernel) {
+    memset(log, 0, sizeof(*log));
+    log->kernel = kernel;
+    log->rounds = 1024;
+    double end = clock_seconds() + settle_seconds;
+    while (clock_seconds() < end) {
+        if (timed_run(kernel, log->rounds) < run_seconds)
+            log->rounds += log->rounds / 4;
+    }
+    for (int i = 0; i < START_SAMPLES; i++)
+        peak_sample(log);
+}
+
+static int compare_doubles(const void *a, const void *b) {
+    double x = *(const double *)a;
+    double y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+double peak_median(const struct peak_log *log) {
+    double sorted[PEAK_WINDOW];
+    int count = log->count < PEAK_WINDOW ? log->count : PEAK_WINDOW;
+    memcpy(sorted, log->sample, sizeof(sorted));
+    qsort(sorted, (size_t)count, sizeof(sorted[0]), compare_doubles);
+    return sorted[count / 2];
+}
+
+int peak_is_near(const struct peak_log *log, double sample) {
+    double ratio = sample / peak_median(log);
+    return ratio > 0.95 && ratio < 1.05;
+}
+
+/* Eight sums hide the latency of the additions; the compiler makes vectors of them. */
+static uint64_t sum_words(const uint64_t *words, size_t count) {
+    uint64_t sum[8] = {0};
+    for (size_t i = 0; i + 8 <= count; i += 8) {
+        for (int j = 0; j < 8; j++)
+            sum[j] += words[i + (size_t)j];
+    }
+    return sum[0] + sum[1] + sum[2] + sum[3] + sum[4] + sum[5] + sum[6] + sum[7];
+}
+
+/* Eight times the last-level cache, as far as the system tells it, in reason. */
+static size_t beyond_caches(void) {
+    const size_t least = (size_t)64 << 20;
+    const size_t most = (size_t)512 << 20;
+    long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    size_t bytes = cache > 0 ? (size_t)cache * 8 : least;
+    return bytes < least ? least : bytes > most ? most : bytes;
+}
+
+double peak_read_bandwidth(void) {
+    static volatile uint64_t sink;
+    size_t bytes = beyond_caches();
+    uint64_t *words = malloc(bytes);
+    if (!words)
+        return 0.0;
+    memset(words, 1, bytes);
+    double best = 0.0;
+    for (int i = 0; i < 3; i++) {
+        double start = clock_seconds();
+        sink = sum_words(words, bytes / sizeof(*words));
+        double rate = (double)bytes / (clock_seconds() - start);
+        best = rate > best ? rate : best;
+    }
+    (void)sink;
+    free(words);
+    return best;
+}

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the machine can do at most: the FMA peak of a room and the speed of reading memory.
+ *
+ * A peak holds for a moment only (frequency, neighbours on a shared machine), so it is sampled
+ * again and again beside the benchmarks, and a sample is judged by the median of the last ones.
+ */
+#ifndef QKV_BENCH_PEAK_H
+#define QKV_BENCH_PEAK_H
+
+#include <stdint.h>
+
+/* A room's chains, from peak_room.c. */
+struct peak_kernel {
+    double flops; /* of one round */
+    float (*run)(int64_t rounds);
+};
+
+enum { PEAK_WINDOW = 63 };
+
+/* The last samples, GFLOPS. */
+struct peak_log {
+    const struct peak_kernel *kernel;
+    int64_t rounds; /* that make one sample long enough */
+    double sample[PEAK_WINDOW];
+    int count; /* of samples ever taken */
+};
+
+/* The chains of a qkv_isa; NULL for a room that this build lacks. */
+const struct peak_kernel *peak_kernel_of(int isa);
+
+/* Finds the sample's length, lets the clock settle, and fills part of the window. */
+void peak_start(struct peak_log *log, const struct peak_kernel *kernel);
+
+/* One more sample, about a millisecond. */
+double peak_sample(struct peak_log *log);
+
+double peak_median(const struct peak_log *log);
+
+/* Within 5 % of the median. */
+int peak_is_near(const struct peak_log *log, double sample);
+
+/* Bytes per second that one thread reads from memory, beyond all caches; 0 if there is no memory
+ * to try it with. */
+double peak_read_bandwidth(void);
+
+#endif

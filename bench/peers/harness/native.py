@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds libqkv and the C part of the comparison, and opens it."""
+
+import ctypes
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent.parent
+ROOT = HERE.parent.parent
+BUILD = Path(os.environ.get("QKV_PEERS_BUILD", HERE / "build"))
+LIBRARY = BUILD / "libnative.so"
+
+SOURCES = [HERE / "native" / name for name in ("call_qkv.c", "by_hand.c", "peak.c")]
+POOL = ROOT / "cli"
+# Fast arithmetic is for the user program's softmax; qkv itself is built by its own rules.
+FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O3", "-march=native", "-ffast-math", "-fPIC", "-shared"]
+
+
+class Attention(ctypes.Structure):
+    """struct native_attention."""
+
+    _fields_ = [
+        (name, ctypes.c_int64)
+        for name in ("q_heads", "kv_heads", "q_len", "kv_len", "dim", "causal")
+    ] + [(name, ctypes.c_void_p) for name in ("q", "k", "v", "out")]
+    _fields_ += [("threads", ctypes.c_int64)]
+
+
+class Project(ctypes.Structure):
+    """struct native_project."""
+
+    _fields_ = [
+        (name, ctypes.c_int64)
+        for name in ("tokens", "d_model", "width", "matrices", "head_dim")
+    ] + [("x", ctypes.c_void_p), ("w", ctypes.c_void_p * 3), ("out", ctypes.c_void_p)]
+    _fields_ += [("threads", ctypes.c_int64)]
+
+
+def attention_call(shape, inputs, out, threads):
+    return Attention(
+        shape.q_heads, shape.kv_heads, shape.length, shape.length, shape.head_dim, shape.causal,
+        *(a.ctypes.data for a in (inputs["q"], inputs["k"], inputs["v"], out)), threads,
+    )  # fmt: skip
+
+
+def project_call(shape, inputs, out, threads):
+    w = [matrix.ctypes.data for matrix in inputs["w"]]
+    return Project(
+        shape.tokens, shape.d_model, shape.width, shape.matrices, shape.head_dim,
+        inputs["x"].ctypes.data, (ctypes.c_void_p * 3)(*w), out.ctypes.data, threads,
+    )  # fmt: skip
+
+
+def build():
+    """libqkv as a release, then the C part against it."""
+    library = BUILD / "qkv"
+    if not (library / "build.ninja").exists():
+        options = ["-Dtests=false", "-Dcli=false", "-Dexamples=false", "-Dbench=disabled"]
+        command = ["meson", "setup", *options, str(library), str(ROOT)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["ninja", "--quiet", "-C", str(library)], check=True)
+    compiler = os.environ.get("CC") or shutil.which("cc") or "gcc"
+    where = ["-I", str(ROOT / "include"), "-I", str(POOL), "-L", str(library / "src")]
+    libraries = [f"-Wl,-rpath,{library / 'src'}", "-lqkv", "-pthread", "-lm"]
+    files = [*map(str, SOURCES), str(POOL / "pool.c")]
+    subprocess.run([compiler, *FLAGS, *where, *files, "-o", str(LIBRARY), *libraries], check=True)
+
+
+def open_library():
+    native = ctypes.CDLL(str(LIBRARY))
+    pointer, text = ctypes.c_void_p, ctypes.c_char_p
+    signatures = {
+        "native_peak": (ctypes.c_double, [ctypes.c_int]),
+        "native_vector_bytes": (ctypes.c_int, []),
+        "native_nothing": (None, [pointer]),
+        "native_qkv_attention": (pointer, [ctypes.POINTER(Attention), text]),
+        "native_qkv_project": (pointer, [ctypes.POINTER(Project), text]),
+        "native_qkv_run": (ctypes.c_int, [pointer]),
+        "native_qkv_room": (text, [text]),
+        "native_by_hand": (pointer, [ctypes.POINTER(Attention), pointer, ctypes.c_int]),
+        "native_by_hand_run": (ctypes.c_int, [pointer]),
+        "qkv_version": (text, []),
+    }
+    for name, (result, arguments) in signatures.items():
+        function = getattr(native, name)
+        function.restype, function.argtypes = result, arguments
+    return native
+
+
+def bound(function, argument):
+    """A call of one pointer argument that costs as little as ctypes can."""
+    value = ctypes.c_void_p(argument)
+    return lambda: function(value)

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The work that is compared, and what qkv is to reach on it.
+
+Flops of attention count 4 * q_len * kv_len * head_dim a head, half of that under a causal mask.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Attention:
+    """softmax(Q K^T / sqrt(head_dim)) V for one sequence; queries and keys equally many."""
+
+    q_heads: int
+    kv_heads: int
+    head_dim: int
+    length: int
+    causal: bool
+
+    stage = "attention"
+
+    @property
+    def family(self):
+        heads = f"h{self.q_heads}"
+        if self.kv_heads != self.q_heads:
+            heads = f"gqa {self.q_heads}:{self.kv_heads}"
+        return f"{heads} d{self.head_dim} {'causal' if self.causal else 'full'}"
+
+    @property
+    def name(self):
+        return f"{self.family} {self.length}"
+
+    @property
+    def flops(self):
+        return 4 * self.length**2 * self.head_dim * self.q_heads // (2 if self.causal else 1)
+
+    @property
+    def target(self):
+        """How many times faster than the fastest peer, or None for no promise."""
+        if self.head_dim == 32:
+            return {16: 1.5, 32: 1.4, 64: 1.15}.get(self.length)
+        if self.causal:
+            return 1.5 if self.length == 128 else 1.25 if self.length >= 512 else None
+        return None
+
+    @property
+    def never_behind(self):
+        """The lower end of the ratio's interval is at least 0.98."""
+        return not self.causal and self.length >= 128
+
+
+@dataclass(frozen=True)
+class Project:
+    """out [tokens, matrices * width] = x [tokens, d_model] W, one matrix after the other."""
+
+    tokens: int
+    d_model: int
+    matrices: int
+    head_dim: int
+
+    stage = "project"
+    family = "project"
+    target = None
+    never_behind = True
+
+    @property
+    def width(self):
+        return self.d_model * self.matrices
+
+    @property
+    def name(self):
+        return f"project {self.tokens}x{self.d_model}" + (" x3" if self.matrices == 3 else "")
+
+    @property
+    def flops(self):
+        return 2 * self.tokens * self.d_model * self.width
+
+    @property
+    def weight_bytes(self):
+        return 4 * self.d_model * self.width
+
+
+LENGTHS = (128, 256, 512, 1024, 2048, 4096)
+
+SHAPES = (
+    [Attention(12, 12, 32, n, False) for n in (16, 32, 64)]
+    + [
+        Attention(8, 8, dim, n, causal)
+        for dim in (64, 128)
+        for causal in (False, True)
+        for n in LENGTHS
+    ]
+    + [Attention(32, 8, 128, n, True) for n in (512, 1024)]
+    + [
+        Project(128, 384, 3, 32),
+        Project(512, 768, 3, 64),
+        Project(512, 4096, 1, 128),
+        Project(1, 4096, 1, 128),
+        Project(8, 4096, 1, 128),
+    ]
+)
+
+QUICK = (
+    "h12 d32 full 64",
+    "h8 d64 full 512",
+    "h8 d128 causal 512",
+    "gqa 32:8 d128 causal 512",
+    "project 128x384 x3",
+    "project 8x4096",
+)

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * qkv as its users call it: parameters, tensors, workspace and threads made once, then one plain
+ * call of qkv_attention or qkv_project again and again.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <qkv/qkv.h>
+
+#include "native.h"
+#include "pool.h"
+
+struct native_qkv {
+    qkv_context context;
+    qkv_attention_params attention;
+    qkv_tensors tensors;
+    qkv_project_params project;
+    qkv_project_tensors project_tensors;
+    qkv_exec exec;
+    int is_project;
+};
+
+static int ok(qkv_status status) {
+    if (status != QKV_OK) {
+        fprintf(stderr, "qkv: %s\n", qkv_status_string(status));
+    }
+    return status == QKV_OK;
+}
+
+static int room_named(const char *name) {
+    for (int isa = QKV_ISA_NONE + 1; name && isa < QKV_ISA_COUNT; isa++) {
+        if (strcmp(qkv_isa_name(isa), name) == 0) {
+            return isa;
+        }
+    }
+    return QKV_ISA_NONE;
+}
+
+static int open_context(struct native_qkv *p, const char *room) {
+    qkv_context_config config;
+    qkv_context_config_init(&config);
+    config.isa_max = room_named(room);
+    return ok(qkv_context_init(&p->context, &config));
+}
+
+static int make_exec(struct native_qkv *p, const qkv_plan *plan, int threads) {
+    qkv_exec_init(&p->exec);
+    p->exec.context = &p->context;
+    p->exec.threads = threads;
+    p->exec.workspace_size = (qkv_plan_workspace(plan, threads) / 64 + 1) * 64;
+    p->exec.workspace = aligned_alloc(QKV_ALIGNMENT, p->exec.workspace_size);
+    if (threads > 1) {
+        p->exec.parallel_for = pool_run;
+        p->exec.pool = pool_open(threads);
+    }
+    return p->exec.workspace && (threads == 1 || p->exec.pool);
+}
+
+struct native_qkv *native_qkv_attention(const struct native_attention *call, const char *room) {
+    struct native_qkv *p = calloc(1, sizeof(*p));
+    if (!p || !open_context(p, room)) {
+        return NULL;
+    }
+    qkv_attention_params *params = &p->attention;
+    qkv_attention_params_init(params);
+    params->flags = call->causal ? QKV_FLAG_CAUSAL : 0;
+    params->batch = 1;
+    params->q_heads = call->q_heads;
+    params->kv_heads = call->kv_heads;
+    params->q_len = call->q_len;
+    params->kv_len = call->kv_len;
+    params->head_dim = call->dim;
+    qkv_tensors_init(&p->tensors);
+    p->tensors.q = qkv_tensor_bhsd(call->q, call->q_heads, call->q_len, call->dim);
+    p->tensors.k = qkv_tensor_bhsd(call->k, call->kv_heads, call->kv_len, call->dim);
+    p->tensors.v = qkv_tensor_bhsd(call->v, call->kv_heads, call->kv_len, call->dim);
+    p->tensors.out = qkv_tensor_bhsd(call->out, call->q_heads, call->q_len, call->dim);
+    qkv_plan plan;
+    if (!ok(qkv_attention_plan(&plan, params, &p->context)) ||
+        !make_exec(p, &plan, (int)call->threads)) {
+        return NULL;
+    }
+    return p;
+}
+
+/* Packs weight matrix `which`, [d_model, width] of the call, into memory of its own. */
+static int pack(struct native_qkv *p, const struct native_project *call, int which, qkv_tensor *to) {
+    qkv_tensor w = {.data = (void *)call->w[which], .dtype = QKV_F32};
+    w.stride[2] = call->width / call->matrices;
+    w.stride[3] = 1;
+    size_t bytes = qkv_project_pack_size(&p->project, which, &p->context);
+    to->data = aligned_alloc(QKV_ALIGNMENT, (bytes + 63) / 64 * 64);
+    to->dtype = QKV_F32;
+    return to->data &&
+           ok(qkv_project_pack(&p->project, which, &w, to->data, bytes, &p->context));
+}
+
+/* The columns of one matrix within the rows of out. */
+static qkv_tensor columns(const struct native_project *call, int which) {
+    qkv_tensor t = {.data = call->out + which * (call->width / call->matrices), .dtype = QKV_F32};
+    t.stride[0] = call->tokens * call->width;
+    t.stride[1] = call->head_dim;
+    t.stride[2] = call->width;
+    t.stride[3] = 1;
+    return t;
+}
+
+struct native_qkv *native_qkv_project(const struct native_project *call, const char *room) {
+    struct native_qkv *p = calloc(1, sizeof(*p));
+    if (!p || !open_context(p, room)) {
+        return NULL;
+    }
+    p->is_project = 1;
+    qkv_project_params *params = &p->project;
+    qkv_project_params_init(params);
+    params->batch = 1;
+    params->tokens = call->tokens;
+    params->d_model = call->d_model;
+    params->head_dim = call->head_dim;
+    params->q_heads = call->width / call->matrices / call->head_dim;
+    params->kv_heads = call->matrices == 3 ? params->q_heads : 0;
+    params->layout = QKV_W_IN_OUT;
+
+    qkv_project_tensors *t = &p->project_tensors;
+    qkv_project_tensors_init(t);
+    t->x = qkv_tensor_bhsd(call->x, 1, call->tokens, call->d_model);
+    qkv_tensor *weights[] = {&t->wq, &t->wk, &t->wv};
+    qkv_tensor *outputs[] = {&t->q, &t->k, &t->v};
+    for (int i = 0; i < call->matrices; i++) {
+        if (!pack(p, call, i, weights[i])) {
+            return NULL;
+        }
+        *outputs[i] = columns(call, i);
+    }
+    params->layout = QKV_W_PACKED;
+    qkv_plan plan;
+    if (!ok(qkv_project_plan(&plan, params, &p->context)) ||
+        !make_exec(p, &plan, (int)call->threads)) {
+        return NULL;
+    }
+    return p;
+}
+
+int native_qkv_run(struct native_qkv *qkv) {
+    return qkv->is_project ? qkv_project(&qkv->project, &qkv->project_tensors, &qkv->exec)
+                           : qkv_attention(&qkv->attention, &qkv->tensors, &qkv->exec);
+}
+
+const char *native_qkv_room(const char *room) {
+    struct native_qkv p;
+    return open_context(&p, room) ? qkv_isa_name(qkv_context_isa(&p.context)) : NULL;
+}

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the comparison needs in C, called from Python: qkv through its public header, a plain user
+ * program over somebody's sgemm, and the machine's FMA peak. Objects are made once per shape;
+ * their _run functions are what is timed.
+ */
+#ifndef QKV_PEERS_NATIVE_H
+#define QKV_PEERS_NATIVE_H
+
+#include <stdint.h>
+
+/* A best of a few runs of about a third of a millisecond. vector_bytes: 16, 32 or 64. */
+double native_peak(int vector_bytes);
+
+/* Of the widest vectors that this file was compiled for. */
+int native_vector_bytes(void);
+
+/* What a call costs that does nothing. */
+void native_nothing(void *argument);
+
+/* One attention call; q [q_heads, q_len, dim], k and v [kv_heads, kv_len, dim], contiguous. */
+struct native_attention {
+    int64_t q_heads, kv_heads, q_len, kv_len, dim;
+    int64_t causal;
+    const float *q, *k, *v;
+    float *out;
+    int64_t threads;
+};
+
+/* out [tokens, width] = x [tokens, d_model] w; w [matrices][d_model, width / matrices]. */
+struct native_project {
+    int64_t tokens, d_model, width;
+    int64_t matrices; /* 1, or 3: Q, K and V side by side */
+    int64_t head_dim;
+    const float *x;
+    const float *w[3];
+    float *out;
+    int64_t threads;
+};
+
+/* qkv. room is the name of an instruction set, or NULL for the best. NULL, after a sentence on
+ * standard error, if it cannot be made. */
+struct native_qkv;
+struct native_qkv *native_qkv_attention(const struct native_attention *call, const char *room);
+struct native_qkv *native_qkv_project(const struct native_project *call, const char *room);
+int native_qkv_run(struct native_qkv *qkv);
+
+/* The instruction set that this name leads to; NULL if there is no such in this build. */
+const char *native_qkv_room(const char *room);
+
+/* The user program. */
+enum { NATIVE_CBLAS, NATIVE_DNNL };
+struct native_by_hand;
+struct native_by_hand *native_by_hand(const struct native_attention *call, void *sgemm, int kind);
+int native_by_hand_run(struct native_by_hand *program);
+
+#endif

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PyTorch: scaled_dot_product_attention with each backend that it has on a CPU, and linear.
+
+The backend is chosen once, around all calls. linear has an out= form, which spares it an
+allocation; scaled_dot_product_attention has none.
+"""
+
+import numpy as np
+
+from harness import memory
+from harness.peer import Call, Peer
+
+
+class Torch(Peer):
+    def load(self, threads):
+        import torch
+
+        torch.set_num_threads(threads)
+        torch.set_grad_enabled(False)
+        self.torch = torch
+        return torch.__version__
+
+    def tensor(self, array):
+        return self.torch.from_numpy(array)
+
+
+class Attention(Torch):
+    def __init__(self, backend):
+        self.name = f"pytorch sdpa {backend}"
+        self.backend = f"{backend.upper()}_ATTENTION" if backend == "flash" else backend.upper()
+
+    def prepare(self, shape, inputs, threads):
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
+        sdpa_kernel(getattr(SDPBackend, self.backend)).__enter__()
+        attend = self.torch.nn.functional.scaled_dot_product_attention
+        q, k, v = (self.tensor(inputs[name]).unsqueeze(0) for name in "qkv")
+        options = {"is_causal": shape.causal, "enable_gqa": shape.kv_heads != shape.q_heads}
+
+        def run():
+            return attend(q, k, v, **options)
+
+        return Call(run, lambda: run()[0].numpy())
+
+
+class Linear(Torch):
+    """weight is [width, d_model], as PyTorch's layers store it."""
+
+    name = "pytorch linear"
+    stages = ("project",)
+
+    def prepare(self, shape, inputs, threads):
+        out = memory.aligned((shape.tokens, shape.width))
+        weight = memory.aligned_copy(np.concatenate(list(inputs["w"]), axis=1).T)
+        x, w, y = self.tensor(inputs["x"]), self.tensor(weight), self.tensor(out)
+        linear = self.torch._C._nn.linear
+        return Call(lambda: linear(x, w, out=y), lambda: out)
+
+
+class PackedLinear(Torch):
+    """What PyTorch's compiler makes of linear when weights are frozen: oneDNN's matmul over
+    weights that oneDNN reordered ahead of time."""
+
+    name = "pytorch linear, packed"
+    stages = ("project",)
+
+    def prepare(self, shape, inputs, threads):
+        weight = memory.aligned_copy(np.concatenate(list(inputs["w"]), axis=1).T)
+        x = self.tensor(inputs["x"])
+        w = self.torch.ops.mkldnn._reorder_linear_weight(self.tensor(weight), shape.tokens)
+        linear = self.torch.ops.mkldnn._linear_pointwise
+
+        def run():
+            return linear(x, w, None, "none", [], "")
+
+        return Call(run, lambda: run().numpy())
+
+
+PEERS = [Attention("flash"), Attention("math"), Linear(), PackedLinear()]

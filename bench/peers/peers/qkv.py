@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""qkv through its C API: plain calls, weights packed ahead, threads from the command's pool."""
+
+from harness import memory, native
+from harness.peer import Call, Peer
+
+WIDTHS = {"avx2": 32, "scalar": 4, "neon": 16}
+
+
+class Qkv(Peer):
+    stages = ("attention", "project")
+
+    def __init__(self, room=None):
+        self.name = f"qkv {room}" if room else "qkv"
+        self.room = room.encode() if room else None
+        self.vector_bytes = WIDTHS.get(room)
+
+    def load(self, threads):
+        self.library = native.open_library()
+        room = self.library.native_qkv_room(self.room)
+        if room is None or (self.room and room != self.room):
+            raise OSError("this CPU or this build has no such instruction set")
+        return f"{self.library.qkv_version().decode()}, {room.decode()}"
+
+    def prepare(self, shape, inputs, threads):
+        if shape.stage == "project":
+            out = memory.aligned((shape.tokens, shape.width))
+            call = native.project_call(shape, inputs, out, threads)
+            made = self.library.native_qkv_project(call, self.room)
+        else:
+            out = memory.aligned(inputs["q"].shape)
+            call = native.attention_call(shape, inputs, out, threads)
+            made = self.library.native_qkv_attention(call, self.room)
+        if not made:
+            raise RuntimeError("qkv refused the call")
+        run = native.bound(self.library.native_qkv_run, made)
+        if run() != 0:
+            raise RuntimeError("qkv failed")
+        return Call(run, lambda: out, keep=(inputs, call))
+
+
+PEERS = [Qkv()]

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The projection: Q, K and V from X in one call, of equal widths (the name's n is their sum) or
+ * as in a model with GQA. 2 * tokens * d_model * n flops. Weights packed ahead of time, as for
+ * inference, or as stored. */
+#include <stdio.h>
+
+#include "bench.h"
+
+struct shape {
+    int tokens;
+    int d_model;
+    int q_heads;
+    int kv_heads;
+    int head_dim;
+    int layout; /* QKV_W_PACKED: packed from IN_OUT before the measurement */
+    int threads;
+};
+
+static const struct shape shapes[] = {
+    {512, 768, 12, 12, 64, QKV_W_PACKED, 1}, {512, 768, 12, 12, 64, QKV_W_IN_OUT, 1},
+    {512, 768, 12, 12, 64, QKV_W_OUT_IN, 1}, {128, 384, 12, 12, 32, QKV_W_PACKED, 1},
+    {128, 384, 12, 12, 32, QKV_W_IN_OUT, 1}, {1, 768, 12, 12, 64, QKV_W_PACKED, 1},
+    {8, 768, 12, 12, 64, QKV_W_PACKED, 1},   {1, 4096, 32, 8, 128, QKV_W_PACKED, 1},
+    {8, 4096, 32, 8, 128, QKV_W_PACKED, 1},  {512, 768, 12, 12, 64, QKV_W_PACKED, 2},
+    {1, 4096, 32, 8, 128, QKV_W_PACKED, 2},
+};
+
+static const char *const layout_names[QKV_W_COUNT] = {
+    [QKV_W_IN_OUT] = "inout", [QKV_W_OUT_IN] = "outin", [QKV_W_PACKED] = "packed"};
+
+struct call {
+    qkv_project_params params;
+    qkv_project_tensors tensors;
+    qkv_exec exec;
+};
+
+static int heads_of(const struct shape *shape, int which) {
+    return which == QKV_WHICH_Q ? shape->q_heads : shape->kv_heads;
+}
+
+static double width(const struct shape *shape) {
+    return (double)(shape->q_heads + 2 * shape->kv_heads) * shape->head_dim;
+}
+
+static double flops(const struct shape *shape) {
+    return 2.0 * shape->tokens * shape->d_model * width(shape);
+}
+
+/* One matrix as the library is to get it. The packed one takes the place of the plain one. */
+static qkv_status set_weights(qkv_tensor *w, struct bench_memory *memory,
+                              const qkv_project_params *params, const struct shape *shape,
+                              int which) {
+    const int64_t columns = (int64_t)heads_of(shape, which) * shape->head_dim;
+    const int64_t row = shape->layout == QKV_W_OUT_IN ? shape->d_model : columns;
+    struct bench_memory plain = {.drawn = memory->drawn + (size_t)which * 1000};
+    if (shape->layout != QKV_W_PACKED) {
+        *w = qkv_tensor_bhsd(bench_normal(memory, columns * shape->d_model), 1, 1, row);
+        w->stride[2] = row;
+        return QKV_OK;
+    }
+    qkv_project_params from = *params;
+    from.layout = QKV_W_IN_OUT;
+    qkv_tensor source = qkv_tensor_bhsd(bench_normal(&plain, columns * shape->d_model), 1, 1, row);
+    source.stride[2] = row;
+    size_t size = qkv_project_pack_size(&from, which, &bench_room.context);
+    void *packed = bench_bytes(memory, size);
+    qkv_status status = QKV_OK;
+    if (!plain.failed && packed)
+        status = qkv_project_pack(&from, which, &source, packed, size, &bench_room.context);
+    memory->failed |= plain.failed;
+    bench_free(&plain);
+    *w = qkv_tensor_bhsd(packed, 1, 1, row);
+    return status;
+}
+
+static qkv_tensor output(struct bench_memory *memory, const struct shape *shape, int which) {
+    const int64_t heads = heads_of(shape, which);
+    float *data = bench_zeros(memory, heads * shape->tokens * shape->head_dim);
+    return qkv_tensor_bhsd(data, heads, shape->tokens, shape->head_dim);
+}
+
+static void set_params(qkv_project_params *p, const struct shape *shape) {
+    qkv_project_params_init(p);
+    p->batch = 1;
+    p->tokens = shape->tokens;
+    p->d_model = shape->d_model;
+    p->q_heads = shape->q_heads;
+    p->kv_heads = shape->kv_heads;
+    p->head_dim = shape->head_dim;
+    p->layout = shape->layout;
+}
+
+static qkv_status set_tensors(struct call *call, struct bench_memory *memory,
+                              const struct shape *shape) {
+    qkv_project_tensors *t = &call->tensors;
+    qkv_tensor *const w[QKV_WHICH_COUNT] = {&t->wq, &t->wk, &t->wv};
+    qkv_tensor *const out[QKV_WHICH_COUNT] = {&t->q, &t->k, &t->v};
+    qkv_status status = QKV_OK;
+    qkv_project_tensors_init(t);
+    t->x = qkv_tensor_bhsd(bench_normal(memory, (int64_t)shape->tokens * shape->d_model), 1,
+                           shape->tokens, shape->d_model);
+    for (int which = 0; which < QKV_WHICH_COUNT && status == QKV_OK; which++) {
+        status = set_weights(w[which], memory, &call->params, shape, which);
+        *out[which] = output(memory, shape, which);
+    }
+    return status;
+}
+
+static qkv_status run_call(const void *argument) {
+    const struct call *call = argument;
+    return qkv_project(&call->params, &call->tensors, &call->exec);
+}
+
+static void run(gb_state *state, void *user) {
+    const struct shape *shape = user;
+    struct bench_memory memory = {.count = 0};
+    struct pool *pool = shape->threads > 1 ? pool_open(shape->threads) : NULL;
+    struct call call;
+    qkv_plan plan;
+    set_params(&call.params, shape);
+    qkv_status status = set_tensors(&call, &memory, shape);
+    if (status == QKV_OK)
+        status = qkv_project_plan(&plan, &call.params, &bench_room.context);
+    if (status != QKV_OK) {
+        bench_fail(state, status);
+    } else if (bench_exec(state, &memory, &call.exec, &plan, pool, shape->threads) == 0) {
+        struct bench_work work = {.call = run_call, .argument = &call, .flops = flops(shape)};
+        work.bytes = 4.0 * ((double)shape->tokens * (shape->d_model + width(shape)) +
+                            shape->d_model * width(shape));
+        work.workspace = call.exec.workspace_size;
+        work.threads = shape->threads;
+        bench_measure(state, &work);
+    }
+    pool_close(pool);
+    bench_free(&memory);
+}
+
+void project_register(void) {
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
+        const struct shape *shape = &shapes[i];
+        char name[BENCH_NAME];
+        snprintf(name, sizeof(name), "m%d_k%d_n%.0f_%s", shape->tokens, shape->d_model,
+                 width(shape), layout_names[shape->layout]);
+        bench_register("project", name, shape->threads, flops(shape), run, shape);
+    }
+}
