@@ -11,6 +11,7 @@ const struct qkv_mix_kernels qkv_avx512_mix = {
     .variant = ROOM_NAME,
     .gemm = ROOM(gemm),
     .pack = {ROOM(pack_panel), ROOM(pack_rows)},
+    .sees = ROOM(sees),
     .load = mix_load,
     .marked = ROOM(mix_marked),
     .store = ROOM(store),

@@ -38,15 +38,19 @@ static void begin_piece(struct accumulator *acc, struct qkv_running state, float
 struct tiles {
     struct qkv_score_row row[QKV_ROWS];
     int live[QKV_ROWS]; /* by the tile's first row: it sees something of the block */
+    int any;            /* some tile does */
     int uniform;        /* all tiles see the same columns */
 };
 
-static void lay_tiles(struct tiles *t, const struct qkv_part *part,
-                      const struct qkv_key_block *block, int mr) {
+static void lay_tiles(struct tiles *t, const struct qkv_attention_kernels *kernels,
+                      const struct qkv_part *part, const struct qkv_key_block *block) {
+    const int mr = kernels->mr;
     t->uniform = 1;
+    t->any = 0;
     for (int r = 0; r < part->rows; r += mr) {
         int rows = (int)qkv_min(part->rows - r, mr);
-        t->live[r] = qkv_part_score_rows(part, block, r, rows, t->row + r);
+        t->live[r] = qkv_part_score_rows(part, block, r, rows, kernels->sees, t->row + r);
+        t->any |= t->live[r];
         t->uniform = t->uniform && t->live[r] && t->row[r].from == t->row[0].from &&
                      t->row[r].to == t->row[0].to;
     }
@@ -160,7 +164,9 @@ static void attend_block(const struct qkv_attention_kernels *kernels, const stru
     struct tiles t;
     int bad;
 
-    lay_tiles(&t, part, &block, kernels->mr);
+    lay_tiles(&t, kernels, part, &block);
+    if (!t.any)
+        return;
     score_tiles(kernels, part, &t, qkv_part_keys(part, &block, &kernels->pack));
     /* The keys' memory may be the values' as well: nothing reads the keys below. */
     const float *values = qkv_part_values(part, &block, &kernels->pack, &bad);

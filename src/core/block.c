@@ -77,8 +77,18 @@ struct qkv_key_block qkv_part_key_block(const struct qkv_part *part, int64_t ind
     return b;
 }
 
+static int any_sees(const struct qkv_problem *p, const struct qkv_score_row *row, int rows,
+                    qkv_sees_fn *sees) {
+    if (!p->bias.data && !p->mask.data)
+        return 1;
+    for (int r = 0; r < rows; r++)
+        if (sees(row + r, &p->rule))
+            return 1;
+    return 0;
+}
+
 int qkv_part_score_rows(const struct qkv_part *part, const struct qkv_key_block *block, int row0,
-                        int rows, struct qkv_score_row *out) {
+                        int rows, qkv_sees_fn *sees, struct qkv_score_row *out) {
     const struct qkv_problem *p = &part->plan->problem;
     int from = block->hi, to = block->lo;
 
@@ -107,5 +117,5 @@ int qkv_part_score_rows(const struct qkv_part *part, const struct qkv_key_block 
         out[r].slope = p->slopes ? p->slopes[row->head] : 0.0f;
         out[r].distance = (float)(row->span.position - block->key0);
     }
-    return 1;
+    return any_sees(p, out, rows, sees);
 }

@@ -93,9 +93,10 @@ const float *qkv_part_values(const struct qkv_part *part, const struct qkv_key_b
                              const struct qkv_pack_kernels *pack, int *bad);
 
 /* The score rows of a tile of `rows` rows from row0 on, over one block: all with the same [from,
- * to), which covers what any of them sees. Returns 0 if they see nothing of the block. */
+ * to), which covers what any of them sees. Returns 0 if they see nothing of the block: their
+ * intervals lie elsewhere, or their masks empty it. */
 int qkv_part_score_rows(const struct qkv_part *part, const struct qkv_key_block *block, int row0,
-                        int rows, struct qkv_score_row *out);
+                        int rows, qkv_sees_fn *sees, struct qkv_score_row *out);
 
 /* Phase 0: packs one block of keys and values of one key/value head (what the stage needs). */
 void qkv_pack_part(const struct qkv_plan_state *plan, const qkv_tensors *tensors, void *shared,

@@ -91,6 +91,9 @@ struct qkv_running {
     float *sum;
 };
 
+/* Do the row's masks (boolean, or a bias of -inf) leave it any column of [lo, hi)? */
+typedef int qkv_sees_fn(const struct qkv_score_row *row, const struct qkv_score_rule *rule);
+
 /* One block's scores to weights, for the `rows` rows of a tile, the first of which is row `row0`
  * of the row block: applies the rule and the masks, moves each row's running maximum and sum,
  * leaves exp(score - max) in the columns [from, to) and in factor[row0 + r] what the row's
@@ -159,6 +162,7 @@ struct qkv_scores_kernels {
     const char *variant;
     qkv_gemm_fn *gemm;
     struct qkv_pack_kernels pack;
+    qkv_sees_fn *sees;
     qkv_score_store_fn *store;
     int mr, nr;
 };
@@ -173,6 +177,7 @@ struct qkv_mix_kernels {
     const char *variant;
     qkv_gemm_fn *gemm;
     struct qkv_pack_kernels pack;
+    qkv_sees_fn *sees;
     qkv_mix_load_fn *load;
     qkv_mix_marked_fn *marked;
     qkv_store_fn *store;
@@ -183,6 +188,7 @@ struct qkv_attention_kernels {
     const char *variant;
     qkv_gemm_fn *gemm;
     struct qkv_pack_kernels pack;
+    qkv_sees_fn *sees;
     qkv_weigh_fn *weigh[QKV_EXP_COUNT]; /* by exponential tier */
     qkv_rescale_fn *rescale;
     qkv_mix_marked_fn *marked;
@@ -213,6 +219,7 @@ struct qkv_table {
     qkv_pack_rows_fn qkv_##room##_pack_rows;                          \
     qkv_store_fn qkv_##room##_store;                                  \
     qkv_mix_marked_fn qkv_##room##_mix_marked;                        \
+    qkv_sees_fn qkv_##room##_sees;                                    \
     void qkv_##room##_init(struct qkv_table *table, uint64_t features);
 
 #define ROOM(folder, name, built, needs) QKV_DECLARE_ROOM(folder)

@@ -10,7 +10,7 @@ static int load_tile(const struct qkv_mix_kernels *kernels, const struct qkv_par
                      const struct qkv_key_block *block, int r, int rows,
                      struct qkv_score_row *row) {
     const struct qkv_problem *p = &part->plan->problem;
-    if (!qkv_part_score_rows(part, block, r, rows, row))
+    if (!qkv_part_score_rows(part, block, r, rows, kernels->sees, row))
         return 0;
     for (int i = 0; i < rows; i++) {
         const struct qkv_row *at = part->row + r + i;

@@ -9,7 +9,7 @@ static void score_tile(const struct qkv_scores_kernels *kernels, const struct qk
     const int columns = (int)qkv_min(p->kv_len - block->key0, QKV_KEY_BLOCK);
     struct qkv_score_row row[QKV_ROWS] = {0};
 
-    if (qkv_part_score_rows(part, block, r, rows, row)) {
+    if (qkv_part_score_rows(part, block, r, rows, kernels->sees, row)) {
         const struct qkv_gemm g = {
             .a = part->q + r * p->head_dim,
             .lda = p->head_dim,

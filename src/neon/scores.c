@@ -10,6 +10,7 @@ const struct qkv_scores_kernels qkv_neon_scores = {
     .variant = ROOM_NAME,
     .gemm = ROOM(gemm),
     .pack = {ROOM(pack_panel), ROOM(pack_rows)},
+    .sees = ROOM(sees),
     .store = score_store,
     .mr = MR,
     .nr = NR,

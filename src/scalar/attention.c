@@ -10,6 +10,7 @@ const struct qkv_attention_kernels qkv_scalar_attention = {
     .variant = ROOM_NAME,
     .gemm = ROOM(gemm),
     .pack = {ROOM(pack_panel), ROOM(pack_rows)},
+    .sees = ROOM(sees),
     .weigh = WEIGH_TIERS,
     .rescale = rescale,
     .marked = ROOM(mix_marked),
