@@ -219,7 +219,7 @@ static void store_rows(const struct qkv_attention_kernels *kernels, const struct
     const struct qkv_problem *p = &part->plan->problem;
     const struct qkv_sequence *s = &part->sequence;
     float *sink = qkv_numbers(part, QKV_N_SINK), *scale = qkv_numbers(part, QKV_N_SCALE);
-    float *lse = qkv_numbers(part, QKV_N_LSE);
+    float *lse = part->tensors->lse.data ? qkv_numbers(part, QKV_N_LSE) : NULL;
 
     /* A row beyond a padded sequence's length has no sink either. */
     for (int r = 0; r < QKV_ROWS; r++)
@@ -231,7 +231,7 @@ static void store_rows(const struct qkv_attention_kernels *kernels, const struct
         const struct qkv_row *row = part->row + r;
         kernels->store(qkv_q_row(&part->tensors->out, p, s, row->head, row->index),
                        part->acc + r * part->plan->v_pad, scale[r], p->v_dim);
-        if (part->tensors->lse.data)
+        if (lse)
             *qkv_q_row(&part->tensors->lse, p, s, row->head, row->index) = lse[r];
     }
 }

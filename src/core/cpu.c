@@ -86,11 +86,13 @@ static struct span next_name(const char **list) {
     return span;
 }
 
-/* Appends to the list of unknown names, as much as there is room for. */
+/* Appends to the list of unknown names, as much as there is room for. An empty name is none. */
 static void note_unknown(char unknown[QKV_CPU_UNKNOWN_MAX], struct span name) {
     size_t used = strlen(unknown);
     size_t left;
 
+    if (name.length == 0)
+        return;
     if (used > 0 && used < QKV_CPU_UNKNOWN_MAX - 1)
         unknown[used++] = ',';
     left = QKV_CPU_UNKNOWN_MAX - 1 - used;
@@ -121,8 +123,7 @@ static uint64_t left_by_max(const char *max, char unknown[QKV_CPU_UNKNOWN_MAX]) 
 
     if (isa != QKV_ISA_NONE)
         return qkv_cpu_features_up_to(isa);
-    if (name.length > 0)
-        note_unknown(unknown, name);
+    note_unknown(unknown, name);
     return UINT64_MAX;
 }
 
@@ -134,7 +135,7 @@ static uint64_t left_by_disable(const char *list, char unknown[QKV_CPU_UNKNOWN_M
         int feature = find_feature(name);
         if (feature < QKV_CPU_COUNT)
             left &= ~QKV_CPU_BIT(feature);
-        else if (name.length > 0)
+        else
             note_unknown(unknown, name);
     }
     return left;

@@ -112,9 +112,9 @@ typedef void qkv_merge_fn(float *acc, struct qkv_running state, const float *pie
                           struct qkv_running piece_state, ptrdiff_t ld, int rows, ptrdiff_t n);
 
 /* Ends the rows of a row block: joins the sinks (-inf: none), leaves in scale[r] what the
- * accumulator must be multiplied by (0 for a row without mass), and in lse[r] the natural
- * logarithm of the mass (the sink, or -inf, for a row without keys). All arrays are QKV_ROWS
- * long. */
+ * accumulator must be multiplied by (0 for a row without mass), and in lse[r], unless lse is NULL,
+ * the natural logarithm of the mass (the sink, or -inf, for a row without keys). All arrays are
+ * QKV_ROWS long. */
 typedef void qkv_seal_fn(struct qkv_running state, const float *sink, int rows, float *scale,
                          float *lse);
 

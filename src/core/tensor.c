@@ -116,11 +116,9 @@ static int add_term(struct term *terms, int n, struct term t) {
     return n + 1;
 }
 
-int qkv_overlap(const struct qkv_footprint *a, const struct qkv_footprint *b) {
+int qkv_overlap_exactly(const struct qkv_footprint *a, const struct qkv_footprint *b) {
     struct term terms[9];
     int n = 0, steps = 4096;
-    if (!a->element || !b->element || a->end <= b->begin || b->end <= a->begin)
-        return 0;
     for (int d = 0; d < a->dims; d++)
         n = add_term(terms, n, (struct term){a->stride[d], 0, a->count[d] - 1});
     for (int d = 0; d < b->dims; d++)

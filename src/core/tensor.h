@@ -30,6 +30,12 @@ int qkv_overlaps_itself(const struct qkv_footprint *f);
 
 /* Do two views share a byte? Exact for views whose dimensions nest; for others the search may give
  * up and answer yes. */
-int qkv_overlap(const struct qkv_footprint *a, const struct qkv_footprint *b);
+int qkv_overlap_exactly(const struct qkv_footprint *a, const struct qkv_footprint *b);
+
+static inline int qkv_overlap(const struct qkv_footprint *a, const struct qkv_footprint *b) {
+    if (!a->element || !b->element || a->end <= b->begin || b->end <= a->begin)
+        return 0;
+    return qkv_overlap_exactly(a, b);
+}
 
 #endif

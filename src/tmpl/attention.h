@@ -24,12 +24,17 @@
 /* How exponentials are made: one inline function a tier. */
 typedef vf exp2_step(vf x);
 
-/* 2^(from - to) in each lane; 1 where they are equal, and where there was nothing before. */
+/* 2^(from - to) in each lane; 1 where they are equal, and where there was nothing before: then no
+ * lane may need the exponential, which is the usual case once the maxima have settled. */
 INLINE vf factor_between(vf from, vf to, exp2_step *exp2) {
-    vf none = vf_set1(-INFINITY);
-    vf e = exp2(vf_sub(from, to));
-    e = vf_select(vm_eq(from, to), vf_set1(1.0f), e);
-    return vf_select(vm_eq(from, none), vf_set1(1.0f), e);
+    const vf one = vf_set1(1.0f);
+    vf rise = vf_sub(to, from); /* +inf from nothing, and NaN where both are infinite */
+    rise = vf_select(vm_eq(from, vf_set1(-INFINITY)), vf_set1(0.0f), rise);
+    rise = vf_select(vm_eq(from, to), vf_set1(0.0f), rise);
+    if (!vm_any(vm_lt(vf_set1(0.0f), rise)))
+        return one;
+    vf e = exp2(vf_sub(vf_set1(0.0f), rise));
+    return vf_select(vm_eq(rise, vf_set1(0.0f)), one, e);
 }
 
 static inline float row_max(const float *s, int from, int to) {
@@ -149,17 +154,29 @@ static void merge(float *acc, struct qkv_running state, const float *piece,
         merge_row(acc + r * ld, piece + r * ld, a[r], b[r], n);
 }
 
+/* The mass of rows whose maximum is max once the sinks are joined to it: the sum times *fall, which
+ * is also what the rows' accumulators fall by, plus the sink's own. */
+static inline vf join_sink(vf max, vf sum, vf sink, vf top, vf *fall) {
+    const vf none = vf_set1(-INFINITY), zero = vf_set1(0.0f);
+    *fall = vf_set1(1.0f);
+    if (!vm_any(vm_lt(none, sink)))
+        return sum;
+    vf base = vf_select(vm_eq(top, none), zero, top);
+    *fall = vf_select(vm_eq(max, top), *fall, vf_exp2(vf_sub(max, base)));
+    return vf_add(vf_mul(sum, *fall), vf_exp2(vf_sub(sink, base)));
+}
+
 static void seal(struct qkv_running state, const float *sink, int rows, float *scale, float *lse) {
-    const vf none = vf_set1(-INFINITY), zero = vf_set1(0.0f), one = vf_set1(1.0f);
+    const vf zero = vf_set1(0.0f);
     for (int r = 0; r < rows; r += VF_LANES) {
         vf max = vf_load(state.max + r), sum = vf_load(state.sum + r);
         vf extra = vf_mul(vf_load(sink + r), vf_set1(LOG2_E));
-        vf top = vf_max(extra, max);
-        vf base = vf_select(vm_eq(top, none), zero, top);
-        vf fall = vf_select(vm_eq(max, top), one, vf_exp2(vf_sub(max, base)));
-        vf mass = vf_add(vf_mul(sum, fall), vf_exp2(vf_sub(extra, base)));
+        vf fall, top = vf_max(extra, max);
+        vf mass = join_sink(max, sum, extra, top, &fall);
         vm empty = vm_eq(sum, zero);
         vf_store(scale + r, vf_select(empty, zero, vf_div(fall, mass)));
+        if (!lse)
+            continue;
         /* Without keys the sink itself, which does not survive the way to base 2 and back. */
         vf ln = vf_fma(top, vf_set1(LN_2), vf_log(mass));
         vf_store(lse + r, vf_select(empty, vf_load(sink + r), ln));
