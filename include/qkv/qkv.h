@@ -367,10 +367,11 @@ QKV_API void qkv_tensors_init(qkv_tensors *tensors);
 
 /* What a call will do, in the caller's memory. Make it with a _plan function, read the fields
  * named here, leave the rest alone. Phases run one after the other, with a barrier between them;
- * the parts of a phase are independent of each other and may run on any threads in any order. */
+ * the parts of a phase are independent of each other and may run on any threads in any order.
+ * Neither workspace shrinks as a length, a dimension or the batch grows. */
 typedef struct qkv_plan {
-    size_t workspace_shared;       /* bytes all workers share; never shrinks as a length grows */
-    size_t workspace_worker;       /* bytes each worker needs for itself; likewise */
+    size_t workspace_shared;       /* bytes that all workers share */
+    size_t workspace_worker;       /* bytes that each worker needs for itself */
     int32_t phases;                /* 0 when there is nothing to do */
     int32_t threads;               /* how many threads the shape is worth, at least 1 */
     int64_t parts[QKV_MAX_PHASES]; /* parts of each phase */
