@@ -8,6 +8,12 @@
 #include "kernels.h"
 #include "vec.h"
 
+/* Sixteen short streams are too many for a hardware prefetcher: the next panel's rows are asked for
+ * while this one's are used. The address may lie outside the matrix; nothing is read there. */
+static inline void prefetch(const float *base, ptrdiff_t offset) {
+    __builtin_prefetch((const void *)((uintptr_t)base + (uintptr_t)offset * sizeof(float)));
+}
+
 /* Rows 4 q to 4 q + 3 of x become, in each 128-bit lane, the four columns of that lane. */
 static inline void transpose_4(__m512 *x) {
     __m512 t0 = _mm512_unpacklo_ps(x[0], x[1]), t1 = _mm512_unpackhi_ps(x[0], x[1]);
@@ -39,6 +45,8 @@ void qkv_avx512_pack_panel(float *dst, const float *src, ptrdiff_t ld, int first
         int n = (int)(k - p < 16 ? k - p : 16);
         __mmask16 columns = vec_first(n);
         __m512 x[16];
+        for (int r = 0; r < 16; r++)
+            prefetch(src, (r + QKV_PANEL) * ld + p);
         for (int r = 0; r < 16; r++)
             x[r] = r >= first && r < last ? _mm512_maskz_loadu_ps(columns, src + r * ld + p)
                                           : _mm512_setzero_ps();

@@ -50,18 +50,23 @@ int qkv_part_begin(struct qkv_part *part, const struct qkv_plan_state *plan,
     return 1;
 }
 
-/* Rows beyond a padded sequence's length have no query: zeros stand in. */
+/* Rows beyond a padded sequence's length have no query: zeros stand in. The next row block's
+ * queries are asked for on the way: they are used once, and would be waited for. */
 void qkv_part_load_queries(const struct qkv_part *part) {
     const struct qkv_problem *p = &part->plan->problem;
-    const size_t bytes = (size_t)p->head_dim * sizeof(float);
+    const qkv_tensor *t = &part->tensors->q;
+    const int64_t dim = p->head_dim, ahead = QKV_ROWS * t->stride[2];
     for (int r = 0; r < part->rows; r++) {
         const struct qkv_row *row = part->row + r;
-        float *q = part->q + r * p->head_dim;
-        if (row->index < part->sequence.q_len)
-            memcpy(q, qkv_q_row(&part->tensors->q, p, &part->sequence, row->head, row->index),
-                   bytes);
-        else
-            memset(q, 0, bytes);
+        float *q = part->q + r * dim;
+        if (row->index >= part->sequence.q_len) {
+            memset(q, 0, (size_t)dim * sizeof(float));
+            continue;
+        }
+        const float *src = qkv_q_row(t, p, &part->sequence, row->head, row->index);
+        for (int64_t c = 0; c < dim; c += QKV_PANEL)
+            __builtin_prefetch((const float *)((uintptr_t)src + (uintptr_t)((ahead + c) * 4)));
+        memcpy(q, src, (size_t)dim * sizeof(float));
     }
 }
 
