@@ -58,9 +58,19 @@ static size_t inner_size(size_t need, size_t page) {
     return inner;
 }
 
+size_t guard_slack(void) {
+    static size_t bytes = SIZE_MAX;
+    if (bytes == SIZE_MAX) {
+        const char *text = getenv("QKV_TEST_SLACK");
+        bytes = text ? strtoul(text, NULL, 10) / 64 * 64 : 0;
+    }
+    return bytes;
+}
+
 struct guard guard_alloc(size_t size, size_t align, enum guard_side side, size_t offset) {
     size_t page = page_size();
-    size_t inner = inner_size(size ? size + offset + align : 0, page);
+    offset += side == GUARD_END ? guard_slack() : 0;
+    size_t inner = inner_size(size ? size + offset + align + guard_slack() : 0, page);
     struct guard guard = {
         .pages = map_between_guards(inner, page), .pages_size = inner + 2 * page, .size = size};
     if (side == GUARD_BEGIN || size == 0)

@@ -9,6 +9,8 @@
 
 enum { FULL_RUN = 2000, EXIT_SKIPPED = 77, TIMEOUT_SECONDS = 1800 };
 
+static struct room runnable[QKV_ISA_COUNT];
+static int runnable_count;
 static struct room opened[QKV_ISA_COUNT];
 static struct room scalar;
 static int count;
@@ -28,12 +30,17 @@ static bool open_room(struct room *room, int isa) {
 static void open_rooms(void) {
     const char *wanted = getenv("QKV_TEST_ROOM");
     for (int isa = QKV_ISA_NONE + 1; isa < QKV_ISA_COUNT; isa++) {
-        if (!qkv_isa_built(isa) || (wanted && strcmp(wanted, qkv_isa_name(isa)) != 0))
+        struct room *room = &runnable[runnable_count];
+        bool asked_for = !wanted || strcmp(wanted, qkv_isa_name(isa)) == 0;
+        if (!qkv_isa_built(isa))
             continue;
-        if (open_room(&opened[count], isa))
-            count++;
-        else
-            printf("skipped: room %s, which this CPU cannot run\n", qkv_isa_name(isa));
+        if (!open_room(room, isa)) {
+            printf("skipped: room %s, which this CPU cannot run\n", room->name);
+            continue;
+        }
+        runnable_count++;
+        if (asked_for)
+            opened[count++] = *room;
     }
 }
 
@@ -55,6 +62,14 @@ int rooms_count(void) {
 
 const struct room *rooms_get(int i) {
     return &opened[i];
+}
+
+int rooms_runnable_count(void) {
+    return runnable_count;
+}
+
+const struct room *rooms_runnable(int i) {
+    return &runnable[i];
 }
 
 const struct room *rooms_scalar(void) {

@@ -5,6 +5,8 @@
  *   QKV_TEST_CASES  how many random descriptions a room gets; 2000 unless set. Sweeps over pairs
  *                   of sizes take the same share of their pairs as this is of 2000.
  *   QKV_TEST_ONLY   the number of the one random description to run.
+ *   QKV_TEST_SLACK  bytes between a buffer and the guard page behind it; 0 unless set. 64 for
+ *                   emulators whose masked loads touch lanes that are masked out (qemu 7.2, AVX2).
  *   QKV_TEST_ROOM   the one room to test; the suite exits with 77 (skipped) if this CPU or this
  *                   build lacks it. */
 #ifndef QKV_TEST_ROOMS_H
@@ -24,6 +26,10 @@ struct room {
 /* How many rooms there are to test, and the i-th, from the lowest up. */
 int rooms_count(void);
 const struct room *rooms_get(int i);
+
+/* The same of all rooms that this CPU can run, tested or not. */
+int rooms_runnable_count(void);
+const struct room *rooms_runnable(int i);
 
 /* The scalar room, tested or not: what the others are compared with. */
 const struct room *rooms_scalar(void);

@@ -54,7 +54,4 @@ struct verdict tensor_check_input(const struct tensor *tensor, const char *name)
 /* Fails if anything outside the view was written, or an element of the view was not. */
 struct verdict tensor_check_output(const struct tensor *tensor, const char *name);
 
-/* One line: shape, strides and place. */
-void tensor_describe(const struct tensor *tensor, const char *name, char *text, int size);
-
 #endif

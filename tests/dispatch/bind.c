@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which variant each stage gets, for every subset of the features there are under every cap. */
+#include "dispatch.h"
+
+#include <string.h>
+
+#include "context.h"
+
+static int has(uint64_t features, uint64_t needs) {
+    return (features & needs) == needs;
+}
+
+/* The highest room, by the design's rule. */
+static int expected_room(uint64_t features, int cap) {
+    if (QKV_AARCH64 && has(features, NEON_ROOM) && (cap == QKV_ISA_NONE || cap >= QKV_ISA_NEON))
+        return QKV_ISA_NEON;
+    if (QKV_X86_64 && has(features, AVX512_ROOM) && (cap == QKV_ISA_NONE || cap >= QKV_ISA_AVX512))
+        return QKV_ISA_AVX512;
+    if (QKV_X86_64 && has(features, AVX2_ROOM) && (cap == QKV_ISA_NONE || cap >= QKV_ISA_AVX2))
+        return QKV_ISA_AVX2;
+    return QKV_ISA_SCALAR;
+}
+
+static int table_is_full(const struct qkv_table *table) {
+    return table->project != NULL && table->scores != NULL && table->softmax != NULL &&
+           table->mix != NULL && table->attention != NULL;
+}
+
+static int every_variant_is(const qkv_context *context, const char *name) {
+    for (int stage = 0; stage < QKV_STAGE_COUNT; stage++)
+        if (strcmp(qkv_context_variant(context, stage), name) != 0)
+            return 0;
+    return 1;
+}
+
+/* _i is the cap. Features of other architectures are among the subsets: they change nothing. */
+START_TEST(every_feature_set_gets_its_room) {
+    for (uint64_t features = 0; features >> QKV_CPU_COUNT == 0; features++) {
+        qkv_context context;
+        struct qkv_context_state *state = (struct qkv_context_state *)&context;
+        int room = expected_room(features, _i);
+
+        memset(&context, 0xee, sizeof context);
+        qkv_context_bind(state, features, _i);
+        if (state->isa != room || state->features != features || !table_is_full(&state->table) ||
+            (int)qkv_context_isa(&context) != room ||
+            !every_variant_is(&context, qkv_isa_name(room)))
+            ck_abort_msg("features %#llx, cap %d: room %d, not %d", (unsigned long long)features,
+                         _i, (int)state->isa, room);
+    }
+}
+END_TEST
+
+/* The overrides and the binding together: a cap by name binds that room or a lower one. */
+START_TEST(a_cap_by_name_binds_no_higher_room) {
+    for (int cap = QKV_ISA_SCALAR; cap < QKV_ISA_COUNT; cap++) {
+        struct qkv_cpu_report report = {.detected = EVERY_FEATURE};
+        struct qkv_context_state state;
+
+        if (!qkv_isa_built(cap))
+            continue;
+        qkv_cpu_override(&report, qkv_isa_name(cap), NULL);
+        qkv_context_bind(&state, qkv_cpu_report_usable(&report), QKV_ISA_NONE);
+        ck_assert_int_eq(state.isa, cap);
+    }
+}
+END_TEST
+
+START_TEST(withheld_features_are_not_bound) {
+    struct qkv_cpu_report report = {.detected = EVERY_FEATURE, .withheld = EVERY_FEATURE};
+    struct qkv_context_state state;
+
+    qkv_cpu_override(&report, NULL, NULL);
+    qkv_context_bind(&state, qkv_cpu_report_usable(&report), QKV_ISA_NONE);
+    ck_assert_int_eq(state.isa, QKV_ISA_SCALAR);
+
+    report.withheld = AVX512_FAMILY;
+    qkv_cpu_override(&report, NULL, NULL);
+    qkv_context_bind(&state, qkv_cpu_report_usable(&report), QKV_ISA_NONE);
+    ck_assert_int_eq(state.isa, QKV_X86_64 ? QKV_ISA_AVX2 : QKV_ISA_NEON);
+}
+END_TEST
+
+TCase *bind_case(void) {
+    TCase *test = tcase_create("bind");
+
+    tcase_set_timeout(test, PATIENCE);
+    tcase_add_loop_test(test, every_feature_set_gets_its_room, QKV_ISA_NONE, QKV_ISA_COUNT);
+    tcase_add_test(test, a_cap_by_name_binds_no_higher_room);
+    tcase_add_test(test, withheld_features_are_not_bound);
+    return test;
+}

@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How a call runs: the exec of the plain call, and plan, phase, parts and workspace of a run, for
+ * every stage. */
+#include "arguments.h"
+
+#include <string.h>
+
+#define EXEC exec.now
+#define IN_ANY (IN_ALL | IN_PROJECT)
+/* The stages whose plan asks for shared memory here. */
+#define IN_SHARING (IN_SCORES | IN_MIX | IN_ATTENTION | IN_PROJECT)
+
+static const struct fault_case exec_faults[] = {
+    FAULT(IN_ANY, EXEC, MISALIGNED, MOVE(exec_arg, 1)),
+    FAULT(IN_ANY, EXEC, MISALIGNED, MOVE(exec_arg, 4)),
+    FAULT(IN_ANY, EXEC, SIZE, INT64(EXEC.size, 0)),
+    FAULT(IN_ANY, EXEC, SIZE, INT64(EXEC.size, sizeof f.EXEC - 8)),
+    FAULT(IN_ANY, EXEC, SIZE, INT64(EXEC.size, -1)),
+    FAULT(IN_ANY, EXEC, FUTURE, INT64(EXEC.size, sizeof f.exec), INT64(exec.tail[1], 1)),
+    FAULT(IN_ANY, EXEC, FUTURE, INT32(EXEC.reserved, 1)),
+    FINE(IN_ANY, INT64(EXEC.size, sizeof f.exec)),
+    FAULT(IN_ANY, THREADS, RANGE, INT32(EXEC.threads, 0)),
+    FAULT(IN_ANY, THREADS, RANGE, INT32(EXEC.threads, -1)),
+    FAULT(IN_ANY, THREADS, RANGE, INT32(EXEC.threads, INT32_MIN)),
+    FINE(IN_ANY, INT32(EXEC.threads, INT32_MAX)),            /* of which one is used */
+    FAULT(IN_ANY, WORKSPACE, NULL, POINTER(exec_arg, NULL)), /* the default has no workspace */
+    FAULT(IN_ANY, WORKSPACE, NULL, POINTER(EXEC.workspace, NULL)),
+    FAULT(IN_ANY, WORKSPACE, MISALIGNED, MOVE(EXEC.workspace, 1)),
+    FAULT(IN_ANY, WORKSPACE, MISALIGNED, MOVE(EXEC.workspace, 32)),
+    FAULT(IN_ANY, WORKSPACE, TOO_SMALL, INT64(EXEC.workspace_size, 0)),
+    FAULT(IN_ANY, WORKSPACE, TOO_SMALL, MOVE(EXEC.workspace_size, -1)),
+    FINE(IN_ANY, MOVE(EXEC.workspace_size, 0)), /* exactly what the plan says */
+};
+
+static const struct fault_case run_faults[] = {
+    FAULT(IN_ANY, PLAN, NULL, POINTER(run_arg, NULL)),
+    FAULT(IN_ANY, PLAN, MISALIGNED, MOVE(run_arg, 1)),
+    FAULT(IN_ANY, PLAN, MISALIGNED, MOVE(run_arg, 4)),
+    FAULT(IN_ANY, PLAN, STALE, POINTER(run_arg, &f.other)),
+    FAULT(IN_ANY, PLAN, STALE, POINTER(run_arg, &f.zero_plan)),
+    FAULT(IN_ANY, PLAN, STALE, POINTER(run_arg, &f.plan)), /* never made */
+    FAULT(IN_ANY, PHASE, RANGE, INT32(phase, -1)),
+    FAULT(IN_ANY, PHASE, RANGE, INT32(phase, QKV_MAX_PHASES)),
+    FAULT(IN_ANY, PHASE, RANGE, INT32(phase, INT32_MAX)),
+    FAULT(IN_ANY, PHASE, RANGE, INT32(phase, INT32_MIN)),
+    FAULT(IN_ANY, BEGIN, RANGE, INT64(begin, -1)),
+    FAULT(IN_ANY, BEGIN, RANGE, INT64(begin, INT64_MIN)),
+    FAULT(IN_ANY, BEGIN, RANGE, INT64(begin, INT64_MAX), INT64(end, INT64_MAX)),
+    FAULT(IN_ANY, END, RANGE, INT64(end, -1)),
+    FAULT(IN_ANY, END, RANGE, INT64(end, INT64_MAX)),
+    FAULT(IN_ANY, END, RANGE, MOVE(end, 1)),
+    FAULT(IN_ANY, END, RANGE, INT64(begin, 1), INT64(end, 0)),
+    FAULT(IN_ANY, WORKSPACE, NULL, POINTER(workspace_arg, NULL)),
+    FAULT(IN_ANY, WORKSPACE, MISALIGNED, MOVE(workspace_arg, 1)),
+    FAULT(IN_ANY, WORKSPACE, MISALIGNED, MOVE(workspace_arg, 4)),
+    FAULT(IN_SHARING, WORKSPACE_SHARED, NULL, POINTER(workspace.shared, NULL)),
+    FAULT(IN_SHARING, WORKSPACE_SHARED, MISALIGNED, MOVE(workspace.shared, 4)),
+    FAULT(IN_SHARING, WORKSPACE_SHARED, MISALIGNED, MOVE(workspace.shared, 32)),
+    FAULT(IN_SHARING, WORKSPACE_SHARED, TOO_SMALL, INT64(workspace.shared_size, 0)),
+    FAULT(IN_SHARING, WORKSPACE_SHARED, TOO_SMALL, MOVE(workspace.shared_size, -1)),
+    FAULT(IN_ANY, WORKSPACE_WORKER, NULL, POINTER(workspace.worker, NULL)),
+    FAULT(IN_ANY, WORKSPACE_WORKER, MISALIGNED, MOVE(workspace.worker, 1)),
+    FAULT(IN_ANY, WORKSPACE_WORKER, MISALIGNED, MOVE(workspace.worker, 32)),
+    FAULT(IN_ANY, WORKSPACE_WORKER, TOO_SMALL, INT64(workspace.worker_size, 0)),
+    FAULT(IN_ANY, WORKSPACE_WORKER, TOO_SMALL, MOVE(workspace.worker_size, -1)),
+    FINE(IN_ANY, MOVE(workspace.worker_size, 0)),
+    /* softmax shares nothing, and needs no memory for it */
+    FINE(IN_SOFTMAX, POINTER(workspace.shared, NULL), INT64(workspace.shared_size, 0)),
+};
+
+/* A run of no parts is fine, and does nothing. */
+static const struct fault_case empty_runs[] = {
+    FINE(IN_ANY, INT64(begin, 0), INT64(end, 0)),
+    FINE(IN_ANY, INT64(begin, 1), INT64(end, 1)),
+};
+
+static void check_exec_faults(const struct fault_case *c) {
+    run_case(c, prepare_ready, "the plain call", call_plain);
+}
+TABLE_TEST(exec_faults, check_exec_faults)
+
+static void check_run_faults(const struct fault_case *c) {
+    run_case(c, prepare_ready, "the run", call_run);
+}
+TABLE_TEST(run_faults, check_run_faults)
+
+static void check_empty_runs(const struct fault_case *c) {
+    run_case(c, prepare_ready, "the run", call_run);
+    fixture_check_untouched("the empty run", QKV_STAGE_PROJECT);
+}
+TABLE_TEST(empty_runs, check_empty_runs)
+
+static int calls;
+
+static int fails_at_once(void *pool, int threads, int64_t parts, qkv_task task, void *argument) {
+    (void)threads;
+    (void)parts;
+    (void)task;
+    (void)argument;
+    calls++;
+    return *(const int *)pool;
+}
+
+/* Enough work that the plan wants threads; the inputs are one row each, broadcast. */
+static void describe_a_large_call(int stage) {
+    qkv_tensor *inputs[] = {&f.tensors.now.q, &f.tensors.now.k, &f.tensors.now.v};
+
+    fixture_reset();
+    f.params.now.kv_len = 1 << 18;
+    f.params.now.bias.data = f.params.now.mask.data = NULL;
+    for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++)
+        inputs[i]->stride[0] = inputs[i]->stride[2] = 0;
+    f.tensors.now.weights.stride[0] = f.tensors.now.weights.stride[2] = 0;
+    f.tensors.now.weights.stride[1] = 0;
+    ck_assert_int_eq(call_plan(stage), QKV_OK);
+    ck_assert_int_gt(f.plan.threads, 1);
+}
+
+static void *static_memory(size_t size) {
+    static _Alignas(QKV_ALIGNMENT) unsigned char memory[96 << 20];
+
+    ck_assert_uint_le(size, sizeof memory);
+    return memory;
+}
+
+/* Whatever the callback returns that is not 0, the call reports it and has touched no output. */
+START_TEST(a_failing_parallel_for_is_reported) {
+    static int results[] = {1, -1, 77, INT32_MIN};
+
+    for (size_t i = 0; i < sizeof results / sizeof *results; i++) {
+        describe_a_large_call(QKV_STAGE_ATTENTION);
+        f.exec.now.threads = 2;
+        f.exec.now.parallel_for = fails_at_once;
+        f.exec.now.pool = &results[i];
+        f.exec.now.workspace_size = qkv_plan_workspace(&f.plan, 2);
+        f.exec.now.workspace = static_memory(f.exec.now.workspace_size);
+        fixture_remember();
+        calls = 0;
+        ck_assert_int_eq(call_plain(QKV_STAGE_ATTENTION),
+                         (QKV_ARG_PARALLEL_FOR << 8) + QKV_FAULT_FAILED);
+        ck_assert_int_eq(calls, 1);
+        fixture_check_untouched("the plain call", QKV_STAGE_ATTENTION);
+    }
+}
+END_TEST
+
+/* With two workers the workspace must hold two. */
+START_TEST(a_workspace_for_one_is_too_small_for_two) {
+    static int fine;
+
+    describe_a_large_call(QKV_STAGE_ATTENTION);
+    f.exec.now.threads = 2;
+    f.exec.now.parallel_for = fails_at_once;
+    f.exec.now.pool = &fine;
+    f.exec.now.workspace = static_memory(qkv_plan_workspace(&f.plan, 2));
+    f.exec.now.workspace_size = qkv_plan_workspace(&f.plan, 2) - 1;
+    fixture_remember();
+    calls = 0;
+    ck_assert_int_eq(call_plain(QKV_STAGE_ATTENTION),
+                     (QKV_ARG_WORKSPACE << 8) + QKV_FAULT_TOO_SMALL);
+    ck_assert_int_eq(calls, 0);
+    fixture_check_untouched("the plain call", QKV_STAGE_ATTENTION);
+}
+END_TEST
+
+START_TEST(the_workspace_of_a_plan) {
+    qkv_plan plan = {.workspace_shared = 1000, .workspace_worker = 64};
+
+    ck_assert_uint_eq(qkv_plan_workspace(&plan, 1), 1064);
+    ck_assert_uint_eq(qkv_plan_workspace(&plan, 3), 1192);
+    ck_assert_uint_eq(qkv_plan_workspace(NULL, 1), SIZE_MAX);
+    ck_assert_uint_eq(qkv_plan_workspace(&plan, 0), SIZE_MAX);
+    ck_assert_uint_eq(qkv_plan_workspace(&plan, -1), SIZE_MAX);
+    plan.workspace_worker = SIZE_MAX / 2;
+    ck_assert_uint_eq(qkv_plan_workspace(&plan, 3), SIZE_MAX);
+    plan.workspace_shared = SIZE_MAX - 5;
+    plan.workspace_worker = 6;
+    ck_assert_uint_eq(qkv_plan_workspace(&plan, 1), SIZE_MAX);
+}
+END_TEST
+
+/* Plans of nothing have no phase to run. */
+START_TEST(a_plan_of_nothing_has_no_phases) {
+    for (int stage = QKV_STAGE_SCORES; stage < QKV_STAGE_COUNT; stage++) {
+        fixture_reset();
+        f.params.now.q_len = 0;
+        ck_assert_int_eq(call_plan(stage), QKV_OK);
+        ck_assert_int_eq(f.plan.phases, 0);
+        ck_assert_int_ge(f.plan.threads, 1);
+        f.run_arg = &f.plan;
+        f.phase = 0;
+        f.begin = f.end = 0;
+        ck_assert_int_eq(call_run(stage), (QKV_ARG_PHASE << 8) + QKV_FAULT_RANGE);
+    }
+}
+END_TEST
+
+TCase *run_case_suite(void) {
+    TCase *test = tcase_create("run");
+
+    tcase_set_timeout(test, PATIENCE);
+    ADD_TABLE(test, exec_faults);
+    ADD_TABLE(test, run_faults);
+    ADD_TABLE(test, empty_runs);
+    tcase_add_test(test, a_failing_parallel_for_is_reported);
+    tcase_add_test(test, a_workspace_for_one_is_too_small_for_two);
+    tcase_add_test(test, the_workspace_of_a_plan);
+    tcase_add_test(test, a_plan_of_nothing_has_no_phases);
+    return test;
+}

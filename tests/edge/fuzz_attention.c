@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A libFuzzer target: bytes become a room and a description, which goes through fused and unfused
+ * attention. No bytes at all are the plainest description. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "fused_unfused.h"
+#include "support/rng.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* So small that a second holds hundreds of them. */
+static const struct desc_limits limits = {300, 80, 60000};
+
+static qkv_context rooms[QKV_ISA_COUNT];
+static int rooms_count;
+
+static void open_rooms(void) {
+    for (int isa = QKV_ISA_SCALAR; isa < QKV_ISA_COUNT; isa++) {
+        qkv_context_config config;
+        qkv_context *room = &rooms[rooms_count];
+        qkv_context_config_init(&config);
+        config.isa_max = isa;
+        rooms_count +=
+            qkv_context_init(room, &config) == QKV_OK && (int)qkv_context_isa(room) == isa;
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    struct rng rng = rng_from_bytes(data, size);
+    struct verdict verdict;
+    struct desc desc;
+    int64_t room;
+
+    if (rooms_count == 0)
+        open_rooms();
+    room = rng_below(&rng, rooms_count);
+    desc = desc_random(&rng, &limits);
+    verdict = check_fused_unfused(&rooms[room], &desc);
+    if (!verdict.ok) {
+        fprintf(stderr, "%s\n", verdict.message);
+        abort();
+    }
+    return 0;
+}

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a plan promises: workspaces never shrink as a shape grows, so that a caller may plan for
+ * the largest shape once, and a plan holds nothing but what follows from the description. */
+#include <string.h>
+
+#include "support/rng.h"
+#include "support/rooms.h"
+
+enum { SHAPES = 400, SIZES = 7, PATIENCE = 120 };
+
+/* The sizes of a shape; the query heads are group * kv_heads. */
+struct shape {
+    int64_t size[SIZES];
+};
+enum { SIZE_BATCH, SIZE_GROUP, SIZE_KV_HEADS, SIZE_Q_LEN, SIZE_KV_LEN, SIZE_HEAD_DIM, SIZE_V_DIM };
+
+static const char *const size_names[SIZES] = {"batch",  "group",    "kv_heads", "q_len",
+                                              "kv_len", "head_dim", "v_dim"};
+static const int64_t largest[SIZES] = {3, 5, 3, 700, 2300, 512, 512};
+
+static qkv_status plan_attention(qkv_plan *plan, int stage, const struct shape *s) {
+    static qkv_status (*const plans[QKV_STAGE_COUNT])(qkv_plan *, const qkv_attention_params *,
+                                                      const qkv_context *) = {
+        [QKV_STAGE_SCORES] = qkv_scores_plan,
+        [QKV_STAGE_SOFTMAX] = qkv_softmax_plan,
+        [QKV_STAGE_MIX] = qkv_mix_plan,
+        [QKV_STAGE_ATTENTION] = qkv_attention_plan,
+    };
+    qkv_attention_params params;
+
+    qkv_attention_params_init(&params);
+    params.batch = s->size[SIZE_BATCH];
+    params.q_heads = s->size[SIZE_GROUP] * s->size[SIZE_KV_HEADS];
+    params.kv_heads = s->size[SIZE_KV_HEADS];
+    params.q_len = s->size[SIZE_Q_LEN];
+    params.kv_len = s->size[SIZE_KV_LEN];
+    params.head_dim = s->size[SIZE_HEAD_DIM];
+    params.v_dim = s->size[SIZE_V_DIM];
+    return plans[stage](plan, &params, NULL);
+}
+
+/* q_len tokens, and kv_len serves as d_model. */
+static qkv_status plan_project(qkv_plan *plan, const struct shape *s) {
+    qkv_project_params params;
+
+    qkv_project_params_init(&params);
+    params.batch = s->size[SIZE_BATCH];
+    params.tokens = s->size[SIZE_Q_LEN];
+    params.d_model = s->size[SIZE_KV_LEN];
+    params.q_heads = s->size[SIZE_GROUP] * s->size[SIZE_KV_HEADS];
+    params.kv_heads = s->size[SIZE_KV_HEADS];
+    params.head_dim = s->size[SIZE_HEAD_DIM];
+    params.v_dim = s->size[SIZE_V_DIM];
+    return qkv_project_plan(plan, &params, NULL);
+}
+
+static void make_plan(qkv_plan *plan, int stage, const struct shape *s) {
+    qkv_status status =
+        stage == QKV_STAGE_PROJECT ? plan_project(plan, s) : plan_attention(plan, stage, s);
+    ck_assert_msg(status == QKV_OK, "%s", qkv_status_string(status));
+}
+
+static struct shape random_shape(struct rng *rng) {
+    struct shape s;
+    for (int i = 0; i < SIZES; i++)
+        s.size[i] = 1 + rng_below(rng, rng_chance(rng, 2) ? largest[i] : (largest[i] + 15) / 16);
+    return s;
+}
+
+/* One size grows, by one or by any amount; _i is the stage. */
+START_TEST(workspaces_never_shrink) {
+    struct rng rng = rng_seeded(test_seed());
+
+    for (int n = 0; n < SHAPES; n++) {
+        struct shape small = random_shape(&rng), large = small;
+        int i = (int)rng_below(&rng, SIZES);
+        qkv_plan before, after;
+        large.size[i] += rng_chance(&rng, 2) ? 1 : rng_below(&rng, largest[i]);
+        if (large.size[i] > largest[i])
+            continue;
+        make_plan(&before, _i, &small);
+        make_plan(&after, _i, &large);
+        if (after.workspace_shared < before.workspace_shared ||
+            after.workspace_worker < before.workspace_worker)
+            ck_abort_msg("%s, %s from %lld to %lld: shared %zu to %zu, worker %zu to %zu",
+                         qkv_stage_name(_i), size_names[i], (long long)small.size[i],
+                         (long long)large.size[i], before.workspace_shared, after.workspace_shared,
+                         before.workspace_worker, after.workspace_worker);
+        ck_assert_int_ge(after.threads, 1);
+        ck_assert_uint_eq(after.workspace_shared % QKV_ALIGNMENT, 0);
+    }
+}
+END_TEST
+
+/* Every byte is written, and the same description makes the same bytes. */
+START_TEST(plans_are_made_of_the_description_alone) {
+    struct rng rng = rng_seeded(test_seed());
+
+    for (int n = 0; n < SHAPES / 4; n++) {
+        struct shape s = random_shape(&rng);
+        qkv_plan first, second;
+        memset(&first, 0x5a, sizeof first);
+        memset(&second, 0xa5, sizeof second);
+        make_plan(&first, _i, &s);
+        make_plan(&second, _i, &s);
+        ck_assert_mem_eq(&first, &second, sizeof first);
+        for (int phase = first.phases; phase < QKV_MAX_PHASES; phase++)
+            ck_assert_int_eq(first.parts[phase], 0);
+    }
+}
+END_TEST
+
+static Suite *make(void) {
+    Suite *suite = suite_create("plans");
+    TCase *test = tcase_create("plans");
+
+    suite_add_tcase(suite, test);
+    tcase_set_timeout(test, PATIENCE);
+    tcase_add_loop_test(test, workspaces_never_shrink, 0, QKV_STAGE_COUNT);
+    tcase_add_loop_test(test, plans_are_made_of_the_description_alone, 0, QKV_STAGE_COUNT);
+    return suite;
+}
+
+int main(void) {
+    return suite_main(make);
+}

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The law of the bits for project: a token's row is the same alone and among others, in any batch,
+ * by any number of threads, from packed weights or plain ones, at any strides. */
+#include "bits.h"
+
+#include "support/project_case.h"
+#include "slice.h"
+#include "stage.h"
+
+enum { PRODUCTS = 200000 };
+
+static struct verdict run(struct project_case *c, const struct project_desc *d,
+                          const qkv_context *context, struct how how) {
+    struct verdict verdict = project_case_make(c, d, context);
+    struct call call = {context, QKV_STAGE_PROJECT, &c->params, &c->tensors};
+    return verdict.ok ? run_call(&call, how) : verdict;
+}
+
+/* Token t of sequence b of x is token u of sequence a of y. */
+static struct verdict same_token(const struct project_case *x, int64_t b, int64_t t,
+                                 const struct project_case *y, int64_t a, int64_t u) {
+    for (int which = 0; which < QKV_WHICH_COUNT; which++)
+        for (int64_t h = 0; h < project_heads(&x->desc, which); h++)
+            for (int64_t c = 0; c < project_dim(&x->desc, which); c++) {
+                float p = *tensor_f32(&x->tensor[PROJECT_Y + which].view, b, h, t, c);
+                float q = *tensor_f32(&y->tensor[PROJECT_Y + which].view, a, h, u, c);
+                if (!same_bits(p, q))
+                    return verdict_fail("%c[b=%lld h=%lld t=%lld c=%lld] is %a or %a", "qkv"[which],
+                                        (long long)b, (long long)h, (long long)t, (long long)c,
+                                        (double)p, (double)q);
+            }
+    return verdict_ok();
+}
+
+static struct verdict same_tokens(const struct project_case *x, const struct project_case *y) {
+    struct verdict verdict = verdict_ok();
+    for (int64_t b = 0; b < x->desc.batch; b++)
+        for (int64_t t = 0; t < x->desc.tokens && verdict.ok; t++)
+            verdict = same_token(x, b, t, y, b, t);
+    return verdict;
+}
+
+/* The same numbers run in another way, from other places, packed or not. */
+static struct verdict compare_with(const struct project_case *c, const struct project_desc *other,
+                                   const qkv_context *context, struct how how) {
+    struct project_case again;
+    struct verdict verdict = run(&again, other, context, how);
+    if (verdict.ok)
+        verdict = same_tokens(c, &again);
+    project_case_free(&again);
+    verdict_add(&verdict, "%s", run_way_name(how));
+    return verdict;
+}
+
+static struct verdict any_way(const struct project_case *c, const qkv_context *context,
+                              struct rng *rng) {
+    struct verdict verdict = verdict_ok();
+    for (int w = 0; w < BITS_WAYS && verdict.ok; w++) {
+        struct how how = bits_ways[w];
+        how.seed += rng_next(rng) & ~(uint64_t)15;
+        verdict = compare_with(c, &c->desc, context, how);
+    }
+    return verdict;
+}
+
+static struct verdict any_place(const struct project_case *c, const qkv_context *context,
+                                struct rng *rng) {
+    struct project_desc other = c->desc;
+    other.packed = !other.packed;
+    for (int role = PROJECT_Y; role < PROJECT_ROLES; role++)
+        other.place[role] = layout_random(rng, false);
+    return compare_with(c, &other, context, (struct how){WAY_PLAIN, 1, 0});
+}
+
+/* One token by itself: the views of x and of the outputs at that token. */
+static struct verdict token_alone(const struct project_case *c, const qkv_context *context,
+                                  struct rng *rng) {
+    int64_t b = rng_below(rng, c->desc.batch), t = rng_below(rng, c->desc.tokens);
+    struct project_desc one = c->desc;
+    one.batch = one.tokens = 1;
+    struct project_case again;
+    struct verdict verdict = project_case_make(&again, &one, context);
+    again.tensors.x = c->tensors.x;
+    again.tensors.x.data = tensor_f32(&c->tensors.x, b, 0, t, 0);
+    qkv_project_tensors outputs = again.tensors;
+    again.tensors = c->tensors;
+    again.tensors.x = outputs.x;
+    again.tensors.q = outputs.q;
+    again.tensors.k = outputs.k;
+    again.tensors.v = outputs.v;
+    struct call call = {context, QKV_STAGE_PROJECT, &again.params, &again.tensors};
+    if (verdict.ok)
+        verdict = run_call(&call, (struct how){WAY_PLAIN, 1, 0});
+    if (verdict.ok)
+        verdict = same_token(c, b, t, &again, 0, 0);
+    project_case_free(&again);
+    return verdict;
+}
+
+typedef struct verdict property(const struct project_case *c, const qkv_context *context,
+                                struct rng *rng);
+
+static void check_all(int room, property *holds) {
+    const qkv_context *context = &rooms_get(room)->context;
+    for (int i = 0; i < test_cases(); i += BITS_SHARE) {
+        struct rng rng = rng_seeded(rng_hash(test_seed() + 2, (uint64_t)i));
+        struct project_desc d = project_desc_random(&rng, PRODUCTS);
+        struct project_case c;
+        struct verdict verdict = run(&c, &d, context, (struct how){WAY_PLAIN, 1, 0});
+        if (verdict.ok)
+            verdict = holds(&c, context, &rng);
+        project_case_free(&c);
+        project_case_explain(&d, &verdict);
+        stage_assert(&verdict);
+    }
+}
+
+START_TEST(project_by_any_threads_and_parts) {
+    check_all(_i, any_way);
+}
+END_TEST
+
+START_TEST(project_at_any_strides_packed_or_not) {
+    check_all(_i, any_place);
+}
+END_TEST
+
+START_TEST(project_a_token_alone_or_among_others) {
+    check_all(_i, token_alone);
+}
+END_TEST
+
+void bits_add_project_tests(TCase *tcase) {
+    const TTest *const tests[] = {
+        project_by_any_threads_and_parts,
+        project_at_any_strides_packed_or_not,
+        project_a_token_alone_or_among_others,
+    };
+    tcase_add_room_tests(tcase, tests, sizeof tests / sizeof *tests);
+}

@@ -1,0 +1,333 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Kernels broken on purpose. A wrapper calls the room's own kernel and then spoils what it did, or
+ * spoils what it is told; the rest of the table stays as it was. */
+#include "broken.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "context.h"
+
+/* The room's own kernels, and the copies that stand in the context. */
+static struct qkv_table own;
+static struct qkv_project_kernels project;
+static struct qkv_scores_kernels scores;
+static struct qkv_softmax_kernels softmax;
+static struct qkv_mix_kernels mix;
+static struct qkv_attention_kernels attention;
+
+/* ---- project ---- */
+
+static void project_drops_a_term(const struct qkv_gemm *g) {
+    struct qkv_gemm less = *g;
+    less.k -= less.k > 1;
+    own.project->gemm(&less);
+}
+
+static void project_scales(float *out, const float *acc, const float *bias, ptrdiff_t n) {
+    own.project->store(out, acc, bias, n);
+    for (ptrdiff_t c = 0; c < n; c++)
+        out[c] *= 1 + 0x1p-12F;
+}
+
+static void project_writes_past_the_end(float *out, const float *acc, const float *bias,
+                                        ptrdiff_t n) {
+    own.project->store(out, acc, bias, n);
+    out[n] = 0;
+}
+
+/* ---- scores ---- */
+
+static void scores_drop_a_key(float *out, const struct qkv_score_row *row,
+                              const struct qkv_score_rule *rule, int n) {
+    own.scores->store(out, row, rule, n);
+    out[n - 1] = -INFINITY;
+}
+
+static void scores_scale_wrongly(float *out, const struct qkv_score_row *row,
+                                 const struct qkv_score_rule *rule, int n) {
+    struct qkv_score_rule wrong = *rule;
+    wrong.scale *= 1 + 0x1p-12F;
+    own.scores->store(out, row, &wrong, n);
+}
+
+static struct qkv_score_row one_key_more(const struct qkv_score_row *row) {
+    struct qkv_score_row more = *row;
+    more.hi += more.hi < more.to;
+    return more;
+}
+
+static struct qkv_score_row one_key_less(const struct qkv_score_row *row) {
+    struct qkv_score_row less = *row;
+    less.lo += less.lo < less.hi;
+    return less;
+}
+
+static void scores_mask_one_less(float *out, const struct qkv_score_row *row,
+                                 const struct qkv_score_rule *rule, int n) {
+    struct qkv_score_row more = one_key_more(row);
+    own.scores->store(out, &more, rule, n);
+}
+
+static void scores_mask_one_more(float *out, const struct qkv_score_row *row,
+                                 const struct qkv_score_rule *rule, int n) {
+    struct qkv_score_row less = one_key_less(row);
+    own.scores->store(out, &less, rule, n);
+}
+
+static void scores_writes_past_the_end(float *out, const struct qkv_score_row *row,
+                                       const struct qkv_score_rule *rule, int n) {
+    own.scores->store(out, row, rule, n);
+    out[n] = 0;
+}
+
+/* ---- softmax ---- */
+
+static float softmax_drops_a_key(float *out, const float *in, const struct qkv_score_row *row,
+                                 const struct qkv_score_rule *rule, int n) {
+    float max = own.softmax->mask(out, in, row, rule, n);
+    out[n - 1] = -INFINITY;
+    return max;
+}
+
+static float softmax_mask_one_less(float *out, const float *in, const struct qkv_score_row *row,
+                                   const struct qkv_score_rule *rule, int n) {
+    struct qkv_score_row more = one_key_more(row);
+    return own.softmax->mask(out, in, &more, rule, n);
+}
+
+static float softmax_mask_one_more(float *out, const float *in, const struct qkv_score_row *row,
+                                   const struct qkv_score_rule *rule, int n) {
+    struct qkv_score_row less = one_key_less(row);
+    return own.softmax->mask(out, in, &less, rule, n);
+}
+
+static void softmax_scales_wrongly(float *row, ptrdiff_t n, float max, float sink, float *lse) {
+    for (ptrdiff_t c = 0; c < n; c++)
+        row[c] *= 1 + 0x1p-12F;
+    own.softmax->row(row, n, max * (1 + 0x1p-12F), sink, lse);
+}
+
+static void softmax_writes_past_the_end(float *row, ptrdiff_t n, float max, float sink,
+                                        float *lse) {
+    own.softmax->row(row, n, max, sink, lse);
+    row[n] = 0;
+}
+
+/* ---- mix ---- */
+
+static void mix_drops_a_key(float *out, const float *in, const struct qkv_score_row *row,
+                            const struct qkv_score_rule *rule, int n) {
+    own.mix->load(out, in, row, rule, n);
+    out[n - 1] = -0.0F;
+}
+
+static void mix_mask_one_less(float *out, const float *in, const struct qkv_score_row *row,
+                              const struct qkv_score_rule *rule, int n) {
+    struct qkv_score_row more = one_key_more(row);
+    own.mix->load(out, in, &more, rule, n);
+}
+
+static void mix_mask_one_more(float *out, const float *in, const struct qkv_score_row *row,
+                              const struct qkv_score_rule *rule, int n) {
+    struct qkv_score_row less = one_key_less(row);
+    own.mix->load(out, in, &less, rule, n);
+}
+
+static void mix_scales_wrongly(float *out, const float *acc, const float *bias, ptrdiff_t n) {
+    own.mix->store(out, acc, bias, n);
+    for (ptrdiff_t c = 0; c < n; c++)
+        out[c] *= 1 + 0x1p-12F;
+}
+
+static void mix_writes_past_the_end(float *out, const float *acc, const float *bias, ptrdiff_t n) {
+    own.mix->store(out, acc, bias, n);
+    out[n] = 0;
+}
+
+static void mix_reads_past_the_end(float *out, const float *in, const struct qkv_score_row *row,
+                                   const struct qkv_score_rule *rule, int n) {
+    volatile float beyond = in[n];
+    (void)beyond;
+    own.mix->load(out, in, row, rule, n);
+}
+
+/* ---- attention ---- */
+
+enum { TILE_MAX = QKV_ROWS };
+
+static void weigh(const struct qkv_score_row *row, int row0, int rows,
+                  const struct qkv_score_rule *rule, struct qkv_running state, float *factor,
+                  int mark) {
+    own.attention->weigh[rule->exp](row, row0, rows, rule, state, factor, mark);
+}
+
+/* The key is in the sum and not in the values. */
+static void attention_drops_a_key(const struct qkv_score_row *row, int row0, int rows,
+                                  const struct qkv_score_rule *rule, struct qkv_running state,
+                                  float *factor, int mark) {
+    weigh(row, row0, rows, rule, state, factor, mark);
+    for (int r = 0; r < rows; r++)
+        if (row[r].hi > row[r].lo)
+            row[r].s[row[r].hi - 1] = mark ? -0.0F : 0.0F;
+}
+
+static void attention_drops_a_term(const struct qkv_gemm *g) {
+    struct qkv_gemm less = *g;
+    less.k -= less.k > 1;
+    own.attention->gemm(&less);
+}
+
+static void attention_scales_wrongly(const struct qkv_score_row *row, int row0, int rows,
+                                     const struct qkv_score_rule *rule, struct qkv_running state,
+                                     float *factor, int mark) {
+    struct qkv_score_rule wrong = *rule;
+    wrong.scale *= 1 + 0x1p-12F;
+    weigh(row, row0, rows, &wrong, state, factor, mark);
+}
+
+typedef struct qkv_score_row cut(const struct qkv_score_row *row);
+
+static void weigh_cut(const struct qkv_score_row *row, int row0, int rows,
+                      const struct qkv_score_rule *rule, struct qkv_running state, float *factor,
+                      int mark, cut *how) {
+    struct qkv_score_row wrong[TILE_MAX];
+    for (int r = 0; r < rows; r++)
+        wrong[r] = how(&row[r]);
+    weigh(wrong, row0, rows, rule, state, factor, mark);
+}
+
+static void attention_masks_one_less(const struct qkv_score_row *row, int row0, int rows,
+                                     const struct qkv_score_rule *rule, struct qkv_running state,
+                                     float *factor, int mark) {
+    weigh_cut(row, row0, rows, rule, state, factor, mark, one_key_more);
+}
+
+static void attention_masks_one_more(const struct qkv_score_row *row, int row0, int rows,
+                                     const struct qkv_score_rule *rule, struct qkv_running state,
+                                     float *factor, int mark) {
+    weigh_cut(row, row0, rows, rule, state, factor, mark, one_key_less);
+}
+
+static void attention_forgets_to_rescale(float *acc, ptrdiff_t ld, int rows, ptrdiff_t n,
+                                         const float *factor) {
+    (void)acc;
+    (void)ld;
+    (void)rows;
+    (void)n;
+    (void)factor;
+}
+
+/* The accumulators of two pieces are added as they are; the sums are joined rightly. */
+static void attention_merges_without_rescale(float *acc, struct qkv_running state,
+                                             const float *piece, struct qkv_running piece_state,
+                                             ptrdiff_t ld, int rows, ptrdiff_t n) {
+    own.attention->merge(acc, state, piece, piece_state, ld, rows, 0);
+    for (int r = 0; r < rows; r++)
+        for (ptrdiff_t c = 0; c < n; c++)
+            acc[r * ld + c] += piece[r * ld + c];
+}
+
+static void attention_writes_past_the_end(float *out, const float *acc, float scale, ptrdiff_t n) {
+    own.attention->store(out, acc, scale, n);
+    out[n] = 0;
+}
+
+static int attention_reads_past_the_end(float *dst, const float *src, ptrdiff_t ld_src,
+                                        ptrdiff_t rows, ptrdiff_t n) {
+    volatile float beyond = src[(rows - 1) * ld_src + n];
+    (void)beyond;
+    return own.attention->pack.rows(dst, src, ld_src, rows, n);
+}
+
+static void attention_loses_the_sink(struct qkv_running state, const float *sink, int rows,
+                                     float *scale, float *lse) {
+    float none[QKV_ROWS];
+    (void)sink;
+    for (int r = 0; r < QKV_ROWS; r++)
+        none[r] = -INFINITY;
+    own.attention->seal(state, none, rows, scale, lse);
+}
+
+/* ---- The list ---- */
+
+static void weigh_with(qkv_weigh_fn *kernel) {
+    for (int tier = 0; tier < QKV_EXP_COUNT; tier++)
+        attention.weigh[tier] = kernel;
+}
+
+#define MUTANT(name, stage, assignment) \
+    static void make_##name(void) {     \
+        assignment;                     \
+    }
+#define MUTANTS(DO)                                                                               \
+    DO(project_drops_a_term, PROJECT, project.gemm = project_drops_a_term)                        \
+    DO(project_scales, PROJECT, project.store = project_scales)                                   \
+    DO(project_writes_past_the_end, PROJECT, project.store = project_writes_past_the_end)         \
+    DO(scores_drop_a_key, SCORES, scores.store = scores_drop_a_key)                               \
+    DO(scores_scale_wrongly, SCORES, scores.store = scores_scale_wrongly)                         \
+    DO(scores_mask_one_less, SCORES, scores.store = scores_mask_one_less)                         \
+    DO(scores_mask_one_more, SCORES, scores.store = scores_mask_one_more)                         \
+    DO(scores_writes_past_the_end, SCORES, scores.store = scores_writes_past_the_end)             \
+    DO(softmax_drops_a_key, SOFTMAX, softmax.mask = softmax_drops_a_key)                          \
+    DO(softmax_scales_wrongly, SOFTMAX, softmax.row = softmax_scales_wrongly)                     \
+    DO(softmax_mask_one_less, SOFTMAX, softmax.mask = softmax_mask_one_less)                      \
+    DO(softmax_mask_one_more, SOFTMAX, softmax.mask = softmax_mask_one_more)                      \
+    DO(softmax_writes_past_the_end, SOFTMAX, softmax.row = softmax_writes_past_the_end)           \
+    DO(mix_drops_a_key, MIX, mix.load = mix_drops_a_key)                                          \
+    DO(mix_scales_wrongly, MIX, mix.store = mix_scales_wrongly)                                   \
+    DO(mix_mask_one_less, MIX, mix.load = mix_mask_one_less)                                      \
+    DO(mix_mask_one_more, MIX, mix.load = mix_mask_one_more)                                      \
+    DO(mix_writes_past_the_end, MIX, mix.store = mix_writes_past_the_end)                         \
+    DO(mix_reads_past_the_end, MIX, mix.load = mix_reads_past_the_end)                            \
+    DO(attention_drops_a_key, ATTENTION, weigh_with(attention_drops_a_key))                       \
+    DO(attention_drops_a_term, ATTENTION, attention.gemm = attention_drops_a_term)                \
+    DO(attention_scales_wrongly, ATTENTION, weigh_with(attention_scales_wrongly))                 \
+    DO(attention_masks_one_less, ATTENTION, weigh_with(attention_masks_one_less))                 \
+    DO(attention_masks_one_more, ATTENTION, weigh_with(attention_masks_one_more))                 \
+    DO(attention_forgets_to_rescale, ATTENTION, attention.rescale = attention_forgets_to_rescale) \
+    DO(attention_merges_without_rescale, ATTENTION,                                               \
+       attention.merge = attention_merges_without_rescale)                                        \
+    DO(attention_writes_past_the_end, ATTENTION, attention.store = attention_writes_past_the_end) \
+    DO(attention_reads_past_the_end, ATTENTION,                                                   \
+       attention.pack.rows = attention_reads_past_the_end)                                        \
+    DO(attention_loses_the_sink, ATTENTION, attention.seal = attention_loses_the_sink)
+
+MUTANTS(MUTANT)
+
+#define ENTRY(name, stage, assignment) {#name, QKV_STAGE_##stage, make_##name},
+static const struct {
+    const char *name;
+    int stage;
+    void (*make)(void);
+} mutants[] = {MUTANTS(ENTRY)};
+
+int broken_count(void) {
+    return sizeof mutants / sizeof *mutants;
+}
+
+const char *broken_name(int mutant) {
+    return mutants[mutant].name;
+}
+
+static void copy_tables(qkv_context *context) {
+    struct qkv_context_state *state = (struct qkv_context_state *)context->state;
+    own = state->table;
+    project = *own.project;
+    scores = *own.scores;
+    softmax = *own.softmax;
+    mix = *own.mix;
+    attention = *own.attention;
+    state->table = (struct qkv_table){&project, &scores, &softmax, &mix, &attention};
+}
+
+int broken_make(qkv_context *context, int mutant) {
+    copy_tables(context);
+    mutants[mutant].make();
+    return mutants[mutant].stage;
+}
+
+void broken_wrap(qkv_context *context) {
+    copy_tables(context);
+    weigh_with(weigh);
+}

@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the numbers mean: LSE, sinks, scale, the order of the score's steps, and numbers at the
+ * ends of their range. */
+#include <float.h>
+#include <math.h>
+
+#include "support/compare.h"
+#include "semantics.h"
+#include "stage.h"
+
+/* ---- LSE and sinks ---- */
+
+static void expect_log_of_count(const struct test_case *c) {
+    double n = (double)c->desc.kv_len + (c->desc.sinks ? exp((double)c->params.sinks[0]) : 0);
+    for (int64_t i = 0; i < c->desc.q_len; i++)
+        ck_assert(near((double)lse_at(c, 0, 0, i), log(n)));
+}
+
+START_TEST(lse_of_equal_scores_is_the_log_of_their_count) {
+    static const int64_t lengths[] = {1, 7, 300, 1100};
+    for (int i = 0; i < 4; i++) {
+        struct desc d = desc_plain();
+        d.kv_len = lengths[i];
+        semantics_check(rooms_get(_i), &d, make_q_zero, expect_log_of_count);
+    }
+}
+END_TEST
+
+START_TEST(sink_is_mass_in_the_lse) {
+    struct desc d = desc_plain();
+    d.sinks = true;
+    semantics_check(rooms_get(_i), &d, make_q_zero, expect_log_of_count);
+    d.kv_len = 1100;
+    semantics_check(rooms_get(_i), &d, make_q_zero, expect_log_of_count);
+}
+END_TEST
+
+static void prepare_large_sink(struct test_case *c) {
+    make_q_zero(c);
+    make_v_identity(c);
+    *(float *)(void *)c->sinks.data = 3;
+}
+
+static void expect_weights_beside_sink(const struct test_case *c) {
+    double each = 1 / ((double)c->desc.kv_len + exp(3));
+    for (int64_t j = 0; j < c->desc.kv_len; j++)
+        ck_assert(near((double)out_at(c, 0, 0, 0, j), each));
+}
+
+START_TEST(sink_takes_weight_and_has_no_value) {
+    struct desc d = desc_plain();
+    d.sinks = true;
+    d.v_dim = d.kv_len;
+    semantics_check(rooms_get(_i), &d, prepare_large_sink, expect_weights_beside_sink);
+}
+END_TEST
+
+/* ---- The order of the score's steps ---- */
+
+/* One query and two keys of head_dim 1: scores are what these say. */
+static void prepare_two_keys(struct test_case *c) {
+    *q_at(c, 0, 0, 0) = 2;
+    *k_at(c, 0, 0, 0) = 3;
+    *k_at(c, 0, 1, 0) = -1;
+    if (c->desc.alibi)
+        *(float *)(void *)c->slopes.data = 0.25F;
+    if (c->desc.bias) {
+        *tensor_f32(&c->params.bias, 0, 0, 0, 0) = 0.75F;
+        *tensor_f32(&c->params.bias, 0, 0, 0, 1) = -0.5F;
+    }
+    make_v_identity(c);
+}
+
+static void expect_order_of_steps(const struct test_case *c) {
+    const struct desc *d = &c->desc;
+    double s[2] = {(double)d->scale * 6, (double)d->scale * -2};
+    for (int j = 0; j < 2; j++) {
+        if (d->softcap > 0)
+            s[j] = (double)d->softcap * tanh(s[j] / (double)d->softcap);
+        if (d->alibi)
+            s[j] -= 0.25 * (1 - j); /* the query stands at position 1 */
+        if (d->bias)
+            s[j] += j == 0 ? 0.75 : -0.5;
+    }
+    double sum = exp(s[0]) + exp(s[1]);
+    ck_assert(near((double)out_at(c, 0, 0, 0, 0), exp(s[0]) / sum));
+    ck_assert(near((double)out_at(c, 0, 0, 0, 1), exp(s[1]) / sum));
+    ck_assert(near((double)lse_at(c, 0, 0, 0), log(sum)));
+}
+
+START_TEST(scale_then_softcap_then_alibi_then_bias) {
+    static const float scales[] = {1, 0.5F, -0.5F, 0, 3};
+    for (int bits = 0; bits < 8; bits++)
+        for (int s = 0; s < 5; s++) {
+            struct desc d = desc_plain();
+            d.q_len = 1;
+            d.kv_len = d.v_dim = 2;
+            d.head_dim = 1;
+            d.has_scale = true;
+            d.scale = scales[s];
+            d.softcap = bits & 1 ? 1.5F : 0;
+            d.alibi = bits & 2;
+            d.bias = bits & 4;
+            semantics_check(rooms_get(_i), &d, prepare_two_keys, expect_order_of_steps);
+        }
+}
+END_TEST
+
+static void prepare_default_scale(struct test_case *c) {
+    set_row(q_at(c, 0, 0, 0), 16, 1);
+    set_row(k_at(c, 0, 0, 0), 16, 1);
+    set_row(k_at(c, 0, 1, 0), 16, 0);
+    c->params.v_dim = 0;
+}
+
+static void expect_default_scale(const struct test_case *c) {
+    /* 16 products of 1, over the root of 16, against 0. */
+    ck_assert(near((double)lse_at(c, 0, 0, 0), log(exp(4) + 1)));
+}
+
+START_TEST(scale_is_one_over_the_root_of_head_dim_unless_set) {
+    struct desc d = desc_plain();
+    d.q_len = 1;
+    d.kv_len = 2;
+    d.head_dim = d.v_dim = 16;
+    semantics_check(rooms_get(_i), &d, prepare_default_scale, expect_default_scale);
+}
+END_TEST
+
+/* ---- The ends of the range ---- */
+
+static float extreme; /* of a score */
+
+static void prepare_extreme(struct test_case *c) {
+    for (int64_t i = 0; i < c->desc.q_len; i++)
+        *q_at(c, 0, i, 0) = i % 2 ? -100 : 100;
+    for (int64_t j = 0; j < c->desc.kv_len; j++) {
+        *k_at(c, 0, j, 0) = -extreme / 100;
+        set_row(v_at(c, 0, j, 0), c->desc.v_dim, (float)j);
+    }
+    *k_at(c, 0, c->desc.kv_len - 2, 0) = extreme / 100;
+}
+
+/* The even rows have one key at +extreme, the odd rows all but one. */
+static void expect_extreme(const struct test_case *c) {
+    double n = (double)c->desc.kv_len;
+    double mean = (n * (n - 1) / 2 - (n - 2)) / (n - 1);
+    for (int64_t i = 0; i < c->desc.q_len; i++) {
+        double lse = (double)extreme + (i % 2 ? log(n - 1) : 0);
+        ck_assert(near((double)lse_at(c, 0, 0, i), lse));
+        ck_assert(near((double)out_at(c, 0, 0, i, 0), i % 2 ? mean : n - 2));
+    }
+}
+
+START_TEST(scores_of_ten_thousand_do_not_overflow) {
+    static const int64_t lengths[] = {7, 300, 1100};
+    for (int i = 0; i < 3; i++) {
+        struct desc d = desc_plain();
+        d.head_dim = 1;
+        d.has_scale = true;
+        d.scale = 1;
+        d.kv_len = lengths[i];
+        for (extreme = 1e4F; extreme < 2e6F; extreme *= 10)
+            semantics_check(rooms_get(_i), &d, prepare_extreme, expect_extreme);
+    }
+}
+END_TEST
+
+static void prepare_huge(struct test_case *c) {
+    set_row(q_at(c, 0, 0, 0), 1, 1e19F);
+    set_row(q_at(c, 0, 1, 0), 1, -1e19F);
+    for (int64_t j = 0; j < c->desc.kv_len; j++)
+        *k_at(c, 0, j, 0) = 2e19F;
+}
+
+static void expect_huge(const struct test_case *c) {
+    /* 2e38 fits; times 4 it is an infinite score, or one that counts as masked. */
+    ck_assert(row_is_nan(c, 0, 0, 0));
+    ck_assert(row_is(c, 0, 0, 1, 0));
+    ck_assert_float_eq(lse_at(c, 0, 0, 1), -INFINITY);
+}
+
+START_TEST(score_that_overflows_by_its_scale) {
+    struct desc d = desc_plain();
+    d.q_len = 2;
+    d.head_dim = 1;
+    d.has_scale = true;
+    d.scale = 4;
+    semantics_check(rooms_get(_i), &d, prepare_huge, expect_huge);
+}
+END_TEST
+
+static void prepare_denormals(struct test_case *c) {
+    for (int64_t i = 0; i < c->desc.q_len; i++)
+        set_row(q_at(c, 0, i, 0), c->desc.head_dim, FLT_MIN / 8);
+    for (int64_t j = 0; j < c->desc.kv_len; j++) {
+        set_row(k_at(c, 0, j, 0), c->desc.head_dim, j % 2 ? FLT_MIN / 4 : -FLT_TRUE_MIN);
+        set_row(v_at(c, 0, j, 0), c->desc.v_dim, FLT_MIN / 2);
+    }
+}
+
+static void expect_denormals(const struct test_case *c) {
+    double n = (double)c->desc.kv_len;
+    for (int64_t i = 0; i < c->desc.q_len; i++) {
+        ck_assert(near((double)lse_at(c, 0, 0, i), log(n)));
+        double off = (double)out_at(c, 0, 0, i, 0) - (double)FLT_MIN / 2;
+        ck_assert(fabs(off) <= n * (double)FLT_TRUE_MIN);
+    }
+}
+
+START_TEST(denormals_are_numbers) {
+    struct desc d = desc_plain();
+    semantics_check(rooms_get(_i), &d, prepare_denormals, expect_denormals);
+}
+END_TEST
+
+static void prepare_negative_zero(struct test_case *c) {
+    for (int64_t i = 0; i < c->desc.q_len; i++) {
+        set_row(q_at(c, 0, i, 0), c->desc.head_dim, -0.0F);
+        for (int64_t j = 0; j < c->desc.kv_len; j++)
+            *tensor_f32(&c->params.bias, 0, 0, i, j) = -0.0F;
+    }
+    make_v_identity(c);
+}
+
+static void expect_even(const struct test_case *c) {
+    for (int64_t i = 0; i < c->desc.q_len; i++)
+        for (int64_t j = 0; j < c->desc.kv_len; j++)
+            ck_assert(near((double)out_at(c, 0, 0, i, j), 1 / (double)c->desc.kv_len));
+}
+
+START_TEST(negative_zero_is_zero) {
+    struct desc d = desc_plain();
+    d.bias = true;
+    d.v_dim = d.kv_len;
+    semantics_check(rooms_get(_i), &d, prepare_negative_zero, expect_even);
+}
+END_TEST
+
+/* ---- Nothing to do ---- */
+
+START_TEST(no_keys) {
+    static const int stages[] = {QKV_STAGE_SCORES, QKV_STAGE_SOFTMAX, QKV_STAGE_MIX,
+                                 QKV_STAGE_ATTENTION};
+    for (int i = 0; i < 8; i++) {
+        struct desc d = desc_plain();
+        d.kv_len = 0;
+        d.sinks = i % 2;
+        struct verdict verdict = check_desc(&rooms_get(_i)->context, stages[i / 2], &d);
+        stage_assert(&verdict);
+    }
+}
+END_TEST
+
+START_TEST(no_queries) {
+    static const int stages[] = {QKV_STAGE_SCORES, QKV_STAGE_SOFTMAX, QKV_STAGE_MIX,
+                                 QKV_STAGE_ATTENTION};
+    for (int i = 0; i < 8; i++) {
+        struct desc d = desc_plain();
+        d.q_len = 0;
+        d.kv_len = i % 2 ? 0 : 7;
+        struct verdict verdict = check_desc(&rooms_get(_i)->context, stages[i / 2], &d);
+        stage_assert(&verdict);
+    }
+}
+END_TEST
+
+/* ---- Mix by itself ---- */
+
+static struct verdict mix_with_zero_weight(const qkv_context *context, float zero, int64_t kv_len) {
+    struct desc d = desc_plain();
+    d.kv_len = kv_len;
+    struct test_case c;
+    case_make(&c, &d, STAGES_ONE(QKV_STAGE_MIX));
+    for (int64_t i = 0; i < d.q_len; i++)
+        *tensor_f32(&c.tensors.weights, 0, 0, i, 2) = zero;
+    set_row(v_at(&c, 0, 2, 0), d.v_dim, NAN);
+    tensor_freeze(&c.tensor[ROLE_WEIGHTS]);
+    tensor_freeze(&c.tensor[ROLE_V]);
+    struct call call = {context, QKV_STAGE_MIX, &c.params, &c.tensors};
+    struct verdict verdict = run_call(&call, (struct how){WAY_PLAIN, 1, 0});
+    if (verdict.ok)
+        verdict = check_results(&c, QKV_STAGE_MIX);
+    ck_assert(isfinite(out_at(&c, 0, 0, 0, 0)) == (zero == 0));
+    case_free(&c);
+    return verdict;
+}
+
+START_TEST(weight_of_zero_hides_its_value) {
+    static const float weights[] = {0.0F, -0.0F, 0.5F};
+    for (int i = 0; i < 6; i++) {
+        struct verdict verdict =
+            mix_with_zero_weight(&rooms_get(_i)->context, weights[i % 3], i < 3 ? 7 : 300);
+        stage_assert(&verdict);
+    }
+}
+END_TEST
+
+void add_number_tests(TCase *tcase) {
+    const TTest *const tests[] = {
+        lse_of_equal_scores_is_the_log_of_their_count,
+        sink_is_mass_in_the_lse,
+        sink_takes_weight_and_has_no_value,
+        scale_then_softcap_then_alibi_then_bias,
+        scale_is_one_over_the_root_of_head_dim_unless_set,
+        scores_of_ten_thousand_do_not_overflow,
+        score_that_overflows_by_its_scale,
+        denormals_are_numbers,
+        negative_zero_is_zero,
+        no_keys,
+        no_queries,
+        weight_of_zero_hides_its_value,
+    };
+    tcase_add_room_tests(tcase, tests, sizeof tests / sizeof *tests);
+}

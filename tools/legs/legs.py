@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The legs of tools/test: what each builds, what it runs, and what it needs.
+
+A leg is a function that returns a Tally. Builds are shared: the emulated legs run what the gcc
+leg built, the fuzz leg what the sanitizer leg built; make() is quick when nothing changed.
+"""
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import tempfile
+from typing import Callable
+
+from build import ROOT, Build, shown
+from results import Tally
+
+RELEASE = ["--buildtype=release"]
+SANITIZED = ["--buildtype=debugoptimized", "-Db_lundef=false", "-Dbench=disabled"]
+CROSS = [f"--cross-file={ROOT}/cross/aarch64-linux-gnu.ini"]
+CLANG = {"CC": "clang", "CXX": "clang++"}
+GCC = {"CC": "gcc", "CXX": "g++"}
+
+gcc = Build("gcc", RELEASE, **GCC)
+clang = Build("clang", RELEASE, **CLANG)
+asan = Build("asan", SANITIZED + ["-Db_sanitize=address,undefined", "-Dfuzz=true"], **CLANG)
+tsan = Build("tsan", SANITIZED + ["-Db_sanitize=thread"], **CLANG)
+no_sleef = Build("no-sleef", RELEASE + ["-Dsleef=disabled", "-Dbench=disabled"], **GCC)
+arm = Build("aarch64", RELEASE + CROSS)
+
+# Sanitizers lay memory out by fixed addresses: no randomisation, where it can be switched off.
+FIXED = ["setarch", "-R"]
+HALT = {
+    "ASAN_OPTIONS": "halt_on_error=1:detect_stack_use_after_return=1",
+    "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+    "TSAN_OPTIONS": "halt_on_error=1",
+}
+
+
+def lacking(programs=(), files=()):
+    """What this machine does not have."""
+    return [name for name in programs if not shutil.which(name)] + \
+        [path for path in files if not os.path.exists(path)]
+
+
+@dataclasses.dataclass
+class Leg:
+    name: str
+    what: str
+    run: Callable
+    programs: tuple = ()
+    files: tuple = ()
+
+    def lacks(self):
+        return lacking(self.programs, self.files)
+
+
+def suite(name):
+    return lambda test: any(part.endswith(":" + name) for part in test["suite"])
+
+
+def not_checks(test):
+    return not suite("checks")(test)
+
+
+def native(build, cases=None, prefix=(), patience=1, wanted=not_checks, **environment):
+    """A leg that builds and runs a suite; cases is the number of random descriptions."""
+
+    def run(leg):
+        if cases:
+            environment["QKV_TEST_CASES"] = str(cases)
+        build.make(None if wanted is not_checks else wanted)
+        names = build.tests(wanted)
+        return build.test(leg.name, names, prefix, patience, **environment)
+
+    return run
+
+
+def fixed_layout():
+    """A prefix for commands, if this machine lets a program switch randomisation off."""
+    tried = subprocess.run([*FIXED, "true"], check=False, stderr=subprocess.DEVNULL)
+    return FIXED if tried.returncode == 0 else []
+
+
+def sanitized(build, cases, wanted=not_checks):
+    return lambda leg: native(build, cases, fixed_layout(), 6, wanted, **HALT)(leg)
+
+
+def starts_threads(test):
+    return test["name"].startswith(("dispatch_threads", "bits ", "cli_pool", "cli_threads"))
+
+
+def command_binds(tally, emulator, qkv, room, environment):
+    """The command itself on the emulated CPU: it steps down, and its main job runs."""
+    for part in (["cpu", "--json"], ["party"]):
+        said = subprocess.run([*emulator.split(), qkv, *part], capture_output=True, text=True,
+                              check=False, env={**os.environ, **environment})
+        good = said.returncode == 0 and (part == ["party"] or f'"isa": "{room}"' in said.stdout)
+        tally.check(good, f"qkv {' '.join(part)} in room {room}",
+                    f"exit status {said.returncode}: {(said.stdout + said.stderr)[-300:]}")
+
+
+def emulated(build, emulator, cases, room, **environment):
+    """The suite, and the command itself, on a CPU that qemu plays. (A cross build starts qemu by
+    itself.)"""
+
+    def run(leg):
+        build.make()
+        if build is not arm:
+            environment.update(QKV_RUNNER=emulator, MESON_EXE_WRAPPER=emulator)
+        tally = build.test(leg.name, build.tests(not_checks), patience=20,
+                           QKV_TEST_CASES=str(cases), **environment)
+        command_binds(tally, emulator, build.program("qkv"), room, environment)
+        return tally
+
+    return run
+
+
+def checks(leg):
+    """tests/checks on what each compiler built."""
+    tally = Tally()
+    for build in (gcc, clang, arm):
+        lacks = lacking(**ARM_NEEDS) if build is arm else []
+        if lacks:
+            tally.skipped.append((build.name, f"this machine has no {', '.join(lacks)}"))
+            continue
+        build.make()
+        tally.add(build.test(leg.name, build.tests(suite("checks"))), build.name + ": ")
+    return tally
+
+
+def fuzz(leg):
+    """Each libFuzzer target for some seconds, from an empty corpus."""
+    asan.make()
+    seconds = os.environ.get("QKV_FUZZ_SECONDS", "20")
+    tally = Tally()
+    for name in ("fuzz_npy", "fuzz_attention"):
+        log = os.path.join(asan.folder, f"qkv-{name}.log")
+        with tempfile.TemporaryDirectory(prefix="qkv-fuzz.") as corpus, \
+                open(log, "w", encoding="utf-8") as file:
+            code = subprocess.call(
+                [*fixed_layout(), asan.program(name), f"-max_total_time={seconds}",
+                 f"-artifact_prefix={asan.folder}/", corpus],
+                stdout=file, stderr=subprocess.STDOUT, cwd=corpus, env={**os.environ, **HALT})
+        tally.check(code == 0, name, f"exit status {code} ({shown(log)})")
+    return tally
+
+
+def consume(leg):
+    """What was installed serves a program, through pkg-config and as a meson subproject."""
+    gcc.make()
+    script = os.path.join(ROOT, "tests", "checks", "consume.py")
+    return gcc.script(leg.name, ["python3", script, ROOT, gcc.folder])
+
+
+QEMU_ARM = "qemu-aarch64 -L /"
+ARM_NEEDS = {
+    "programs": ("aarch64-linux-gnu-gcc", "qemu-aarch64"),
+    "files": tuple(f"/usr/lib/aarch64-linux-gnu/pkgconfig/{name}.pc" for name in ("check", "sleef")),
+}
+
+LEGS = [
+    Leg("gcc", "release build with gcc, the whole suite", native(gcc), ("gcc", "g++")),
+    Leg("clang", "release build with clang, the suite with 200 random cases", native(clang, 200),
+        ("clang",)),
+    Leg("checks", "symbols, registers, flags, house rules, the header alone", checks,
+        ("gcc", "clang", "nm", "objdump", "readelf")),
+    Leg("asan", "AddressSanitizer and UndefinedBehaviourSanitizer, the suite with 400 random cases",
+        sanitized(asan, 400), ("clang",)),
+    Leg("tsan", "ThreadSanitizer, the suites that start threads", sanitized(tsan, 50, starts_threads),
+        ("clang",)),
+    Leg("no-sleef", "built without SLEEF, the suite with 500 random cases", native(no_sleef, 500),
+        ("gcc",)),
+    Leg("nehalem", "x86-64 without AVX under qemu, 100 random cases",
+        emulated(gcc, "qemu-x86_64 -cpu Nehalem", 100, "scalar"), ("gcc", "qemu-x86_64")),
+    Leg("haswell", "x86-64 without AVX-512 under qemu, 100 random cases",
+        emulated(gcc, "qemu-x86_64 -cpu Haswell", 100, "avx2"), ("gcc", "qemu-x86_64")),
+    Leg("cortex-a53", "AArch64 cross build under qemu, 100 random cases",
+        emulated(arm, QEMU_ARM, 100, "neon", QEMU_CPU="cortex-a53"), **ARM_NEEDS),
+    Leg("cortex-a72", "the same on another core, 20 random cases",
+        emulated(arm, QEMU_ARM, 20, "neon", QEMU_CPU="cortex-a72"), **ARM_NEEDS),
+    Leg("max", "the same with every extension that qemu knows, 20 random cases",
+        emulated(arm, QEMU_ARM, 20, "neon", QEMU_CPU="max"), **ARM_NEEDS),
+    Leg("fuzz", "libFuzzer for 20 s each: the .npy reader, fused against unfused", fuzz, ("clang",)),
+    Leg("install", "installed, then used through pkg-config and as a subproject", consume, ("gcc",)),
+]
