@@ -306,11 +306,12 @@ typedef enum qkv_exp {
  * a sink: zeros and LSE = the sink). The sink is one more logit whose value vector is zero.
  *
  * Sequence lengths: either q_lens (padded: sequence b has rows 0..q_lens[b]-1 of its q_len) or
- * cu_q (ragged: sequence b has rows cu_q[b]..cu_q[b+1]-1 of one long run, no longer than q_len,
- * and the batch stride of q, out, lse, scores and weights is ignored); the same for keys with
- * kv_lens, cu_kv and the tensors k and v. bias and mask are always indexed by batch and by the
- * position within the sequence. Where lengths differ, positions use the sequence's own lengths.
- * Output rows beyond a padded sequence's length are written as a fully masked row without sink.
+ * cu_q (ragged: sequence b has rows cu_q[b]..cu_q[b+1]-1 of one long run, at most q_len of
+ * them, and the batch stride of q, out, lse, scores and weights is ignored; rows before cu_q[0]
+ * belong to no sequence); the same for keys with kv_lens, cu_kv and the tensors k and v. bias and
+ * mask are always indexed by batch and by the position within the sequence. Where lengths differ,
+ * positions use the sequence's own lengths. Output rows beyond a padded sequence's length are
+ * written as a fully masked row without sink.
  *
  * Every pointer is read when the plan is made and when it runs, and must stay as it was. */
 typedef struct qkv_attention_params {

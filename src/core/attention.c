@@ -50,6 +50,8 @@ static void lay_tiles(struct tiles *t, const struct qkv_attention_kernels *kerne
     for (int r = 0; r < part->rows; r += mr) {
         int rows = (int)qkv_min(part->rows - r, mr);
         t->live[r] = qkv_part_score_rows(part, block, r, rows, kernels->sees, t->row + r);
+        if (t->live[r] && !t->any)
+            qkv_prefetch_bias(t->row + r, rows);
         t->any |= t->live[r];
         t->uniform = t->uniform && t->live[r] && t->row[r].from == t->row[0].from &&
                      t->row[r].to == t->row[0].to;

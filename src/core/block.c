@@ -82,6 +82,27 @@ struct qkv_key_block qkv_part_key_block(const struct qkv_part *part, int64_t ind
     return b;
 }
 
+/* The row of bias that stands where row r's does in the tile after; the last tile has none. */
+static const float *bias_ahead(const struct qkv_part *part, const struct qkv_key_block *block,
+                               int r, int rows) {
+    const int next = r + rows < part->rows ? r + rows : r;
+    return qkv_bias_row(part, part->row + next, block->key0);
+}
+
+void qkv_prefetch_bias(const struct qkv_score_row *row, int rows) {
+    for (int r = 0; r < rows && row->bias; r++)
+        for (int c = row[r].from; c < row[r].to; c += QKV_PANEL)
+            __builtin_prefetch(row[r].bias + c);
+}
+
+/* The next block's bytes of a row's boolean mask, which is looked at before anything else is done
+ * there. */
+static void prefetch_mask(const struct qkv_part *part, const struct qkv_row *row, int64_t key) {
+    const uintptr_t bytes = (uintptr_t)qkv_mask_row(part, row, key);
+    for (int line = 0; line < QKV_KEY_BLOCK; line += 64)
+        __builtin_prefetch((const void *)(bytes + (uintptr_t)line));
+}
+
 static int any_sees(const struct qkv_problem *p, const struct qkv_score_row *row, int rows,
                     qkv_sees_fn *sees) {
     if (!p->bias.data && !p->mask.data)
@@ -118,7 +139,10 @@ int qkv_part_score_rows(const struct qkv_part *part, const struct qkv_key_block 
         if (out[r].lo == out[r].hi)
             out[r].lo = out[r].hi = from;
         out[r].bias = qkv_bias_row(part, row, block->key0);
+        out[r].ahead = bias_ahead(part, block, row0 + r, rows);
         out[r].mask = qkv_mask_row(part, row, block->key0);
+        if (out[r].mask)
+            prefetch_mask(part, row, block->key0 + QKV_KEY_BLOCK);
         out[r].slope = p->slopes ? p->slopes[row->head] : 0.0f;
         out[r].distance = (float)(row->span.position - block->key0);
     }

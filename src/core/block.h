@@ -51,15 +51,17 @@ static inline float *qkv_numbers(const struct qkv_part *part, int which) {
 int qkv_part_begin(struct qkv_part *part, const struct qkv_plan_state *plan,
                    const qkv_tensors *tensors, void *shared, void *worker, int64_t index);
 
-/* A row of the bias and of the boolean mask at a key, or NULL. */
+/* A row of the bias and of the boolean mask at a key, or NULL. Computed as numbers, since rows that
+ * are only prefetched may lie outside. */
 static inline const float *qkv_bias_row(const struct qkv_part *part, const struct qkv_row *row,
                                         int64_t key) {
     const struct qkv_problem *p = &part->plan->problem;
     const int64_t *s = p->bias.stride;
     if (!p->bias.data)
         return NULL;
-    return (const float *)p->bias.data + part->sequence.index * s[0] + row->head * s[1] +
-           row->index * s[2] + key * p->rule.bias_step;
+    int64_t offset = part->sequence.index * s[0] + row->head * s[1] + row->index * s[2] +
+                     key * p->rule.bias_step;
+    return (const float *)((uintptr_t)p->bias.data + (uintptr_t)offset * sizeof(float));
 }
 
 static inline const uint8_t *qkv_mask_row(const struct qkv_part *part, const struct qkv_row *row,
@@ -68,8 +70,9 @@ static inline const uint8_t *qkv_mask_row(const struct qkv_part *part, const str
     const int64_t *s = p->mask.stride;
     if (!p->mask.data)
         return NULL;
-    return (const uint8_t *)p->mask.data + part->sequence.index * s[0] + row->head * s[1] +
-           row->index * s[2] + key * p->rule.mask_step;
+    int64_t offset = part->sequence.index * s[0] + row->head * s[1] + row->index * s[2] +
+                     key * p->rule.mask_step;
+    return (const uint8_t *)((uintptr_t)p->mask.data + (uintptr_t)offset);
 }
 
 /* Copies the rows' queries to part->q. */
@@ -97,6 +100,10 @@ const float *qkv_part_values(const struct qkv_part *part, const struct qkv_key_b
  * intervals lie elsewhere, or their masks empty it. */
 int qkv_part_score_rows(const struct qkv_part *part, const struct qkv_key_block *block, int row0,
                         int rows, qkv_sees_fn *sees, struct qkv_score_row *out);
+
+/* Asks for the bias of the tile that will be weighed first, while its scores are computed; the
+ * others are asked for a tile ahead. */
+void qkv_prefetch_bias(const struct qkv_score_row *row, int rows);
 
 /* Phase 0: packs one block of keys and values of one key/value head (what the stage needs). */
 void qkv_pack_part(const struct qkv_plan_state *plan, const qkv_tensors *tensors, void *shared,

@@ -37,18 +37,6 @@ INLINE vf factor_between(vf from, vf to, exp2_step *exp2) {
     return vf_select(vm_eq(rise, vf_set1(0.0f)), one, e);
 }
 
-static inline float row_max(const float *s, int from, int to) {
-    vf a = vf_set1(-INFINITY), b = a;
-    int c = from;
-    for (; c + 2 * VF_LANES <= to; c += 2 * VF_LANES) {
-        a = vf_max(vf_load(s + c), a);
-        b = vf_max(vf_load(s + c + VF_LANES), b);
-    }
-    if (c < to)
-        a = vf_max(vf_load(s + c), a);
-    return vf_hmax(vf_max(a, b));
-}
-
 /* s becomes 2^(scale * s - max) over [from, to), -0 instead where s is -inf if mark is set; returns
  * the sum, by the tree of row_sum. A maximum of +inf, which may come from a finite s times the
  * scale, makes the row NaN. */
@@ -82,8 +70,7 @@ INLINE void weigh_rows(const struct qkv_score_row *row, int row0, int rows,
     float before[QKV_PANEL] = {0}, after[QKV_PANEL] = {0}, ratio[QKV_PANEL];
 
     for (int r = 0; r < rows; r++) {
-        score_finish(row + r, rule);
-        float max = row_max(row[r].s, row[r].from, row[r].to) * scale;
+        float max = score_finish(row + r, rule) * scale;
         before[r] = state.max[row0 + r];
         after[r] = max > before[r] ? max : before[r];
     }
