@@ -14,6 +14,12 @@ static struct qkv_running running(const struct qkv_part *part, int max, int sum)
     return (struct qkv_running){qkv_numbers(part, max), qkv_numbers(part, sum)};
 }
 
+/* Whole vectors of rows are sealed and merged: the numbers of rows that are not there are set, too.
+ */
+static int padded_rows(const struct qkv_part *part) {
+    return (int)qkv_round_up(part->rows, QKV_PANEL);
+}
+
 /* The running sums and the accumulator of a piece. A tile's rows are written by the first block
  * that it has keys in (a product that starts from zero), and hold nothing until then. */
 struct accumulator {
@@ -23,11 +29,12 @@ struct accumulator {
     int begun[QKV_ROWS]; /* by the tile's first row */
 };
 
-static void begin_piece(struct accumulator *acc, struct qkv_running state, float *rows) {
+static void begin_piece(struct accumulator *acc, const struct qkv_part *part,
+                        struct qkv_running state, float *rows) {
     acc->state = state;
     acc->rows = rows;
     acc->any = 0;
-    for (int r = 0; r < QKV_ROWS; r++) {
+    for (int r = 0; r < padded_rows(part); r++) {
         state.max[r] = -INFINITY;
         state.sum[r] = 0.0f;
         acc->begun[r] = 0;
@@ -208,10 +215,10 @@ static void attend_keys(const struct qkv_attention_kernels *kernels, const struc
     const struct qkv_running later = running(part, QKV_N_PIECE_MAX, QKV_N_PIECE_SUM);
     struct accumulator acc;
 
-    begin_piece(&acc, total, part->acc);
+    begin_piece(&acc, part, total, part->acc);
     int64_t b = attend_piece(kernels, part, part->lo / QKV_KEY_BLOCK, end, &acc);
     while (b < end) {
-        begin_piece(&acc, later, part->piece);
+        begin_piece(&acc, part, later, part->piece);
         b = attend_piece(kernels, part, b, end, &acc);
         kernels->merge(part->acc, total, part->piece, later, v_pad, part->rows, v_pad);
     }
@@ -224,7 +231,7 @@ static void store_rows(const struct qkv_attention_kernels *kernels, const struct
     float *lse = part->tensors->lse.data ? qkv_numbers(part, QKV_N_LSE) : NULL;
 
     /* A row beyond a padded sequence's length has no sink either. */
-    for (int r = 0; r < QKV_ROWS; r++)
+    for (int r = 0; r < padded_rows(part); r++)
         sink[r] = p->sinks && r < part->rows && part->row[r].index < s->q_len
                       ? p->sinks[part->row[r].head]
                       : -INFINITY;

@@ -18,7 +18,7 @@ static void begin_worker(struct qkv_part *part, char *worker) {
 int qkv_part_begin(struct qkv_part *part, const struct qkv_plan_state *plan,
                    const qkv_tensors *tensors, void *shared, void *worker, int64_t index) {
     const struct qkv_problem *p = &plan->problem;
-    int64_t head = index / plan->row_blocks, row0 = index % plan->row_blocks * QKV_ROWS;
+    int64_t head = index / plan->row_blocks, row0 = index % plan->row_blocks * plan->rows;
 
     part->plan = plan;
     part->tensors = tensors;
@@ -28,7 +28,7 @@ int qkv_part_begin(struct qkv_part *part, const struct qkv_plan_state *plan,
     int64_t rows = part->sequence.rows, all = rows * p->group;
     if (row0 >= all)
         return 0;
-    part->rows = (int)qkv_min(all - row0, QKV_ROWS);
+    part->rows = (int)qkv_min(all - row0, plan->rows);
     begin_worker(part, worker);
 
     int64_t h = part->kv_head * p->group + row0 / rows, i = row0 % rows;
@@ -55,7 +55,7 @@ int qkv_part_begin(struct qkv_part *part, const struct qkv_plan_state *plan,
 void qkv_part_load_queries(const struct qkv_part *part) {
     const struct qkv_problem *p = &part->plan->problem;
     const qkv_tensor *t = &part->tensors->q;
-    const int64_t dim = p->head_dim, ahead = QKV_ROWS * t->stride[2];
+    const int64_t dim = p->head_dim, ahead = part->plan->rows * t->stride[2];
     for (int r = 0; r < part->rows; r++) {
         const struct qkv_row *row = part->row + r;
         float *q = part->q + r * dim;

@@ -25,9 +25,9 @@ enum {
      * in every room (and a multiple of PANEL), so that a packed cache suits them all. */
     QKV_KEY_BLOCK = 256,
     QKV_PIECE = 4 * QKV_KEY_BLOCK,
-    /* Rows that a part takes through the keys together (the query heads of a group count as
-     * rows): a multiple of every room's tile height and of PANEL. Not part of the law. */
-    QKV_ROWS = 48,
+    /* Rows that a part takes through the keys together, at most (the query heads of a group count
+     * as rows): a multiple of every room's tile height and of PANEL. Not part of the law. */
+    QKV_ROWS = 96,
 };
 
 /* C[m x n] = (add ? C : 0) + A[m x k] B[k x n]: every element one ascending FMA chain over k.

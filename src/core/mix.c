@@ -25,7 +25,7 @@ static void mix_tile(const struct qkv_mix_kernels *kernels, const struct qkv_par
                      const struct qkv_key_block *block, const float *values, int bad, int r,
                      int rows) {
     const int64_t v_pad = part->plan->v_pad;
-    struct qkv_score_row row[QKV_ROWS];
+    struct qkv_score_row row[QKV_PANEL];
     if (!load_tile(kernels, part, block, r, rows, row))
         return;
     const struct qkv_gemm g = {

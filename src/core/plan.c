@@ -37,7 +37,8 @@ static void lay_out_shared(struct qkv_plan_state *s) {
 static void lay_out_worker(struct qkv_plan_state *s) {
     const int64_t f = sizeof(float), dim = s->problem.head_dim, kv_len = s->problem.kv_len;
     const int64_t keys = qkv_min(qkv_round_up(kv_len, QKV_PANEL), QKV_KEY_BLOCK);
-    const int64_t acc = QKV_ROWS * s->v_pad * f;
+    /* Wide heads have half the rows: never more than QKV_ROWS rows of QKV_WIDE. */
+    const int64_t acc = QKV_ROWS * qkv_min(s->v_pad, QKV_WIDE) * f;
     struct qkv_worker_layout *w = &s->worker;
     w->rows = reserve(&w->size, QKV_ROWS * (int64_t)sizeof(struct qkv_row));
     if (s->stage == QKV_STAGE_SOFTMAX)
@@ -46,7 +47,7 @@ static void lay_out_worker(struct qkv_plan_state *s) {
     w->scores = reserve(&w->size, QKV_ROWS * QKV_KEY_BLOCK * f);
     w->acc = reserve(&w->size, acc);
     w->piece = reserve(&w->size, kv_len > QKV_PIECE ? acc : 0);
-    w->q = reserve(&w->size, QKV_ROWS * dim * f);
+    w->q = reserve(&w->size, QKV_ROWS * qkv_min(dim, QKV_WIDE) * f);
     w->block = reserve(&w->size, keys * qkv_max(dim, s->v_pad) * f);
 }
 
@@ -80,7 +81,8 @@ static qkv_status make_plan(qkv_plan *plan, int stage, const qkv_attention_param
     const struct qkv_problem *p = &s.problem;
     s.v_pad = qkv_round_up(p->v_dim, QKV_PANEL);
     s.blocks = qkv_round_up(p->kv_len, QKV_KEY_BLOCK) / QKV_KEY_BLOCK;
-    s.row_blocks = qkv_round_up(p->group * p->q_len, QKV_ROWS) / QKV_ROWS;
+    s.rows = qkv_max(p->head_dim, p->v_dim) > QKV_WIDE ? QKV_ROWS / 2 : QKV_ROWS;
+    s.row_blocks = qkv_round_up(p->group * p->q_len, s.rows) / s.rows;
     s.packs = s.row_blocks > 1 && s.blocks > 0 && stage != QKV_STAGE_SOFTMAX;
     lay_out_shared(&s);
     lay_out_worker(&s);

@@ -13,6 +13,10 @@
 #include "context.h"
 #include "problem.h"
 
+/* A head wider than this takes half the rows at a time, so that a worker's memory stays below 1
+ * MiB. */
+#define QKV_WIDE 256
+
 /* Offsets in bytes. */
 struct qkv_shared_layout {
     size_t k, v, flags; /* packed keys, packed values, one byte a panel: its V is not finite */
@@ -37,6 +41,7 @@ struct __attribute__((may_alias)) qkv_plan_state {
     struct qkv_shared_layout shared;
     struct qkv_worker_layout worker;
     int64_t blocks;     /* key blocks of the longest sequence */
+    int64_t rows;       /* rows of a row block: QKV_ROWS, half of that for wide heads */
     int64_t row_blocks; /* row blocks of a key/value head */
     int64_t v_pad;      /* v_dim rounded up to panels */
     int stage;

@@ -7,7 +7,7 @@ static void score_tile(const struct qkv_scores_kernels *kernels, const struct qk
                        const struct qkv_key_block *block, const float *keys, int r, int rows) {
     const struct qkv_problem *p = &part->plan->problem;
     const int columns = (int)qkv_min(p->kv_len - block->key0, QKV_KEY_BLOCK);
-    struct qkv_score_row row[QKV_ROWS] = {0};
+    struct qkv_score_row row[QKV_PANEL] = {0};
 
     if (qkv_part_score_rows(part, block, r, rows, kernels->sees, row)) {
         const struct qkv_gemm g = {

@@ -4,7 +4,6 @@
 import argparse
 import json
 import platform
-import random
 import re
 import sys
 import time
@@ -23,7 +22,7 @@ def options():
     parse.add_argument("--rounds", type=int, help="turns a peer (default: 15; quick: 7)")
     parse.add_argument("--turn", type=float, help="seconds a turn (default: 0.03; quick: 0.01)")
     parse.add_argument("--out", type=Path, default=native.HERE / "results", metavar="DIR",
-                       help="where JSON and charts go (default: bench/peers/results)")  # fmt: skip
+                       help="where JSON and charts go (default: bench/peers/results)")
     parse.add_argument("--list", action="store_true", help="name shapes and peers, and stop")
     chosen = parse.parse_args()
     chosen.rounds = chosen.rounds or (7 if chosen.quick else 15)
@@ -47,7 +46,7 @@ def chosen_peers(chosen, wanted):
         peer
         for peer in register.peers()
         if stages & set(peer.stages)
-        and (not chosen.peers or peer.name == "qkv" or re.search(chosen.peers, peer.name))
+        and (not chosen.peers or peer.name.startswith("qkv") or re.search(chosen.peers, peer.name))
     ]
 
 
@@ -77,7 +76,7 @@ def describe(chosen, library):
 def announce(machine):
     print(f"{machine['cpu']}, FMA peak {machine['peak_gflops']:.0f} GFLOP/s a core; "
           f"qkv {machine['qkv']}; {machine['rounds']} rounds of {machine['turn_seconds']} s; "
-          f"an empty call takes {machine['empty_call_seconds'] * 1e6:.2f} us\n")  # fmt: skip
+          f"an empty call takes {machine['empty_call_seconds'] * 1e6:.2f} us\n")
 
 
 def compare(chosen, wanted, peers, threads):
@@ -89,11 +88,18 @@ def compare(chosen, wanted, peers, threads):
         for shape in wanted:
             entries = rounds.compete(shape, ready, chosen.rounds, chosen.turn)
             result = summary.result(shape, threads, entries)
+            result["unavailable"] = {r.peer.name: r.unavailable for r in remotes if r.unavailable}
             print(table.block(result), flush=True)
             yield result
     finally:
         for remote in remotes:
             remote.close()
+
+
+def save(folder, machine, results):
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "peers.json", "w") as file:
+        json.dump({"machine": machine, "results": results}, file, indent=1)
 
 
 def main():
@@ -105,15 +111,15 @@ def main():
     if chosen.list:
         print(*(item.name for item in (*wanted, *peers)), sep="\n")
         return
-    random.seed()
     native.build()
     machine = describe(chosen, native.open_library())
     announce(machine)
-    results = [r for n in chosen.threads for r in compare(chosen, wanted, peers, n)]
+    results = []
+    for threads in chosen.threads:
+        for result in compare(chosen, wanted, peers, threads):
+            results.append(result)
+            save(chosen.out, machine, results)
     print(table.conclusion(results))
-    chosen.out.mkdir(parents=True, exist_ok=True)
-    with open(chosen.out / "peers.json", "w") as file:
-        json.dump({"machine": machine, "results": results}, file, indent=1)
     charts.draw(machine, results, chosen.out)
     print(f"\nJSON and charts are in {chosen.out}")
 

@@ -38,7 +38,8 @@ def reference(shape, inputs):
         v = inputs["v"][head // group].astype(np.float64)
         for first in range(0, shape.length, ROWS):
             rows = slice(first, min(first + ROWS, shape.length))
-            out[head, rows] = _attend(shape, inputs["q"][head, rows].astype(np.float64), first, k, v)
+            q = inputs["q"][head, rows].astype(np.float64)
+            out[head, rows] = _attend(shape, q, first, k, v)
     return out
 
 

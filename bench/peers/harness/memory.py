@@ -1,24 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """Page-aligned arrays, and how much memory this process takes."""
 
+import ctypes
 import mmap
+import weakref
 
 import numpy as np
 
 _made = 0
 
 
+def _count(change):
+    global _made
+    _made += change
+
+
 def aligned(shape, dtype=np.float32):
     """A zeroed array that begins on a page of its own, in huge pages where there are any."""
-    global _made
     count = int(np.prod(shape))
     size = max(count * np.dtype(dtype).itemsize, 1)
-    pages = mmap.mmap(-1, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
+    whole = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+    pages = mmap.mmap(-1, whole, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         pages.madvise(mmap.MADV_HUGEPAGE)
     array = np.frombuffer(pages, dtype=dtype, count=count).reshape(shape)
     array[...] = 0
-    _made += len(pages)
+    _count(len(pages))
+    weakref.finalize(pages, _count, -len(pages))
     return array
 
 
@@ -30,8 +38,13 @@ def aligned_copy(source):
 
 
 def bytes_made():
-    """Of all arrays made so far: inputs and outputs, which do not count as a peer's memory."""
+    """Of all such arrays: inputs and outputs, which do not count as a peer's memory."""
     return _made
+
+
+def trim():
+    """Gives the heap's free memory back to the system, so that its next use is seen."""
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def status(field):

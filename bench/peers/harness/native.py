@@ -42,7 +42,7 @@ def attention_call(shape, inputs, out, threads):
     return Attention(
         shape.q_heads, shape.kv_heads, shape.length, shape.length, shape.head_dim, shape.causal,
         *(a.ctypes.data for a in (inputs["q"], inputs["k"], inputs["v"], out)), threads,
-    )  # fmt: skip
+    )
 
 
 def project_call(shape, inputs, out, threads):
@@ -50,7 +50,7 @@ def project_call(shape, inputs, out, threads):
     return Project(
         shape.tokens, shape.d_model, shape.width, shape.matrices, shape.head_dim,
         inputs["x"].ctypes.data, (ctypes.c_void_p * 3)(*w), out.ctypes.data, threads,
-    )  # fmt: skip
+    )
 
 
 def build():

@@ -65,7 +65,8 @@ class Remote:
         return answer
 
     def turn(self, budget):
-        """(seconds of a call, FMA peak of its core in GFLOP/s meanwhile)."""
+        """seconds of a call; the core's FMA peak meanwhile, GFLOP/s; lost, the share of the time
+        that the peer could not run."""
         self._signal(signal.SIGCONT)
         self._send(do="turn", budget=budget)
         answer = self._receive()
@@ -73,7 +74,7 @@ class Remote:
             self.pid = None
             raise Crashed(f"the process ended, status {answer.get('ended')}")
         self._signal(signal.SIGSTOP)
-        return answer["seconds"], answer["peak"]
+        return answer
 
     def end(self):
         """Forgets the shape."""

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One shape, all peers: rounds in which each has its turn, in random order.
 
-The machine's speed is sampled within each turn (the FMA peak of one core). A turn during which
-it was more than 5 % under the median of the shape's samples is run again, a few times at most.
+The machine's speed is sampled within each turn (the FMA peak of one core), and the time that the
+peer could not run. A turn during which the peak was more than 5 % under the median of
+the shape's samples, or more than 5 % of the time was lost, is run again, a few times at most.
 """
 
 import random
@@ -14,7 +15,6 @@ from . import judge
 from .remote import Crashed
 
 TRIES = 4
-ENOUGH_SAMPLES = 5
 
 
 class Entry:
@@ -38,20 +38,22 @@ class Entry:
     def take_turn(self, budget, samples):
         """One more measurement; samples: the peaks seen so far for the same vector width."""
         attempts = []
-        while len(attempts) < TRIES:
+        while not attempts or (len(attempts) < TRIES and not is_quiet(attempts[-1], samples)):
             try:
                 attempts.append(self.remote.turn(budget))
             except Crashed as crash:
                 self.state, self.reason = "failed", str(crash)
                 return
-            samples.append(attempts[-1][1])
-            if attempts[-1][1] >= 0.95 * statistics.median(samples) or len(samples) < ENOUGH_SAMPLES:
-                break
-        else:
-            self.noisy += 1
-        seconds, peak = max(attempts, key=lambda attempt: attempt[1])
-        self.seconds.append(seconds)
-        self.peaks.append(peak)
+            samples.append(attempts[-1]["peak"])
+        self.noisy += not is_quiet(attempts[-1], samples)
+        best = min(attempts, key=lambda turn: turn["lost"] - turn["peak"] / max(samples))
+        self.seconds.append(best["seconds"])
+        self.peaks.append(best["peak"])
+
+
+def is_quiet(turn, samples):
+    """Whether the machine was left to this turn alone."""
+    return turn["lost"] < 0.05 and turn["peak"] > 0.95 * statistics.median(samples)
 
 
 def compete(shape, remotes, rounds, budget):

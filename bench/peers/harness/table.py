@@ -87,4 +87,4 @@ def conclusion(results):
 def unavailable(remotes):
     """Peers that could not be had, with the reason."""
     missing = {r.peer.name: r.unavailable for r in remotes if r.unavailable}
-    return "\n".join(f"unavailable: {name}: {reason}" for name, reason in missing.items())
+    return "".join(f"unavailable: {name}: {reason}\n" for name, reason in missing.items())

@@ -5,9 +5,11 @@ It opens the library once, and then forks for each shape, so that every shape st
 heap and a crash costs one shape of one peer. Requests and answers are lines of JSON.
 """
 
+import ctypes
 import json
 import os
 import pickle
+import signal
 import sys
 from base64 import b64decode
 from pathlib import Path
@@ -38,6 +40,12 @@ class Channel:
         self.answers.write(json.dumps(answer) + "\n")
 
 
+def die_with_parent():
+    """Even if this process is stopped at that moment."""
+    set_death_signal = 1
+    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+
+
 def describe(error):
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
@@ -54,6 +62,7 @@ def serve_shape(channel, peer, request, threads, library):
     shape = pickle.loads(b64decode(request["shape"]))
     folder = Path(request["folder"])
     inputs = judge.load_inputs(shape, folder)
+    memory.trim()
     before = memory.status("RssAnon"), memory.bytes_made()
     try:
         call = peer.prepare(shape, inputs, threads)
@@ -66,16 +75,18 @@ def serve_shape(channel, peer, request, threads, library):
         return
     used = measure_memory(call, before)
     error = judge.largest_error(call.output(), folder)
-    expected = min(clock.seconds_of(call.run, 1) for _ in range(3))
+    expected = clock.estimate(call.run)
     channel.send(pid=os.getpid(), error=error, memory=used, expected=expected)
     width = peer.vector_bytes or library.native_vector_bytes()
     while (request := channel.receive())["do"] == "turn":
-        peak = library.native_peak(width)
+        peak, lost = library.native_peak(width), clock.Lost()
         seconds = clock.turn(call.run, expected, request["budget"])
-        channel.send(seconds=seconds, peak=max(peak, library.native_peak(width)))
+        share = lost.share()
+        channel.send(seconds=seconds, peak=max(peak, library.native_peak(width)), lost=share)
 
 
 def main():
+    die_with_parent()
     peer, threads = peer_named(sys.argv[1]), int(sys.argv[2])
     channel = Channel()
     library = native.open_library()
@@ -87,6 +98,7 @@ def main():
     while (request := channel.receive())["do"] == "shape":
         child = os.fork()
         if child == 0:
+            die_with_parent()
             serve_shape(channel, peer, request, threads, library)
             os._exit(0)
         _, status = os.waitpid(child, 0)

@@ -23,7 +23,7 @@ typedef int dnnl_fn(char transpose_a, char transpose_b, int64_t m, int64_t n, in
 
 struct native_by_hand {
     struct native_attention call;
-    void *sgemm;
+    native_sgemm *sgemm;
     int kind;
     int64_t blocks;
     float *scores; /* [threads][BLOCK][kv_len] */
@@ -98,7 +98,8 @@ static void attend_parts(void *argument, int worker, int64_t begin, int64_t end)
     }
 }
 
-struct native_by_hand *native_by_hand(const struct native_attention *call, void *sgemm, int kind) {
+struct native_by_hand *native_by_hand(const struct native_attention *call, native_sgemm *sgemm,
+                                      int kind) {
     struct native_by_hand *p = calloc(1, sizeof(*p));
     p->call = *call;
     p->sgemm = sgemm;

@@ -86,15 +86,15 @@ struct native_qkv *native_qkv_attention(const struct native_attention *call, con
 }
 
 /* Packs weight matrix `which`, [d_model, width] of the call, into memory of its own. */
-static int pack(struct native_qkv *p, const struct native_project *call, int which, qkv_tensor *to) {
+static int pack(struct native_qkv *p, const struct native_project *call, int which,
+                qkv_tensor *to) {
     qkv_tensor w = {.data = (void *)call->w[which], .dtype = QKV_F32};
     w.stride[2] = call->width / call->matrices;
     w.stride[3] = 1;
     size_t bytes = qkv_project_pack_size(&p->project, which, &p->context);
     to->data = aligned_alloc(QKV_ALIGNMENT, (bytes + 63) / 64 * 64);
     to->dtype = QKV_F32;
-    return to->data &&
-           ok(qkv_project_pack(&p->project, which, &w, to->data, bytes, &p->context));
+    return to->data && ok(qkv_project_pack(&p->project, which, &w, to->data, bytes, &p->context));
 }
 
 /* The columns of one matrix within the rows of out. */

@@ -48,10 +48,12 @@ int native_qkv_run(struct native_qkv *qkv);
 /* The instruction set that this name leads to; NULL if there is no such in this build. */
 const char *native_qkv_room(const char *room);
 
-/* The user program. */
+/* The user program. kind says whose type sgemm really has. */
 enum { NATIVE_CBLAS, NATIVE_DNNL };
+typedef void native_sgemm(void);
 struct native_by_hand;
-struct native_by_hand *native_by_hand(const struct native_attention *call, void *sgemm, int kind);
+struct native_by_hand *native_by_hand(const struct native_attention *call, native_sgemm *sgemm,
+                                      int kind);
 int native_by_hand_run(struct native_by_hand *program);
 
 #endif

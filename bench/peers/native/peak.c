@@ -8,8 +8,7 @@
 
 #include "native.h"
 
-#define EACH_OF_12(DO) \
-    DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11)
+#define EACH_OF_12(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11)
 
 #define START(i) c##i = c##i + (float)(i);
 #define STEP(i) c##i = c##i * a + b;
@@ -17,19 +16,19 @@
 #define DECLARE(i) , c##i = a
 
 /* 12 chains suit 16 vector registers, and cover a latency of 4 on two ports with room to spare. */
-#define DEFINE_CHAINS(name, bytes)                                 \
+#define DEFINE_CHAINS(name, bytes)                                   \
     typedef float name##_vector __attribute__((vector_size(bytes))); \
-    static float name(long rounds, float factor, float addend) {   \
-        name##_vector a = (name##_vector){0} + factor;             \
-        name##_vector b = (name##_vector){0} + addend;             \
-        name##_vector zero = {0} EACH_OF_12(DECLARE);              \
-        EACH_OF_12(START)                                          \
-        for (long i = 0; i < rounds; i++) {                        \
-            EACH_OF_12(STEP)                                       \
-        }                                                          \
-        EACH_OF_12(JOIN)                                           \
-        c0 += zero;                                                \
-        return c0[0];                                              \
+    static float name(long rounds, float factor, float addend) {     \
+        name##_vector a = (name##_vector){0} + factor;               \
+        name##_vector b = (name##_vector){0} + addend;               \
+        name##_vector zero = {0} EACH_OF_12(DECLARE);                \
+        EACH_OF_12(START)                                            \
+        for (long i = 0; i < rounds; i++) {                          \
+            EACH_OF_12(STEP)                                         \
+        }                                                            \
+        EACH_OF_12(JOIN)                                             \
+        c0 += zero;                                                  \
+        return c0[0];                                                \
     }
 
 DEFINE_CHAINS(chains_16, 16)

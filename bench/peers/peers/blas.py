@@ -168,13 +168,13 @@ class Sgemm(Blas):
             run = prepared(
                 self.blas.dnnl_sgemm, plain, plain, *i64(m, n, k), ONE, pointer(x), *i64(k),
                 pointer(w), *i64(n), ZERO, pointer(out), *i64(n),
-            )  # fmt: skip
+            )
         else:
             run = prepared(
                 getattr(self.blas, self.library.prefix + "cblas_sgemm"),
                 *i32(ROW_MAJOR, PLAIN, PLAIN, m, n, k), ONE, pointer(x), *i32(k),
                 pointer(w), *i32(n), ZERO, pointer(out), *i32(n),
-            )  # fmt: skip
+            )
         return Call(run, lambda: out, keep=(w, x))
 
 
@@ -194,11 +194,11 @@ class PackedSgemm(Blas):
         size = blas.cblas_sgemm_pack_get_size(*i32(MATRIX_B, m, n, k))
         packed = np.zeros(size // 4 + 16, np.float32)
         blas.cblas_sgemm_pack(*i32(ROW_MAJOR, MATRIX_B, PLAIN, m, n, k), ONE, pointer(w),
-                              *i32(n), pointer(packed))  # fmt: skip
+                              *i32(n), pointer(packed))
         run = prepared(
             blas.cblas_sgemm_compute, *i32(ROW_MAJOR, PLAIN, PACKED, m, n, k), pointer(x),
             *i32(k), pointer(packed), *i32(n), ZERO, pointer(out), *i32(n),
-        )  # fmt: skip
+        )
         return Call(run, lambda: out, keep=(packed, x))
 
 

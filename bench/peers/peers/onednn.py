@@ -65,7 +65,8 @@ class OneDnn(blas.Blas):
 
     def executed(self, function, *arguments):
         """A call that runs on the stream and waits for it (on a CPU it is done by then)."""
-        execute, wait, stream = getattr(self.blas, function), self.blas.dnnl_stream_wait, self.stream
+        execute, wait = getattr(self.blas, function), self.blas.dnnl_stream_wait
+        stream = self.stream
 
         def run():
             execute(*arguments)
@@ -102,7 +103,7 @@ class Matmul(OneDnn):
 
     def reorder(self, source, source_descriptor, target, target_descriptor):
         description = self.make("dnnl_reorder_primitive_desc_create", source_descriptor,
-                                self.engine, target_descriptor, self.engine, None)  # fmt: skip
+                                self.engine, target_descriptor, self.engine, None)
         arguments = self.arguments(src=source, dst=target)
         self.do("dnnl_primitive_execute", self.primitive(description), self.stream, *arguments)
         self.do("dnnl_stream_wait", self.stream)
@@ -116,7 +117,7 @@ class Matmul(OneDnn):
         self.do("dnnl_primitive_attr_set_scratchpad_mode", attributes, 1)
         weights = self.descriptor(w.shape, TAG_ANY)
         description = self.make("dnnl_matmul_primitive_desc_create", self.engine, source, weights,
-                                None, target, attributes)  # fmt: skip
+                                None, target, attributes)
         chosen = self.query(description, QUERY_WEIGHTS)
         packed = self.memory(chosen, ALLOCATE)
         plain = self.descriptor(w.shape)
@@ -129,7 +130,7 @@ class Matmul(OneDnn):
             scratchpad=scratchpad,
         )
         run = self.executed("dnnl_primitive_execute", self.primitive(description), self.stream,
-                            count, arguments)  # fmt: skip
+                            count, arguments)
         return Call(run, lambda: out, keep=(x, arguments))
 
 
@@ -148,7 +149,7 @@ class Graph(OneDnn):
         self.do(
             "dnnl_graph_logical_tensor_init_with_strides", ctypes.byref(made),
             ctypes.c_size_t(number), F32, len(size), dims(size), dims(strides), 0,
-        )  # fmt: skip
+        )
         return made
 
     def add_op(self, graph, kind, inputs, output, flag=None, axis=None):
@@ -182,7 +183,7 @@ class Graph(OneDnn):
         many = (ctypes.POINTER(LogicalTensor) * len(inputs))(*map(ctypes.pointer, inputs))
         one = (ctypes.POINTER(LogicalTensor) * 1)(ctypes.pointer(output))
         self.do("dnnl_graph_partition_compile", partition, compiled, ctypes.c_size_t(len(inputs)),
-                many, ctypes.c_size_t(1), one, self.engine)  # fmt: skip
+                many, ctypes.c_size_t(1), one, self.engine)
         return compiled
 
     def bound(self, descriptions, arrays):
@@ -226,7 +227,7 @@ class Graph(OneDnn):
         run = self.executed(
             "dnnl_graph_compiled_partition_execute", compiled, self.stream,
             *self.bound(descriptions, arrays), *self.bound([mixed], [out]),
-        )  # fmt: skip
+        )
         return Call(run, lambda: out, keep=(descriptions, arrays))
 
 

@@ -78,9 +78,9 @@ class MultiHeadAttention(Onnx):
         arrays = {"q": rows_first(inputs["q"]), "k": keys, "v": values}
         out = memory.aligned(arrays["q"].shape)
         node = self.node("MultiHeadAttention", ["q", "k", "v"], ["o"], MICROSOFT,
-                         num_heads=shape.q_heads, unidirectional=int(shape.causal))  # fmt: skip
+                         num_heads=shape.q_heads, unidirectional=int(shape.causal))
         return self.call([node], arrays, {"o": out}, threads,
-                         lambda: heads_first(out, shape.q_heads))  # fmt: skip
+                         lambda: heads_first(out, shape.q_heads))
 
 
 class GroupQueryAttention(Onnx):
@@ -100,9 +100,9 @@ class GroupQueryAttention(Onnx):
             outputs[name] = memory.aligned((1, shape.kv_heads, n, shape.head_dim))
         node = self.node("GroupQueryAttention", ["q", "k", "v", "", "", "last", "total"],
                          list(outputs), MICROSOFT, num_heads=shape.q_heads,
-                         kv_num_heads=shape.kv_heads)  # fmt: skip
+                         kv_num_heads=shape.kv_heads)
         return self.call([node], arrays, outputs, threads,
-                         lambda: heads_first(outputs["o"], shape.q_heads))  # fmt: skip
+                         lambda: heads_first(outputs["o"], shape.q_heads))
 
 
 class Attention(Onnx):

@@ -27,12 +27,13 @@ class Torch(Peer):
 class Attention(Torch):
     def __init__(self, backend):
         self.name = f"pytorch sdpa {backend}"
-        self.backend = f"{backend.upper()}_ATTENTION" if backend == "flash" else backend.upper()
+        self.backend = {"flash": "FLASH_ATTENTION", "math": "MATH"}[backend]
 
     def prepare(self, shape, inputs, threads):
         from torch.nn.attention import SDPBackend, sdpa_kernel
 
-        sdpa_kernel(getattr(SDPBackend, self.backend)).__enter__()
+        chosen = sdpa_kernel(getattr(SDPBackend, self.backend))
+        chosen.__enter__()
         attend = self.torch.nn.functional.scaled_dot_product_attention
         q, k, v = (self.tensor(inputs[name]).unsqueeze(0) for name in "qkv")
         options = {"is_causal": shape.causal, "enable_gqa": shape.kv_heads != shape.q_heads}
@@ -40,7 +41,7 @@ class Attention(Torch):
         def run():
             return attend(q, k, v, **options)
 
-        return Call(run, lambda: run()[0].numpy())
+        return Call(run, lambda: run()[0].numpy(), keep=chosen)
 
 
 class Linear(Torch):
