@@ -48,7 +48,7 @@ def files_under(root, *folders):
     """Every file of these folders of the project, as paths from its root."""
     for folder in folders:
         for place, inner, names in os.walk(os.path.join(root, folder)):
-            inner[:] = sorted(name for name in inner if not name.startswith(("build", "__pycache__")))
+            inner[:] = sorted(name for name in inner if not name.startswith(("build", "__pycache__", ".venv")))
             for name in sorted(names):
                 yield os.path.relpath(os.path.join(place, name), root)
 

@@ -35,7 +35,8 @@ static void open_rooms(void) {
         if (!qkv_isa_built(isa))
             continue;
         if (!open_room(room, isa)) {
-            printf("skipped: room %s, which this CPU cannot run\n", room->name);
+            if (asked_for)
+                printf("skipped: room %s, which this CPU cannot run\n", room->name);
             continue;
         }
         runnable_count++;
