@@ -62,12 +62,15 @@ class Build:
     def make(self, wanted=None):
         """Builds everything, or the programs of the wanted tests alone."""
         self.configure()
-        programs = [] if wanted is None else sorted(
-            {os.path.relpath(part, self.folder)
-             for test in self.introspect("--tests") if wanted(test)
-             for part in map(os.path.normpath, test["cmd"])
-             if part.startswith(self.folder + os.sep)})
+        programs = [] if wanted is None else self.programs_of(wanted)
         self.run("build", ["ninja", "-j", JOBS, "-C", self.folder, *programs])
+
+    def programs_of(self, wanted):
+        """The programs that the wanted tests run or are handed, relative to the build folder."""
+        made = {name for target in self.introspect("--targets") for name in target["filename"]}
+        named = {os.path.normpath(os.path.join(self.folder, part))
+                 for test in self.introspect("--tests") if wanted(test) for part in test["cmd"]}
+        return sorted(os.path.relpath(name, self.folder) for name in made & named)
 
     def introspect(self, what):
         return json.loads(subprocess.check_output(["meson", "introspect", what, self.folder]))
