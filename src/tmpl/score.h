@@ -9,28 +9,6 @@
 
 #include "mask.h"
 
-/* Scale, soft-cap, ALiBi, bias. Bias is not read at columns outside [from, hi); a bias of -inf
- * masks, whatever the score is. */
-static inline vf score_modify(vf x, const struct qkv_score_row *row,
-                              const struct qkv_score_rule *rule, int c) {
-    const vf masked = vf_set1(-INFINITY);
-    x = vf_mul(x, vf_set1(rule->scale));
-    if (rule->softcap > 0.0f) {
-        vf t = vf_tanh(vf_mul(x, vf_set1(1.0f / rule->softcap)));
-        x = vf_mul(t, vf_set1(rule->softcap));
-    }
-    if (rule->alibi) {
-        vf distance = vf_abs(vf_sub(vf_set1(row->distance), column_numbers(c)));
-        x = vf_fma(vf_set1(-row->slope), distance, x);
-    }
-    if (row->bias) {
-        __builtin_prefetch((const void *)((uintptr_t)row->ahead + (uintptr_t)c * sizeof(float)));
-        vf bias = load_columns(row->bias, rule->bias_step, c, row->hi);
-        x = vf_select(vm_eq(bias, masked), masked, vf_add(x, bias));
-    }
-    return x;
-}
-
 /* -inf outside [lo, hi). The edges of [from, to) are all that an interval can cut. */
 static inline void score_cut(const struct qkv_score_row *row) {
     const vf masked = vf_set1(-INFINITY);
@@ -54,27 +32,81 @@ static inline float score_max(const float *s, int from, int to) {
     return vf_hmax(vf_max(a, b));
 }
 
-/* The whole rule and all masks, in one pass where scores are modified or a boolean mask is given.
- * Returns the largest score, before the scale if the rule leaves that to the exponential. */
+/* softcap * tanh(scale * s / softcap), in a loop of its own since tanh is a call. */
+static inline void score_softcap(const struct qkv_score_row *row,
+                                 const struct qkv_score_rule *rule) {
+    const vf scale = vf_set1(rule->scale), cap = vf_set1(rule->softcap);
+    const vf uncap = vf_set1(1.0f / rule->softcap);
+    for (int c = row->from; c < row->to; c += VF_LANES) {
+        vf x = vf_mul(vf_load(row->s + c), scale);
+        vf_store(row->s + c, vf_mul(vf_tanh(vf_mul(x, uncap)), cap));
+    }
+}
+
+/* Scale, ALiBi, bias, boolean mask and intervals in one pass; which of them is known where this is
+ * inlined. Neither bias nor mask is read at columns outside [from, hi). A bias of -inf masks,
+ * whatever the score is. Returns the largest score. */
+static inline __attribute__((always_inline)) float score_pass(const struct qkv_score_row *row,
+                                                              const struct qkv_score_rule *rule,
+                                                              float factor, const int alibi,
+                                                              const int bias, const int mask) {
+    const vf masked = vf_set1(-INFINITY), scale = vf_set1(factor);
+    const vf slope = vf_set1(-row->slope), position = vf_set1(row->distance);
+    const int from = row->from, to = row->to, lo = row->lo, hi = row->hi;
+    const int bias_step = rule->bias_step, mask_step = rule->mask_step;
+    const float *bias_row = row->bias, *ahead = row->ahead;
+    const uint8_t *mask_row = row->mask;
+    float *s = row->s;
+    vf max = masked;
+
+    for (int c = from; c < to; c += VF_LANES) {
+        vf x = vf_mul(vf_load(s + c), scale);
+        if (alibi)
+            x = vf_fma(slope, vf_abs(vf_sub(position, column_numbers(c))), x);
+        if (bias) {
+            __builtin_prefetch((const void *)((uintptr_t)ahead + (uintptr_t)c * sizeof(float)));
+            vf b = load_columns(bias_row, bias_step, c, hi);
+            x = vf_select(vm_eq(b, masked), masked, vf_add(x, b));
+        }
+        if (mask)
+            x = vf_select(load_bool_columns(mask_row, mask_step, c, hi), x, masked);
+        x = keep_columns(x, masked, c, lo, hi);
+        max = vf_max(x, max);
+        vf_store(s + c, x);
+    }
+    return vf_hmax(max);
+}
+
+/* The whole rule and all masks. Returns the largest score, before the scale if the rule leaves that
+ * to the exponential. */
 static inline float score_finish(const struct qkv_score_row *row,
                                  const struct qkv_score_rule *rule) {
-    const vf masked = vf_set1(-INFINITY);
-    vf max = masked;
     if (!rule->modified && !row->mask) {
         score_cut(row);
         return score_max(row->s, row->from, row->to);
     }
-    for (int c = row->from; c < row->to; c += VF_LANES) {
-        vf x = vf_load(row->s + c);
-        if (rule->modified)
-            x = score_modify(x, row, rule, c);
-        if (row->mask)
-            x = vf_select(load_bool_columns(row->mask, rule->mask_step, c, row->hi), x, masked);
-        x = keep_columns(x, masked, c, row->lo, row->hi);
-        max = vf_max(x, max);
-        vf_store(row->s + c, x);
+    const int capped = rule->softcap > 0.0f;
+    if (capped)
+        score_softcap(row, rule);
+    const float scale = capped || !rule->modified ? 1.0f : rule->scale;
+    switch ((rule->alibi ? 4 : 0) | (row->bias ? 2 : 0) | (row->mask ? 1 : 0)) {
+    case 0:
+        return score_pass(row, rule, scale, 0, 0, 0);
+    case 1:
+        return score_pass(row, rule, scale, 0, 0, 1);
+    case 2:
+        return score_pass(row, rule, scale, 0, 1, 0);
+    case 3:
+        return score_pass(row, rule, scale, 0, 1, 1);
+    case 4:
+        return score_pass(row, rule, scale, 1, 0, 0);
+    case 5:
+        return score_pass(row, rule, scale, 1, 0, 1);
+    case 6:
+        return score_pass(row, rule, scale, 1, 1, 0);
+    default:
+        return score_pass(row, rule, scale, 1, 1, 1);
     }
-    return vf_hmax(max);
 }
 
 #endif
