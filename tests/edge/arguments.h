@@ -16,7 +16,7 @@ enum {
     BATCH = 2,
     Q_HEADS = 4,
     KV_HEADS = 2,
-    Q_LEN = 30, /* with the group's two heads more than one row block, so that K is packed once */
+    Q_LEN = 60, /* with the group's two heads more than one row block, so that K is packed once */
     KV_LEN = 5,
     DIM = 4,
     V_DIM = 6,
@@ -27,7 +27,7 @@ enum {
     V_WIDTH = KV_HEADS * V_DIM,
     ROW = Q_WIDTH + K_WIDTH + V_WIDTH + Q_HEADS * V_DIM, /* of an interleaved buffer */
     TAIL = 4,
-    WORKSPACE = 128 * 1024,
+    WORKSPACE = 160 * 1024,
     PACKED = 4096,
     PATIENCE = 60, /* seconds: a test takes milliseconds, but not under an emulator */
 };

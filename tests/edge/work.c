@@ -9,7 +9,7 @@ enum {
     BATCH = 2,
     Q_HEADS = 2,
     KV_HEADS = 1,
-    Q_LEN = 27,
+    Q_LEN = 51,
     KV_LEN = 1057,
     DIM = 20,
     V_DIM = 23,
