@@ -30,9 +30,10 @@
 #define LIST(opt, field, called, low, text) \
     { OPTION_LIST, (opt), (called), (text), AT(field), (low), INT_MAX, NULL }
 
-/* In the order of qkv_weight_layout and qkv_align. */
+/* In the order of qkv_weight_layout, qkv_align and qkv_exp. */
 static const char *const layouts[] = {"in-out", "out-in", NULL};
 static const char *const alignments[] = {"bottom-right", "top-left", NULL};
+static const char *const exponentials[] = {"sleef-u10", "sleef-u35", "poly5", "poly4", NULL};
 
 enum { MOST_THREADS = 1024 };
 #define LARGEST 3.4e38 /* of a float */
@@ -63,6 +64,8 @@ static const struct option options[] = {
     FLAG("--causal", causal, "a query sees no key behind its own position"),
     CHOICE("--align", align, "bottom-right|top-left", alignments,
            "the last query stands at the last key, or the first\nat the first (bottom-right)"),
+    CHOICE("--exp", exp, "sleef-u10|sleef-u35|poly5|poly4", exponentials,
+           "the exponential in the output and the LSE (sleef-u10)"),
     LIST("--window", window, "L,R", -1,
          "a query sees L keys before and R behind its position;\n-1 for no limit (-1,-1)"),
     TEXT("--alibi", alibi, "FILE|auto", "slopes [heads]; auto: 2^(-8h/heads) for h from 1"),

@@ -21,6 +21,7 @@ struct attend_options {
     struct option_real scale, softcap;
     bool causal;
     struct option_choice align;
+    struct option_choice exp;
     struct option_list window;
     const char *alibi, *sinks, *bias, *mask;
     struct option_list q_lens, kv_lens, cu_q, cu_kv;

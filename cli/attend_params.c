@@ -124,6 +124,9 @@ int attend_set_params(struct job *job) {
     if (o->align.given) {
         p->align = o->align.value;
     }
+    if (o->exp.given) {
+        p->exp = o->exp.value;
+    }
     if (o->window.values) {
         p->window_left = o->window.values[0];
         p->window_right = o->window.values[1];

@@ -251,6 +251,11 @@ class Draw:
             self.window = tuple(self.random.choice([-1, 0, 1, self.below(0, 60)]) for _ in range(2))
             self.add("--window", ",".join(map(str, self.window)))
 
+    def exponential(self):
+        """The tiers whose error float32 hides; tests/stages/exp2.c measures them all."""
+        if self.chance(0.4):
+            self.add("--exp", self.random.choice(["sleef-u10", "sleef-u35", "poly5"]))
+
     def per_head(self):
         if self.chance(0.3):
             if self.chance(0.5):
@@ -300,6 +305,7 @@ class Draw:
             self.direct()
         self.numbers()
         self.positions()
+        self.exponential()
         self.per_head()
         self.masks()
         self.outputs()
@@ -372,7 +378,7 @@ def usable_rooms():
 
 
 OPTIONS = {"--q", "--k", "--v", "--x", "--wq", "--wk", "--wv", "--bq", "--bk", "--bv", "--w-layout",
-           "--heads", "--kv-heads", "--scale", "--softcap", "--causal", "--align", "--window",
+           "--heads", "--kv-heads", "--scale", "--softcap", "--causal", "--align", "--exp", "--window",
            "--alibi", "--sinks", "--bias", "--mask", "--q-lens", "--kv-lens", "--cu-q", "--cu-kv",
            "--out", "--lse", "--weights", "--isa", "--threads"}
 

@@ -55,6 +55,7 @@ BAD_USAGE = [
     (["attend", *FILES, *ANSWER, "--scale", "1e39"], "--scale: 1e+39 is not between"),
     (["attend", *FILES, *ANSWER, "--softcap", "-1"], "--softcap: -1 is not between 0"),
     (["attend", *FILES, *ANSWER, "--align", "left"], "--align: 'left' is not one of bottom-right"),
+    (["attend", *FILES, *ANSWER, "--exp", "fast"], "--exp: 'fast' is not one of sleef-u10"),
     (["attend", *FILES, *ANSWER, "--causal=1"], "--causal: takes no value"),
     (["attend", *FILES, *ANSWER, "--window", "4"], "--window: needs two numbers"),
     (["attend", *FILES, *ANSWER, "--window", "4,5,6"], "--window: needs two numbers"),
