@@ -16,7 +16,6 @@
 #include "row.h"
 #include "score.h"
 
-#define LOG2_E 0x1.715476p+0f
 #define LN_2 0x1.62e43p-1f
 
 #define INLINE static inline __attribute__((always_inline))
@@ -37,9 +36,7 @@ INLINE vf factor_between(vf from, vf to, exp2_step *exp2) {
     return vf_select(vm_eq(rise, vf_set1(0.0f)), one, e);
 }
 
-/* s becomes 2^(scale * s - max) over [from, to), -0 instead where s is -inf if mark is set; returns
- * the sum, by the tree of row_sum. A maximum of +inf, which may come from a finite s times the
- * scale, makes the row NaN. */
+/* A vector of scores to weights: 2^(factor * s + base), -0 where s is -inf if mark is set. */
 INLINE vf exp_step(float *s, vf factor, vf base, const int mark, exp2_step *exp2) {
     vf x = exp2(vf_fma(vf_load(s), factor, base));
     if (mark)
@@ -48,6 +45,8 @@ INLINE vf exp_step(float *s, vf factor, vf base, const int mark, exp2_step *exp2
     return x;
 }
 
+/* The row's columns [from, to), s to 2^(scale * s - max); returns the sum, by the tree of row_sum.
+ * A maximum of +inf, which may come from a finite s times the scale, makes the row NaN. */
 INLINE float row_exp(float *s, int from, int to, float scale, float max, const int mark,
                      exp2_step *exp2) {
     const vf factor = vf_set1(scale);

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Rows of any length: loads and stores that stop at the end, and the one tree of row sums. */
+/* Rows of any length: loads and stores that stop at the end, the one tree of row sums, and the
+ * constant that turns an exponent of e into one of 2. */
 #ifndef QKV_TMPL_ROW_H
 #define QKV_TMPL_ROW_H
+
+#define LOG2_E 0x1.715476p+0f
 
 /* VF_LANES elements, or the `left` that are left of the row (then 0 in the other lanes). */
 static inline vf load_upto(const float *p, ptrdiff_t left) {

@@ -21,8 +21,6 @@ static float softmax_mask(float *out, const float *in, const struct qkv_score_ro
     return vf_hmax(max);
 }
 
-#define LOG2_E 0x1.715476p+0f
-
 static inline vf exp_from(vf x, vf base) {
     return vf_exp2(vf_mul(vf_sub(x, base), vf_set1(LOG2_E)));
 }
