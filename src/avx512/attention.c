@@ -19,4 +19,5 @@ const struct qkv_attention_kernels qkv_avx512_attention = {
     .store = store_scaled,
     .mr = MR,
     .nr = NR,
+    .gemm_max = 1,
 };

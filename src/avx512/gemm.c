@@ -6,10 +6,27 @@
  * nothing, k = 0 writes zeros (or leaves C, when adding).
  */
 #include "kernels.h"
+
+#include <math.h>
+
 #include "tile.h"
 #include "vec.h"
 
 enum { GROUPS = NR / QKV_PANEL };
+
+/* The rows' largest, lane by lane, while they are in registers: a pass over the scores less. */
+static inline __attribute__((always_inline)) void tile_max(float *max, __m512 acc[MR][GROUPS],
+                                                           int first, const int M, const int G) {
+    const __m512 none = _mm512_set1_ps(-INFINITY);
+#pragma GCC unroll 6
+    for (int r = 0; r < M; r++) {
+        __m512 m = first ? none : _mm512_loadu_ps(max + r * QKV_PANEL);
+#pragma GCC unroll 4
+        for (int v = 0; v < G; v++)
+            m = vf_max(acc[r][v], m);
+        _mm512_storeu_ps(max + r * QKV_PANEL, m);
+    }
+}
 
 /* M and G are constants where this is inlined, so that the accumulators live in registers. */
 static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g, ptrdiff_t i,
@@ -47,6 +64,8 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
 #pragma GCC unroll 4
         for (int v = 0; v < G; v++)
             _mm512_storeu_ps(c + r * ldc + v * 16, acc[r][v]);
+    if (g->max)
+        tile_max(g->max + i * QKV_PANEL, acc, j == 0, M, G);
 }
 
 #define TILE(rows, groups)                                                                   \
@@ -58,7 +77,8 @@ TILES(1)
 TILES(2)
 TILES(3)
 TILES(4)
-TILES(5) TILES(6)
+TILES(5)
+TILES(6)
 
     typedef void tile_fn(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j);
 

@@ -47,16 +47,33 @@ struct tiles {
     int live[QKV_ROWS]; /* by the tile's first row: it sees something of the block */
     int any;            /* some tile does */
     int uniform;        /* all tiles see the same columns */
+    int whole;          /* and no score is masked or changed */
 };
+
+/* A tile that sees nothing has rows without columns. */
+static int lay_tile(struct tiles *t, const struct qkv_attention_kernels *kernels,
+                    const struct qkv_part *part, const struct qkv_key_block *block, int r,
+                    int rows) {
+    struct qkv_score_row *row = t->row + r;
+    if (qkv_part_score_rows(part, block, r, rows, kernels->sees, row))
+        return 1;
+    for (int i = 0; i < rows; i++)
+        row[i] = (struct qkv_score_row){0};
+    return 0;
+}
 
 static void lay_tiles(struct tiles *t, const struct qkv_attention_kernels *kernels,
                       const struct qkv_part *part, const struct qkv_key_block *block) {
     const int mr = kernels->mr;
+    t->any = t->uniform = qkv_part_even_rows(part, block, t->row);
+    t->whole = t->uniform && !part->plan->problem.rule.modified && t->row->from == t->row->lo &&
+               t->row->to == t->row->hi;
+    if (t->uniform)
+        return;
     t->uniform = 1;
-    t->any = 0;
     for (int r = 0; r < part->rows; r += mr) {
         int rows = (int)qkv_min(part->rows - r, mr);
-        t->live[r] = qkv_part_score_rows(part, block, r, rows, kernels->sees, t->row + r);
+        t->live[r] = lay_tile(t, kernels, part, block, r, rows);
         if (t->live[r] && !t->any)
             qkv_prefetch_bias(t->row + r, rows);
         t->any |= t->live[r];
@@ -67,7 +84,7 @@ static void lay_tiles(struct tiles *t, const struct qkv_attention_kernels *kerne
 
 /* `rows` rows from row r on: scores = q K^T in the columns of row r. */
 static void score(const struct qkv_attention_kernels *kernels, const struct qkv_part *part,
-                  const struct qkv_score_row *row, const float *keys, int r, int rows) {
+                  const struct qkv_score_row *row, const float *keys, float *max, int r, int rows) {
     const int64_t dim = part->plan->problem.head_dim;
     const struct qkv_gemm g = {
         .a = part->q + r * dim,
@@ -76,6 +93,7 @@ static void score(const struct qkv_attention_kernels *kernels, const struct qkv_
         .b_k = QKV_PANEL,
         .b_g = QKV_PANEL * dim,
         .c = row->s + row->from,
+        .max = max,
         .ldc = QKV_KEY_BLOCK,
         .m = rows,
         .n = row->to - row->from,
@@ -152,15 +170,32 @@ static void mix_marked(const struct qkv_attention_kernels *kernels, const struct
     }
 }
 
-static void score_tiles(const struct qkv_attention_kernels *kernels, const struct qkv_part *part,
-                        const struct tiles *t, const float *keys) {
+static void mix_tiles(const struct qkv_attention_kernels *kernels, const struct qkv_part *part,
+                      const struct tiles *t, const struct qkv_key_block *block, const float *values,
+                      struct accumulator *acc, int bad) {
+    for (int r = 0; r < part->rows; r += kernels->mr) {
+        if (!t->uniform && !t->live[r])
+            continue;
+        if (bad)
+            mix_marked(kernels, part, t, block, values, acc, r);
+        else
+            mix_tile(kernels, part, t, block, values, acc, r);
+    }
+}
+
+/* Returns the rows' largest scores if the product has left them. */
+static const float *score_tiles(const struct qkv_attention_kernels *kernels,
+                                const struct qkv_part *part, const struct tiles *t,
+                                const float *keys) {
+    float *max = t->whole && kernels->gemm_max ? part->max : NULL;
     if (t->uniform) {
-        score(kernels, part, t->row, keys, 0, part->rows);
-        return;
+        score(kernels, part, t->row, keys, max, 0, part->rows);
+        return max;
     }
     for (int r = 0; r < part->rows; r += kernels->mr)
         if (t->live[r])
-            score(kernels, part, t->row + r, keys, r, tile_rows(part, r, kernels->mr));
+            score(kernels, part, t->row + r, keys, NULL, r, tile_rows(part, r, kernels->mr));
+    return NULL;
 }
 
 /* One key block into the accumulator of the piece. */
@@ -176,23 +211,18 @@ static void attend_block(const struct qkv_attention_kernels *kernels, const stru
     lay_tiles(&t, kernels, part, &block);
     if (!t.any)
         return;
-    score_tiles(kernels, part, &t, qkv_part_keys(part, &block, &kernels->pack));
+    const float *keys = qkv_part_keys(part, &block, &kernels->pack);
+    const float *max = score_tiles(kernels, part, &t, keys);
     /* The keys' memory may be the values' as well: nothing reads the keys below. */
     const float *values = qkv_part_values(part, &block, &kernels->pack, &bad);
-    for (int r = 0; r < part->rows; r += kernels->mr) {
-        int rows = tile_rows(part, r, kernels->mr);
-        if (!t.live[r])
-            continue;
-        kernels->weigh[rule->exp](t.row + r, r, rows, rule, acc->state, factor, bad);
-        if (acc->begun[r])
-            kernels->rescale(acc->rows + r * v_pad, v_pad, rows, v_pad, factor + r);
-        if (bad)
-            mix_marked(kernels, part, &t, &block, values, acc, r);
-        else if (!t.uniform)
-            mix_tile(kernels, part, &t, &block, values, acc, r);
-    }
+    kernels->weigh[rule->exp](t.row, max, part->rows, rule, acc->state, factor, bad);
+    /* A row whose tile has not begun had nothing before: its factor is 1. */
+    if (acc->any)
+        kernels->rescale(acc->rows, v_pad, part->rows, v_pad, factor);
     if (!bad && t.uniform)
         mix_uniform(kernels, part, &t, &block, values, acc);
+    else
+        mix_tiles(kernels, part, &t, &block, values, acc, bad);
 }
 
 /* The key blocks from b on that belong to one piece; returns the first that does not. */

@@ -7,6 +7,7 @@
 static void begin_worker(struct qkv_part *part, char *worker) {
     const struct qkv_worker_layout *w = &part->plan->worker;
     part->scores = (float *)(worker + w->scores);
+    part->max = (float *)(worker + w->max);
     part->acc = (float *)(worker + w->acc);
     part->piece = (float *)(worker + w->piece);
     part->q = (float *)(worker + w->q);
@@ -32,11 +33,13 @@ int qkv_part_begin(struct qkv_part *part, const struct qkv_plan_state *plan,
     begin_worker(part, worker);
 
     int64_t h = part->kv_head * p->group + row0 / rows, i = row0 % rows;
-    part->lo = INT64_MAX;
-    part->hi = 0;
+    part->lo = part->all_hi = INT64_MAX;
+    part->hi = part->all_lo = 0;
     for (int r = 0; r < part->rows; r++) {
         struct qkv_row *row = part->row + r;
         *row = (struct qkv_row){qkv_span_of(p, &part->sequence, i), h, i};
+        part->all_lo = qkv_max(part->all_lo, row->span.lo);
+        part->all_hi = qkv_min(part->all_hi, row->span.hi);
         if (row->span.lo < row->span.hi) {
             part->lo = qkv_min(part->lo, row->span.lo);
             part->hi = qkv_max(part->hi, row->span.hi);
@@ -111,6 +114,24 @@ static int any_sees(const struct qkv_problem *p, const struct qkv_score_row *row
         if (sees(row + r, &p->rule))
             return 1;
     return 0;
+}
+
+int qkv_part_even_rows(const struct qkv_part *part, const struct qkv_key_block *block,
+                       struct qkv_score_row *out) {
+    const struct qkv_problem *p = &part->plan->problem;
+    if (p->bias.data || p->mask.data || p->slopes || part->all_lo > block->key0 + block->lo ||
+        part->all_hi < block->key0 + block->hi)
+        return 0;
+    struct qkv_score_row row = {
+        .s = part->scores,
+        .from = block->lo / QKV_PANEL * QKV_PANEL,
+        .to = (block->hi + QKV_PANEL - 1) / QKV_PANEL * QKV_PANEL,
+        .lo = block->lo,
+        .hi = block->hi,
+    };
+    for (int r = 0; r < part->rows; r++, row.s += QKV_KEY_BLOCK)
+        out[r] = row;
+    return 1;
 }
 
 int qkv_part_score_rows(const struct qkv_part *part, const struct qkv_key_block *block, int row0,

@@ -24,8 +24,9 @@ struct qkv_part {
     int64_t kv_head;
     int rows; /* rows of this block */
     struct qkv_row *row;
-    int64_t lo, hi; /* keys that any row sees */
-    float *scores, *acc, *piece, *q, *block;
+    int64_t lo, hi;         /* keys that any row sees */
+    int64_t all_lo, all_hi; /* keys that every row sees, if all_lo < all_hi */
+    float *scores, *max, *acc, *piece, *q, *block;
     float *numbers;
 };
 
@@ -94,6 +95,11 @@ const float *qkv_part_keys(const struct qkv_part *part, const struct qkv_key_blo
                            const struct qkv_pack_kernels *pack);
 const float *qkv_part_values(const struct qkv_part *part, const struct qkv_key_block *block,
                              const struct qkv_pack_kernels *pack, int *bad);
+
+/* The score rows of the whole row block, if they all see the same columns of the block and differ
+ * in nothing else; 0 if they do not. */
+int qkv_part_even_rows(const struct qkv_part *part, const struct qkv_key_block *block,
+                       struct qkv_score_row *out);
 
 /* The score rows of a tile of `rows` rows from row0 on, over one block: all with the same [from,
  * to), which covers what any of them sees. Returns 0 if they see nothing of the block: their

@@ -32,11 +32,14 @@ enum {
 
 /* C[m x n] = (add ? C : 0) + A[m x k] B[k x n]: every element one ascending FMA chain over k.
  * A is row-major. B's element (p, 16 g + c) is at b[p * b_k + g * b_g + c]. n is a multiple of
- * PANEL and C, row-major, is written in full panels. Any m, n, k >= 0. C overlaps neither input. */
+ * PANEL and C, row-major, is written in full panels. Any m, n, k >= 0. C overlaps neither input.
+ * If max is not NULL, column c of row r takes part in the maximum at max[r * PANEL + c % PANEL],
+ * -inf for a column of nothing but NaN (only rooms whose attention says so look at max). */
 struct qkv_gemm {
     const float *a;
     const float *b;
     float *c;
+    float *max;
     ptrdiff_t lda, b_k, b_g, ldc;
     ptrdiff_t m, n, k;
     int add;
@@ -95,12 +98,14 @@ struct qkv_running {
 /* Do the row's masks (boolean, or a bias of -inf) leave it any column of [lo, hi)? */
 typedef int qkv_sees_fn(const struct qkv_score_row *row, const struct qkv_score_rule *rule);
 
-/* One block's scores to weights, for the `rows` rows of a tile, the first of which is row `row0`
- * of the row block: applies the rule and the masks, moves each row's running maximum and sum,
- * leaves exp(score - max) in the columns [from, to) and in factor[row0 + r] what the row's
- * accumulator must be multiplied by (exactly 1 when the maximum did not move or there was none).
+/* One block's scores to weights, for the rows of a row block: applies the rule and the masks, moves
+ * each row's running maximum and sum, leaves exp(score - max) in the columns [from, to) and in
+ * factor[r] what the row's accumulator must be multiplied by (exactly 1 when the maximum did not
+ * move or there was none). A row without columns (from = to) keeps its state. state and factor are
+ * readable and written up to the next multiple of PANEL rows. max, unless NULL, has the rows'
+ * largest scores as qkv_gemm leaves them: nothing is masked then, and the scores are as they were.
  * mark: masked keys leave -0 instead of +0, for qkv_mix_marked_fn. */
-typedef void qkv_weigh_fn(const struct qkv_score_row *row, int row0, int rows,
+typedef void qkv_weigh_fn(const struct qkv_score_row *row, const float *max, int rows,
                           const struct qkv_score_rule *rule, struct qkv_running state,
                           float *factor, int mark);
 
@@ -197,6 +202,7 @@ struct qkv_attention_kernels {
     qkv_seal_fn *seal;
     qkv_store_scaled_fn *store;
     int mr, nr;
+    int gemm_max; /* gemm looks at max */
 };
 
 /* What a context binds. A room's init overlays the entries that it has. */

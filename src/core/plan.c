@@ -45,6 +45,7 @@ static void lay_out_worker(struct qkv_plan_state *s) {
         return;
     w->numbers = reserve(&w->size, QKV_NUMBERS * QKV_ROWS * f);
     w->scores = reserve(&w->size, QKV_ROWS * QKV_KEY_BLOCK * f);
+    w->max = reserve(&w->size, QKV_ROWS * QKV_PANEL * f);
     w->acc = reserve(&w->size, acc);
     w->piece = reserve(&w->size, kv_len > QKV_PIECE ? acc : 0);
     w->q = reserve(&w->size, QKV_ROWS * qkv_min(dim, QKV_WIDE) * f);

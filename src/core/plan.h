@@ -25,6 +25,7 @@ struct qkv_shared_layout {
 
 struct qkv_worker_layout {
     size_t scores;  /* [ROWS][KEY_BLOCK] */
+    size_t max;     /* [ROWS][PANEL] */
     size_t acc;     /* [ROWS][v_pad] */
     size_t piece;   /* the same, for pieces after the first */
     size_t q;       /* [ROWS][head_dim] */

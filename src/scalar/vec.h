@@ -112,6 +112,15 @@ static inline float vf_hmax(vf x) {
     return x;
 }
 
+/* The sums, or the largest, of VF_LANES vectors, one a lane. */
+static inline vf vf_hsum_rows(const vf x[VF_LANES]) {
+    return x[0];
+}
+
+static inline vf vf_hmax_rows(const vf x[VF_LANES]) {
+    return x[0];
+}
+
 /* For the polynomials of a build without SLEEF: the nearest integer, 2^x for an integral x in
  * [-126, 127], and x = m * 2^e with m in [0.5, 1) for a normal positive x. */
 static inline vf vf_round(vf x) {

@@ -45,12 +45,10 @@ INLINE vf exp_step(float *s, vf factor, vf base, const int mark, exp2_step *exp2
     return x;
 }
 
-/* The row's columns [from, to), s to 2^(scale * s - max); returns the sum, by the tree of row_sum.
- * A maximum of +inf, which may come from a finite s times the scale, makes the row NaN. */
-INLINE float row_exp(float *s, int from, int to, float scale, float max, const int mark,
-                     exp2_step *exp2) {
-    const vf factor = vf_set1(scale);
-    const vf base = vf_set1(max == -INFINITY ? -0.0f : max == INFINITY ? NAN : -max);
+/* The row's columns [from, to), s to 2^(factor * s + base); returns their sum, lane by lane.
+ * Vectors go to two partial sums in turn, by the parity of their place (which of the two is first
+ * does not matter to their sum), so that zeros before and after change nothing. */
+INLINE vf row_exp(float *s, int from, int to, vf factor, vf base, const int mark, exp2_step *exp2) {
     vf a = vf_set1(0.0f), b = a;
     int c = from;
     for (; c + 2 * VF_LANES <= to; c += 2 * VF_LANES) {
@@ -59,39 +57,73 @@ INLINE float row_exp(float *s, int from, int to, float scale, float max, const i
     }
     if (c < to)
         a = vf_add(a, exp_step(s + c, factor, base, mark, exp2));
-    return vf_hsum(vf_add(a, b));
+    return vf_add(a, b);
 }
 
-INLINE void weigh_rows(const struct qkv_score_row *row, int row0, int rows,
+/* What stands in the exponents of a row whose maximum is max. A maximum of +inf, which may come
+ * from a finite score times the scale, makes the row NaN. */
+INLINE vf exponent_base(vf max) {
+    const vf zero = vf_set1(-0.0f);
+    vf base = vf_select(vm_eq(max, vf_set1(INFINITY)), vf_set1(NAN), vf_sub(zero, max));
+    return vf_select(vm_eq(max, vf_set1(-INFINITY)), zero, base);
+}
+
+/* The rows' largest scores, a row a lane: those that the product has left, or those of a pass that
+ * applies the rule and the masks. */
+INLINE vf largest(const struct qkv_score_row *row, const float *max, int rows,
+                  const struct qkv_score_rule *rule) {
+    vf lanes[VF_LANES];
+    for (int r = 0; r < rows; r++)
+        lanes[r] = max                             ? panel_max(max + r * QKV_PANEL)
+                   : rule->modified || row[r].mask ? score_finish(row + r, rule)
+                                                   : score_finish_plain(row + r);
+    for (int r = rows; r < VF_LANES; r++)
+        lanes[r] = vf_set1(-INFINITY);
+    return vf_hmax_rows(lanes);
+}
+
+/* VF_LANES rows, or the last few: the maxima and sums of all rows are reduced at once, a row a
+ * lane, so that no row waits for the horizontal steps of another. */
+INLINE void weigh_group(const struct qkv_score_row *row, const float *max, int rows,
+                        const struct qkv_score_rule *rule, struct qkv_running state, float *factor,
+                        const int mark, exp2_step *exp2) {
+    const vf scale = vf_set1(LOG2_E * (rule->modified ? 1.0f : rule->scale));
+    vf lanes[VF_LANES];
+    float base[VF_LANES];
+
+    vf top = vf_mul(largest(row, max, rows, rule), scale);
+    vf before = vf_load(state.max), after = vf_max(top, before);
+    vf fall = factor_between(before, after, exp2);
+    vf_store(state.max, after);
+    vf_store(factor, fall);
+    vf_store(base, exponent_base(after));
+
+    for (int r = 0; r < rows; r++)
+        lanes[r] = row_exp(row[r].s, row[r].from, row[r].to, scale, vf_set1(base[r]), mark, exp2);
+    for (int r = rows; r < VF_LANES; r++)
+        lanes[r] = vf_set1(0.0f);
+    vf_store(state.sum, vf_fma(vf_load(state.sum), fall, vf_hsum_rows(lanes)));
+}
+
+INLINE void weigh_rows(const struct qkv_score_row *row, const float *max, int rows,
                        const struct qkv_score_rule *rule, struct qkv_running state, float *factor,
-                       int mark, exp2_step *exp2) {
-    const float scale = LOG2_E * (rule->modified ? 1.0f : rule->scale);
-    float before[QKV_PANEL] = {0}, after[QKV_PANEL] = {0}, ratio[QKV_PANEL];
-
-    for (int r = 0; r < rows; r++) {
-        float max = score_finish(row + r, rule) * scale;
-        before[r] = state.max[row0 + r];
-        after[r] = max > before[r] ? max : before[r];
-    }
-    for (int r = 0; r < rows; r += VF_LANES)
-        vf_store(ratio + r, factor_between(vf_load(before + r), vf_load(after + r), exp2));
-
-    for (int r = 0; r < rows; r++) {
-        const struct qkv_score_row *at = row + r;
-        float sum = mark ? row_exp(at->s, at->from, at->to, scale, after[r], 1, exp2)
-                         : row_exp(at->s, at->from, at->to, scale, after[r], 0, exp2);
-        state.max[row0 + r] = after[r];
-        state.sum[row0 + r] = state.sum[row0 + r] * ratio[r] + sum;
-        factor[row0 + r] = ratio[r];
+                       const int mark, exp2_step *exp2) {
+    for (int r = 0; r < rows; r += VF_LANES) {
+        const int n = rows - r < VF_LANES ? rows - r : VF_LANES;
+        const struct qkv_running at = {state.max + r, state.sum + r};
+        weigh_group(row + r, max ? max + r * QKV_PANEL : NULL, n, rule, at, factor + r, mark, exp2);
     }
 }
 
 /* One kernel a tier. */
 #define WEIGH(name, exp2)                                                                        \
-    static void name(const struct qkv_score_row *row, int row0, int rows,                        \
+    static void name(const struct qkv_score_row *row, const float *max, int rows,                \
                      const struct qkv_score_rule *rule, struct qkv_running state, float *factor, \
                      int mark) {                                                                 \
-        weigh_rows(row, row0, rows, rule, state, factor, mark, exp2);                            \
+        if (mark)                                                                                \
+            weigh_rows(row, max, rows, rule, state, factor, 1, exp2);                            \
+        else                                                                                     \
+            weigh_rows(row, max, rows, rule, state, factor, 0, exp2);                            \
     }
 WEIGH(weigh_sleef_u10, vf_exp2)
 WEIGH(weigh_sleef_u35, vf_exp2_u35)

@@ -20,16 +20,27 @@ static inline void score_cut(const struct qkv_score_row *row) {
         vf_store(row->s + c, keep_columns(vf_load(row->s + c), masked, c, row->lo, row->hi));
 }
 
-static inline float score_max(const float *s, int from, int to) {
-    vf a = vf_set1(-INFINITY), b = a;
-    int c = from;
-    for (; c + 2 * VF_LANES <= to; c += 2 * VF_LANES) {
-        a = vf_max(vf_load(s + c), a);
-        b = vf_max(vf_load(s + c + VF_LANES), b);
+/* The largest, lane by lane, of s[from .. to). */
+static inline vf score_max(const float *s, int from, int to) {
+    vf a = vf_set1(-INFINITY), b = a, c = a, d = a;
+    int i = from;
+    for (; i + 4 * VF_LANES <= to; i += 4 * VF_LANES) {
+        a = vf_max(vf_load(s + i), a);
+        b = vf_max(vf_load(s + i + VF_LANES), b);
+        c = vf_max(vf_load(s + i + 2 * VF_LANES), c);
+        d = vf_max(vf_load(s + i + 3 * VF_LANES), d);
     }
-    if (c < to)
-        a = vf_max(vf_load(s + c), a);
-    return vf_hmax(vf_max(a, b));
+    for (; i < to; i += VF_LANES)
+        a = vf_max(vf_load(s + i), a);
+    return vf_max(vf_max(a, b), vf_max(c, d));
+}
+
+/* The same of one panel. */
+static inline vf panel_max(const float *panel) {
+    vf max = vf_load(panel);
+    for (int c = VF_LANES; c < QKV_PANEL; c += VF_LANES)
+        max = vf_max(vf_load(panel + c), max);
+    return max;
 }
 
 /* softcap * tanh(scale * s / softcap), in a loop of its own since tanh is a call. */
@@ -45,11 +56,11 @@ static inline void score_softcap(const struct qkv_score_row *row,
 
 /* Scale, ALiBi, bias, boolean mask and intervals in one pass; which of them is known where this is
  * inlined. Neither bias nor mask is read at columns outside [from, hi). A bias of -inf masks,
- * whatever the score is. Returns the largest score. */
-static inline __attribute__((always_inline)) float score_pass(const struct qkv_score_row *row,
-                                                              const struct qkv_score_rule *rule,
-                                                              float factor, const int alibi,
-                                                              const int bias, const int mask) {
+ * whatever the score is. Returns the largest scores, lane by lane. */
+static inline __attribute__((always_inline)) vf score_pass(const struct qkv_score_row *row,
+                                                           const struct qkv_score_rule *rule,
+                                                           float factor, const int alibi,
+                                                           const int bias, const int mask) {
     const vf masked = vf_set1(-INFINITY), scale = vf_set1(factor);
     const vf slope = vf_set1(-row->slope), position = vf_set1(row->distance);
     const int from = row->from, to = row->to, lo = row->lo, hi = row->hi;
@@ -74,17 +85,18 @@ static inline __attribute__((always_inline)) float score_pass(const struct qkv_s
         max = vf_max(x, max);
         vf_store(s + c, x);
     }
-    return vf_hmax(max);
+    return max;
 }
 
-/* The whole rule and all masks. Returns the largest score, before the scale if the rule leaves that
- * to the exponential. */
-static inline float score_finish(const struct qkv_score_row *row,
-                                 const struct qkv_score_rule *rule) {
-    if (!rule->modified && !row->mask) {
-        score_cut(row);
-        return score_max(row->s, row->from, row->to);
-    }
+/* The usual case, where only intervals mask, and the scale is left to the exponential. */
+static inline vf score_finish_plain(const struct qkv_score_row *row) {
+    score_cut(row);
+    return score_max(row->s, row->from, row->to);
+}
+
+/* The whole rule and all masks. Returns the largest scores, lane by lane, before the scale if the
+ * rule leaves that to the exponential. */
+static vf score_finish(const struct qkv_score_row *row, const struct qkv_score_rule *rule) {
     const int capped = rule->softcap > 0.0f;
     if (capped)
         score_softcap(row, rule);

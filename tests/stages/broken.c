@@ -154,19 +154,17 @@ static void mix_reads_past_the_end(float *out, const float *in, const struct qkv
 
 /* ---- attention ---- */
 
-enum { TILE_MAX = QKV_ROWS };
-
-static void weigh(const struct qkv_score_row *row, int row0, int rows,
+static void weigh(const struct qkv_score_row *row, const float *max, int rows,
                   const struct qkv_score_rule *rule, struct qkv_running state, float *factor,
                   int mark) {
-    own.attention->weigh[rule->exp](row, row0, rows, rule, state, factor, mark);
+    own.attention->weigh[rule->exp](row, max, rows, rule, state, factor, mark);
 }
 
 /* The key is in the sum and not in the values. */
-static void attention_drops_a_key(const struct qkv_score_row *row, int row0, int rows,
+static void attention_drops_a_key(const struct qkv_score_row *row, const float *max, int rows,
                                   const struct qkv_score_rule *rule, struct qkv_running state,
                                   float *factor, int mark) {
-    weigh(row, row0, rows, rule, state, factor, mark);
+    weigh(row, max, rows, rule, state, factor, mark);
     for (int r = 0; r < rows; r++)
         if (row[r].hi > row[r].lo)
             row[r].s[row[r].hi - 1] = mark ? -0.0F : 0.0F;
@@ -178,35 +176,36 @@ static void attention_drops_a_term(const struct qkv_gemm *g) {
     own.attention->gemm(&less);
 }
 
-static void attention_scales_wrongly(const struct qkv_score_row *row, int row0, int rows,
+static void attention_scales_wrongly(const struct qkv_score_row *row, const float *max, int rows,
                                      const struct qkv_score_rule *rule, struct qkv_running state,
                                      float *factor, int mark) {
     struct qkv_score_rule wrong = *rule;
     wrong.scale *= 1 + 0x1p-12F;
-    weigh(row, row0, rows, &wrong, state, factor, mark);
+    weigh(row, max, rows, &wrong, state, factor, mark);
 }
 
 typedef struct qkv_score_row cut(const struct qkv_score_row *row);
 
-static void weigh_cut(const struct qkv_score_row *row, int row0, int rows,
-                      const struct qkv_score_rule *rule, struct qkv_running state, float *factor,
-                      int mark, cut *how) {
-    struct qkv_score_row wrong[TILE_MAX];
+static void weigh_cut(const struct qkv_score_row *row, int rows, const struct qkv_score_rule *rule,
+                      struct qkv_running state, float *factor, int mark, cut *how) {
+    struct qkv_score_row wrong[QKV_ROWS];
     for (int r = 0; r < rows; r++)
         wrong[r] = how(&row[r]);
-    weigh(wrong, row0, rows, rule, state, factor, mark);
+    weigh(wrong, NULL, rows, rule, state, factor, mark); /* maxima of what was not cut would do */
 }
 
-static void attention_masks_one_less(const struct qkv_score_row *row, int row0, int rows,
+static void attention_masks_one_less(const struct qkv_score_row *row, const float *max, int rows,
                                      const struct qkv_score_rule *rule, struct qkv_running state,
                                      float *factor, int mark) {
-    weigh_cut(row, row0, rows, rule, state, factor, mark, one_key_more);
+    (void)max;
+    weigh_cut(row, rows, rule, state, factor, mark, one_key_more);
 }
 
-static void attention_masks_one_more(const struct qkv_score_row *row, int row0, int rows,
+static void attention_masks_one_more(const struct qkv_score_row *row, const float *max, int rows,
                                      const struct qkv_score_rule *rule, struct qkv_running state,
                                      float *factor, int mark) {
-    weigh_cut(row, row0, rows, rule, state, factor, mark, one_key_less);
+    (void)max;
+    weigh_cut(row, rows, rule, state, factor, mark, one_key_less);
 }
 
 static void attention_forgets_to_rescale(float *acc, ptrdiff_t ld, int rows, ptrdiff_t n,
