@@ -9,7 +9,7 @@
 const struct qkv_attention_kernels qkv_avx2_attention = {
     .variant = ROOM_NAME,
     .gemm = ROOM(gemm),
-    .pack = {ROOM(pack_panel), ROOM(pack_rows)},
+    .pack = {ROOM(pack_panel), ROOM(pack_rows), ROOM(finite)},
     .sees = ROOM(sees),
     .weigh = WEIGH_TIERS,
     .rescale = rescale,

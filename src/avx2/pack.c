@@ -79,3 +79,5 @@ int qkv_avx2_pack_rows(float *dst, const float *src, ptrdiff_t ld_src, ptrdiff_t
     }
     return !_mm256_testz_si256(bad, bad);
 }
+
+#include "tmpl/finite.h"

@@ -80,3 +80,5 @@ int qkv_avx512_pack_rows(float *dst, const float *src, ptrdiff_t ld_src, ptrdiff
     }
     return bad != 0;
 }
+
+#include "tmpl/finite.h"

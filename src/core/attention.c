@@ -257,6 +257,7 @@ static void attend_keys(const struct qkv_attention_kernels *kernels, const struc
 static void store_rows(const struct qkv_attention_kernels *kernels, const struct qkv_part *part) {
     const struct qkv_problem *p = &part->plan->problem;
     const struct qkv_sequence *s = &part->sequence;
+    const int64_t v_pad = part->plan->v_pad;
     float *sink = qkv_numbers(part, QKV_N_SINK), *scale = qkv_numbers(part, QKV_N_SCALE);
     float *lse = part->tensors->lse.data ? qkv_numbers(part, QKV_N_LSE) : NULL;
 
@@ -266,13 +267,16 @@ static void store_rows(const struct qkv_attention_kernels *kernels, const struct
                       ? p->sinks[part->row[r].head]
                       : -INFINITY;
     kernels->seal(running(part, QKV_N_MAX, QKV_N_SUM), sink, part->rows, scale, lse);
-    for (int r = 0; r < part->rows; r++) {
+    /* The rows of a query head at once. */
+    for (int r = 0, n; r < part->rows; r += n) {
         const struct qkv_row *row = part->row + r;
+        n = (int)qkv_min(part->rows - r, s->rows - row->index);
         kernels->store(qkv_q_row(&part->tensors->out, p, s, row->head, row->index),
-                       part->acc + r * part->plan->v_pad, scale[r], p->v_dim);
-        if (lse)
-            *qkv_q_row(&part->tensors->lse, p, s, row->head, row->index) = lse[r];
+                       part->tensors->out.stride[2], part->acc + r * v_pad, v_pad, scale + r, n,
+                       p->v_dim);
     }
+    for (int r = 0; r < part->rows && lse; r++)
+        *qkv_q_row(&part->tensors->lse, p, s, part->row[r].head, part->row[r].index) = lse[r];
 }
 
 void qkv_attention_parts(const struct qkv_plan_state *plan, const qkv_tensors *tensors,

@@ -10,10 +10,44 @@ static void begin_worker(struct qkv_part *part, char *worker) {
     part->max = (float *)(worker + w->max);
     part->acc = (float *)(worker + w->acc);
     part->piece = (float *)(worker + w->piece);
-    part->q = (float *)(worker + w->q);
+    part->q_copy = (float *)(worker + w->q);
     part->block = (float *)(worker + w->block);
     part->numbers = (float *)(worker + w->numbers);
     part->row = (struct qkv_row *)(worker + w->rows);
+}
+
+/* Nothing but the lengths limits what a row sees, and every row is real. */
+static int sees_all(const struct qkv_problem *p, const struct qkv_sequence *s) {
+    return !p->causal && p->window_left < 0 && p->window_right < 0 && s->q_len == s->rows;
+}
+
+/* The rows from row i of head h on; what each of them sees, and any, and all. */
+static void lay_rows(struct qkv_part *part, int64_t h, int64_t i) {
+    const struct qkv_problem *p = &part->plan->problem;
+    const struct qkv_sequence *s = &part->sequence;
+    const int even = sees_all(p, s);
+    struct qkv_span span = qkv_span_of(p, s, 0);
+    const int64_t shift = span.position;
+    part->lo = part->all_hi = INT64_MAX;
+    part->hi = part->all_lo = 0;
+    for (int r = 0; r < part->rows; r++) {
+        if (!even)
+            span = qkv_span_of(p, s, i);
+        else
+            span.position = shift + i;
+        part->row[r] = (struct qkv_row){span, h, i};
+        part->all_lo = qkv_max(part->all_lo, span.lo);
+        part->all_hi = qkv_min(part->all_hi, span.hi);
+        if (span.lo < span.hi) {
+            part->lo = qkv_min(part->lo, span.lo);
+            part->hi = qkv_max(part->hi, span.hi);
+        }
+        if (++i == s->rows) {
+            i = 0;
+            h++;
+        }
+    }
+    part->lo = qkv_min(part->lo, part->hi);
 }
 
 int qkv_part_begin(struct qkv_part *part, const struct qkv_plan_state *plan,
@@ -32,36 +66,28 @@ int qkv_part_begin(struct qkv_part *part, const struct qkv_plan_state *plan,
     part->rows = (int)qkv_min(all - row0, plan->rows);
     begin_worker(part, worker);
 
-    int64_t h = part->kv_head * p->group + row0 / rows, i = row0 % rows;
-    part->lo = part->all_hi = INT64_MAX;
-    part->hi = part->all_lo = 0;
-    for (int r = 0; r < part->rows; r++) {
-        struct qkv_row *row = part->row + r;
-        *row = (struct qkv_row){qkv_span_of(p, &part->sequence, i), h, i};
-        part->all_lo = qkv_max(part->all_lo, row->span.lo);
-        part->all_hi = qkv_min(part->all_hi, row->span.hi);
-        if (row->span.lo < row->span.hi) {
-            part->lo = qkv_min(part->lo, row->span.lo);
-            part->hi = qkv_max(part->hi, row->span.hi);
-        }
-        if (++i == rows) {
-            i = 0;
-            h++;
-        }
-    }
-    part->lo = qkv_min(part->lo, part->hi);
+    lay_rows(part, part->kv_head * p->group + row0 / rows, row0 % rows);
     return 1;
+}
+
+/* Do the rows' queries stand one after the other? Those of a query head do, where rows are dense,
+ * and those of the next head may follow. */
+static int queries_in_place(const struct qkv_part *part) {
+    const qkv_tensor *t = &part->tensors->q;
+    const struct qkv_sequence *s = &part->sequence;
+    const int64_t dim = part->plan->problem.head_dim;
+    return s->q_len == s->rows && t->stride[2] == dim &&
+           (part->row[0].head == part->row[part->rows - 1].head || t->stride[1] == s->rows * dim);
 }
 
 /* Rows beyond a padded sequence's length have no query: zeros stand in. The next row block's
  * queries are asked for on the way: they are used once, and would be waited for. */
-void qkv_part_load_queries(const struct qkv_part *part) {
+static void copy_queries(const struct qkv_part *part, float *q) {
     const struct qkv_problem *p = &part->plan->problem;
     const qkv_tensor *t = &part->tensors->q;
     const int64_t dim = p->head_dim, ahead = part->plan->rows * t->stride[2];
-    for (int r = 0; r < part->rows; r++) {
+    for (int r = 0; r < part->rows; r++, q += dim) {
         const struct qkv_row *row = part->row + r;
-        float *q = part->q + r * dim;
         if (row->index >= part->sequence.q_len) {
             memset(q, 0, (size_t)dim * sizeof(float));
             continue;
@@ -71,6 +97,17 @@ void qkv_part_load_queries(const struct qkv_part *part) {
             __builtin_prefetch((const float *)((uintptr_t)src + (uintptr_t)((ahead + c) * 4)));
         memcpy(q, src, (size_t)dim * sizeof(float));
     }
+}
+
+void qkv_part_load_queries(struct qkv_part *part) {
+    const struct qkv_row *first = part->row;
+    if (queries_in_place(part)) {
+        part->q = qkv_q_row(&part->tensors->q, &part->plan->problem, &part->sequence, first->head,
+                            first->index);
+        return;
+    }
+    copy_queries(part, part->q_copy);
+    part->q = part->q_copy;
 }
 
 static int clamp(int64_t n, int lo, int hi) {
@@ -134,6 +171,20 @@ int qkv_part_even_rows(const struct qkv_part *part, const struct qkv_key_block *
     return 1;
 }
 
+/* What is added to the scores of row r of the row block, in a tile of `rows`, and its mask. */
+static void add_extras(const struct qkv_part *part, const struct qkv_key_block *block, int r,
+                       int rows, struct qkv_score_row *out) {
+    const struct qkv_problem *p = &part->plan->problem;
+    const struct qkv_row *row = part->row + r;
+    out->bias = qkv_bias_row(part, row, block->key0);
+    out->ahead = bias_ahead(part, block, r, rows);
+    out->mask = qkv_mask_row(part, row, block->key0);
+    if (out->mask)
+        prefetch_mask(part, row, block->key0 + QKV_KEY_BLOCK);
+    out->slope = p->slopes ? p->slopes[row->head] : 0.0f;
+    out->distance = (float)(row->span.position - block->key0);
+}
+
 int qkv_part_score_rows(const struct qkv_part *part, const struct qkv_key_block *block, int row0,
                         int rows, qkv_sees_fn *sees, struct qkv_score_row *out) {
     const struct qkv_problem *p = &part->plan->problem;
@@ -152,20 +203,18 @@ int qkv_part_score_rows(const struct qkv_part *part, const struct qkv_key_block 
         return 0;
     from = from / QKV_PANEL * QKV_PANEL;
     to = (to + QKV_PANEL - 1) / QKV_PANEL * QKV_PANEL;
+    const int extras = p->bias.data || p->mask.data || p->slopes;
     for (int r = 0; r < rows; r++) {
-        const struct qkv_row *row = part->row + row0 + r;
-        out[r].s = part->scores + (row0 + r) * QKV_KEY_BLOCK;
-        out[r].from = from;
-        out[r].to = to;
-        if (out[r].lo == out[r].hi)
-            out[r].lo = out[r].hi = from;
-        out[r].bias = qkv_bias_row(part, row, block->key0);
-        out[r].ahead = bias_ahead(part, block, row0 + r, rows);
-        out[r].mask = qkv_mask_row(part, row, block->key0);
-        if (out[r].mask)
-            prefetch_mask(part, row, block->key0 + QKV_KEY_BLOCK);
-        out[r].slope = p->slopes ? p->slopes[row->head] : 0.0f;
-        out[r].distance = (float)(row->span.position - block->key0);
+        const int lo = out[r].lo, hi = out[r].hi;
+        out[r] = (struct qkv_score_row){
+            .s = part->scores + (row0 + r) * QKV_KEY_BLOCK,
+            .from = from,
+            .to = to,
+            .lo = lo < hi ? lo : from,
+            .hi = lo < hi ? hi : from,
+        };
+        if (extras)
+            add_extras(part, block, row0 + r, rows, out + r);
     }
     return any_sees(p, out, rows, sees);
 }

@@ -26,7 +26,8 @@ struct qkv_part {
     struct qkv_row *row;
     int64_t lo, hi;         /* keys that any row sees */
     int64_t all_lo, all_hi; /* keys that every row sees, if all_lo < all_hi */
-    float *scores, *max, *acc, *piece, *q, *block;
+    const float *q;         /* the rows' queries, dense */
+    float *scores, *max, *acc, *piece, *q_copy, *block;
     float *numbers;
 };
 
@@ -76,8 +77,8 @@ static inline const uint8_t *qkv_mask_row(const struct qkv_part *part, const str
     return (const uint8_t *)((uintptr_t)p->mask.data + (uintptr_t)offset);
 }
 
-/* Copies the rows' queries to part->q. */
-void qkv_part_load_queries(const struct qkv_part *part);
+/* Points part->q at the rows' queries: where they are, or a copy. */
+void qkv_part_load_queries(struct qkv_part *part);
 
 /* One key block as the products take it. */
 struct qkv_key_block {
@@ -89,8 +90,9 @@ struct qkv_key_block {
 struct qkv_key_block qkv_part_key_block(const struct qkv_part *part, int64_t index);
 
 /* Its packed keys, [keys / 16][head_dim][16], or values, [keys][v_pad]; from shared memory, or
- * packed into the worker's now, which overwrites the block that was there. *bad: some value of V
- * is not finite. Columns outside the panels that hold [lo, hi) are not there. */
+ * packed into the worker's now, which overwrites the block that was there, or, for dense values,
+ * the caller's own. *bad: some value of V is not finite. Columns outside the panels that hold
+ * [lo, hi) are not there. */
 const float *qkv_part_keys(const struct qkv_part *part, const struct qkv_key_block *block,
                            const struct qkv_pack_kernels *pack);
 const float *qkv_part_values(const struct qkv_part *part, const struct qkv_key_block *block,

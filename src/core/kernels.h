@@ -57,9 +57,13 @@ typedef void qkv_pack_panel_fn(float *dst, const float *src, ptrdiff_t ld, int f
 typedef int qkv_pack_rows_fn(float *dst, const float *src, ptrdiff_t ld_src, ptrdiff_t rows,
                              ptrdiff_t n);
 
+/* Are all of x[0 .. n) finite? n is a multiple of PANEL. */
+typedef int qkv_finite_fn(const float *x, ptrdiff_t n);
+
 struct qkv_pack_kernels {
     qkv_pack_panel_fn *panel;
     qkv_pack_rows_fn *rows;
+    qkv_finite_fn *finite;
 };
 
 /* A row of scores over one key block: what its masks leave, and what is added to it. Columns
@@ -124,10 +128,11 @@ typedef void qkv_merge_fn(float *acc, struct qkv_running state, const float *pie
 typedef void qkv_seal_fn(struct qkv_running state, const float *sink, int rows, float *scale,
                          float *lse);
 
-/* out[c] = acc[c] * scale + 0 for c < n (acc is readable up to the next multiple of PANEL): the
- * added zero turns -0 into +0, so that a masked key
- * that was skipped and one that was multiplied by zero leave the same bits. */
-typedef void qkv_store_scaled_fn(float *out, const float *acc, float scale, ptrdiff_t n);
+/* Rows to the user: out[r * ld_out + c] = acc[r * ld + c] * scale[r] + 0 for c < n (acc is readable
+ * up to the next multiple of PANEL): the added zero turns -0 into +0, so that a masked key that was
+ * skipped and one that was multiplied by zero leave the same bits. */
+typedef void qkv_store_scaled_fn(float *out, ptrdiff_t ld_out, const float *acc, ptrdiff_t ld,
+                                 const float *scale, int rows, ptrdiff_t n);
 
 /* acc[n] += a[k] V[k x n] in ascending order of k, without the keys whose weight is -0: the
  * selecting path for blocks of V that hold infinities or NaN. n is a multiple of PANEL. */
@@ -224,6 +229,7 @@ struct qkv_table {
     qkv_gemm_fn qkv_##room##_gemm;                                    \
     qkv_pack_panel_fn qkv_##room##_pack_panel;                        \
     qkv_pack_rows_fn qkv_##room##_pack_rows;                          \
+    qkv_finite_fn qkv_##room##_finite;                                \
     qkv_store_fn qkv_##room##_store;                                  \
     qkv_mix_marked_fn qkv_##room##_mix_marked;                        \
     qkv_sees_fn qkv_##room##_sees;                                    \

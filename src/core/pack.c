@@ -28,6 +28,24 @@ static void pack_keys(float *dst, const struct source *s, const struct qkv_pack_
     }
 }
 
+/* Dense rows of whole panels can be multiplied where they are: they are only looked at. */
+static int values_in_place(const struct qkv_plan_state *plan, const qkv_tensors *tensors) {
+    return tensors->v.stride[2] == plan->v_pad && plan->problem.v_dim == plan->v_pad;
+}
+
+/* A flag for each panel of values that are used where they are. The product multiplies the rows
+ * that no query sees, too, from the first panel's beginning on: those must be finite as well. */
+static void scan_values(unsigned char *bad, const struct source *s,
+                        const struct qkv_pack_kernels *pack) {
+    const struct qkv_problem *p = &s->plan->problem;
+    const int64_t ld = s->plan->v_pad;
+    for (int c = s->lo / QKV_PANEL * QKV_PANEL; c < s->hi; c += QKV_PANEL) {
+        int rows = s->hi - c < QKV_PANEL ? s->hi - c : QKV_PANEL;
+        const float *src = qkv_kv_row(&s->tensors->v, p, s->sequence, s->head, s->key0 + c);
+        bad[c / QKV_PANEL] = !pack->finite(src, rows * ld);
+    }
+}
+
 /* A panel of values at a time, each with its flag. Rows that no query sees are zeros. */
 static void pack_values(float *dst, unsigned char *bad, const struct source *s,
                         const struct qkv_pack_kernels *pack) {
@@ -81,9 +99,13 @@ void qkv_pack_part(const struct qkv_plan_state *plan, const qkv_tensors *tensors
     char *base = shared;
     if (needs_keys(plan))
         pack_keys((float *)(base + plan->shared.k) + key * p->head_dim, &source, pack);
-    if (needs_values(plan))
-        pack_values((float *)(base + plan->shared.v) + key * plan->v_pad,
-                    (unsigned char *)base + plan->shared.flags + key / QKV_PANEL, &source, pack);
+    if (!needs_values(plan))
+        return;
+    unsigned char *flags = (unsigned char *)base + plan->shared.flags + key / QKV_PANEL;
+    if (values_in_place(plan, tensors))
+        scan_values(flags, &source, pack);
+    else
+        pack_values((float *)(base + plan->shared.v) + key * plan->v_pad, flags, &source, pack);
 }
 
 static struct source part_source(const struct qkv_part *part, const struct qkv_key_block *block) {
@@ -113,6 +135,8 @@ const float *qkv_part_keys(const struct qkv_part *part, const struct qkv_key_blo
 const float *qkv_part_values(const struct qkv_part *part, const struct qkv_key_block *block,
                              const struct qkv_pack_kernels *pack, int *bad) {
     const struct qkv_plan_state *plan = part->plan;
+    const struct source source = part_source(part, block);
+    const int in_place = values_in_place(plan, part->tensors);
     unsigned char own[QKV_KEY_BLOCK / QKV_PANEL];
     const unsigned char *flags = own;
     const float *values = part->block;
@@ -120,10 +144,14 @@ const float *qkv_part_values(const struct qkv_part *part, const struct qkv_key_b
         int64_t key = shared_key(&plan->problem, &part->sequence, part->kv_head) + block->key0;
         values = (float *)(part->shared + plan->shared.v) + key * plan->v_pad;
         flags = (unsigned char *)part->shared + plan->shared.flags + key / QKV_PANEL;
+    } else if (in_place) {
+        scan_values(own, &source, pack);
     } else {
-        const struct source source = part_source(part, block);
         pack_values(part->block, own, &source, pack);
     }
+    if (in_place)
+        values = qkv_kv_row(&part->tensors->v, &plan->problem, &part->sequence, part->kv_head,
+                            block->key0);
     *bad = 0;
     for (int g = block->lo / QKV_PANEL; g * QKV_PANEL < block->hi; g++)
         *bad |= flags[g];

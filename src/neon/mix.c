@@ -10,7 +10,7 @@
 const struct qkv_mix_kernels qkv_neon_mix = {
     .variant = ROOM_NAME,
     .gemm = ROOM(gemm),
-    .pack = {ROOM(pack_panel), ROOM(pack_rows)},
+    .pack = {ROOM(pack_panel), ROOM(pack_rows), ROOM(finite)},
     .sees = ROOM(sees),
     .load = mix_load,
     .marked = ROOM(mix_marked),

@@ -71,3 +71,5 @@ int qkv_neon_pack_rows(float *dst, const float *src, ptrdiff_t ld_src, ptrdiff_t
     }
     return vmaxvq_u32(bad) != 0;
 }
+
+#include "tmpl/finite.h"

@@ -10,7 +10,7 @@
 const struct qkv_project_kernels qkv_neon_project = {
     .variant = ROOM_NAME,
     .gemm = ROOM(gemm),
-    .pack = {ROOM(pack_panel), ROOM(pack_rows)},
+    .pack = {ROOM(pack_panel), ROOM(pack_rows), ROOM(finite)},
     .store = ROOM(store),
     .mr = MR,
     .nr = NR,

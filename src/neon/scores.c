@@ -9,7 +9,7 @@
 const struct qkv_scores_kernels qkv_neon_scores = {
     .variant = ROOM_NAME,
     .gemm = ROOM(gemm),
-    .pack = {ROOM(pack_panel), ROOM(pack_rows)},
+    .pack = {ROOM(pack_panel), ROOM(pack_rows), ROOM(finite)},
     .sees = ROOM(sees),
     .store = score_store,
     .mr = MR,

@@ -28,3 +28,5 @@ int qkv_scalar_pack_rows(float *dst, const float *src, ptrdiff_t ld_src, ptrdiff
     }
     return bad;
 }
+
+#include "tmpl/finite.h"

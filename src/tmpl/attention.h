@@ -201,13 +201,17 @@ static void seal(struct qkv_running state, const float *sink, int rows, float *s
     }
 }
 
-static void store_scaled(float *out, const float *acc, float scale, ptrdiff_t n) {
-    const vf x = vf_set1(scale), zero = vf_set1(0.0f);
-    ptrdiff_t c = 0;
-    for (; c + VF_LANES <= n; c += VF_LANES)
-        vf_store(out + c, vf_fma(vf_load(acc + c), x, zero));
-    if (c < n)
-        vf_store_part(out + c, vf_fma(vf_load(acc + c), x, zero), (int)(n - c));
+static void store_scaled(float *out, ptrdiff_t ld_out, const float *acc, ptrdiff_t ld,
+                         const float *scale, int rows, ptrdiff_t n) {
+    const vf zero = vf_set1(0.0f);
+    for (int r = 0; r < rows; r++, out += ld_out, acc += ld) {
+        const vf x = vf_set1(scale[r]);
+        ptrdiff_t c = 0;
+        for (; c + VF_LANES <= n; c += VF_LANES)
+            vf_store(out + c, vf_fma(vf_load(acc + c), x, zero));
+        if (c < n)
+            vf_store_part(out + c, vf_fma(vf_load(acc + c), x, zero), (int)(n - c));
+    }
 }
 
 #endif

@@ -227,16 +227,23 @@ static void attention_merges_without_rescale(float *acc, struct qkv_running stat
             acc[r * ld + c] += piece[r * ld + c];
 }
 
-static void attention_writes_past_the_end(float *out, const float *acc, float scale, ptrdiff_t n) {
-    own.attention->store(out, acc, scale, n);
-    out[n] = 0;
+static void attention_writes_past_the_end(float *out, ptrdiff_t ld_out, const float *acc,
+                                          ptrdiff_t ld, const float *scale, int rows, ptrdiff_t n) {
+    own.attention->store(out, ld_out, acc, ld, scale, rows, n);
+    out[(rows - 1) * ld_out + n] = 0;
 }
 
-static int attention_reads_past_the_end(float *dst, const float *src, ptrdiff_t ld_src,
-                                        ptrdiff_t rows, ptrdiff_t n) {
-    volatile float beyond = src[(rows - 1) * ld_src + n];
+static void attention_reads_past_the_end(float *dst, const float *src, ptrdiff_t ld, int first,
+                                         int last, ptrdiff_t k) {
+    volatile float beyond = src[(last - 1) * ld + k];
     (void)beyond;
-    return own.attention->pack.rows(dst, src, ld_src, rows, n);
+    own.attention->pack.panel(dst, src, ld, first, last, k);
+}
+
+static int attention_takes_all_for_finite(const float *x, ptrdiff_t n) {
+    (void)x;
+    (void)n;
+    return 1;
 }
 
 static void attention_loses_the_sink(struct qkv_running state, const float *sink, int rows,
@@ -289,7 +296,9 @@ static void weigh_with(qkv_weigh_fn *kernel) {
        attention.merge = attention_merges_without_rescale)                                        \
     DO(attention_writes_past_the_end, ATTENTION, attention.store = attention_writes_past_the_end) \
     DO(attention_reads_past_the_end, ATTENTION,                                                   \
-       attention.pack.rows = attention_reads_past_the_end)                                        \
+       attention.pack.panel = attention_reads_past_the_end)                                       \
+    DO(attention_takes_all_for_finite, ATTENTION,                                                 \
+       attention.pack.finite = attention_takes_all_for_finite)                                    \
     DO(attention_loses_the_sink, ATTENTION, attention.seal = attention_loses_the_sink)
 
 MUTANTS(MUTANT)
