@@ -41,69 +41,117 @@ static void begin_piece(struct accumulator *acc, const struct qkv_part *part,
     }
 }
 
-/* The score rows of a whole row block over one key block, tile by tile. */
+/* The score rows of a whole row block over one key block. The rows of a tile have the same columns;
+ * those of a tile that sees nothing have none. */
 struct tiles {
     struct qkv_score_row row[QKV_ROWS];
-    int live[QKV_ROWS]; /* by the tile's first row: it sees something of the block */
-    int any;            /* some tile does */
-    int uniform;        /* all tiles see the same columns */
-    int whole;          /* and no score is masked or changed */
+    int any;   /* some tile sees something */
+    int whole; /* all rows have the same columns, and no score is masked or changed */
 };
 
-/* A tile that sees nothing has rows without columns. */
-static int lay_tile(struct tiles *t, const struct qkv_attention_kernels *kernels,
-                    const struct qkv_part *part, const struct qkv_key_block *block, int r,
-                    int rows) {
-    struct qkv_score_row *row = t->row + r;
-    if (qkv_part_score_rows(part, block, r, rows, kernels->sees, row))
-        return 1;
-    for (int i = 0; i < rows; i++)
-        row[i] = (struct qkv_score_row){0};
-    return 0;
+static int tile_rows(const struct qkv_part *part, int r, int mr) {
+    return part->rows - r < mr ? part->rows - r : mr;
 }
 
 static void lay_tiles(struct tiles *t, const struct qkv_attention_kernels *kernels,
                       const struct qkv_part *part, const struct qkv_key_block *block) {
-    const int mr = kernels->mr;
-    t->any = t->uniform = qkv_part_even_rows(part, block, t->row);
-    t->whole = t->uniform && !part->plan->problem.rule.modified && t->row->from == t->row->lo &&
-               t->row->to == t->row->hi;
-    if (t->uniform)
+    const struct qkv_score_row *row = t->row;
+    t->any = qkv_part_even_rows(part, block, t->row);
+    t->whole =
+        t->any && !part->plan->problem.rule.modified && row->from == row->lo && row->to == row->hi;
+    if (t->any)
         return;
-    t->uniform = 1;
-    for (int r = 0; r < part->rows; r += mr) {
-        int rows = (int)qkv_min(part->rows - r, mr);
-        t->live[r] = lay_tile(t, kernels, part, block, r, rows);
-        if (t->live[r] && !t->any)
+    for (int r = 0; r < part->rows; r += kernels->mr) {
+        int rows = tile_rows(part, r, kernels->mr);
+        int live = qkv_part_score_rows(part, block, r, rows, kernels->sees, t->row + r);
+        if (!live)
+            memset(t->row + r, 0, (size_t)rows * sizeof(t->row[0]));
+        else if (!t->any)
             qkv_prefetch_bias(t->row + r, rows);
-        t->any |= t->live[r];
-        t->uniform = t->uniform && t->live[r] && t->row[r].from == t->row[0].from &&
-                     t->row[r].to == t->row[0].to;
+        t->any |= live;
     }
 }
 
-/* `rows` rows from row r on: scores = q K^T in the columns of row r. */
+/* The tiles from row r on that have the columns [from, to) among those before `end`, or all none
+ * there: how many rows that is. */
+struct run {
+    int rows, from, to;
+};
+
+static struct run run_of(const struct tiles *t, const struct qkv_part *part, int mr, int r,
+                         int first, int end) {
+    struct run run = {0};
+    for (int i = r; i < part->rows; i += mr) {
+        const int from = t->row[i].from > first ? t->row[i].from : first;
+        const int to = t->row[i].to < end ? t->row[i].to : end;
+        if (i > r && (from != run.from || to != run.to))
+            break;
+        run = (struct run){i - r + tile_rows(part, i, mr), from, to};
+    }
+    return run;
+}
+
+/* The scores of a run's rows, from row r on, in its columns. */
 static void score(const struct qkv_attention_kernels *kernels, const struct qkv_part *part,
-                  const struct qkv_score_row *row, const float *keys, float *max, int r, int rows) {
+                  const float *keys, int r, struct run run, float *max) {
     const int64_t dim = part->plan->problem.head_dim;
     const struct qkv_gemm g = {
         .a = part->q + r * dim,
         .lda = dim,
-        .b = keys + row->from * dim,
+        .b = keys + run.from * dim,
         .b_k = QKV_PANEL,
         .b_g = QKV_PANEL * dim,
-        .c = row->s + row->from,
+        .c = part->scores + r * QKV_KEY_BLOCK + run.from,
         .max = max,
         .ldc = QKV_KEY_BLOCK,
-        .m = rows,
-        .n = row->to - row->from,
+        .m = run.rows,
+        .n = run.to - run.from,
         .k = dim,
+        .ahead = max && part->plan->packs,
     };
     kernels->gemm(&g);
 }
 
-static int tile_rows(const struct qkv_part *part, int r, int mr) {
-    return part->rows - r < mr ? part->rows - r : mr;
+/* A tile's width of columns at a time, so that their keys stay in the first-level cache while all
+ * rows pass. Returns the rows' largest scores if the product has left them. */
+static const float *score_tiles(const struct qkv_attention_kernels *kernels,
+                                const struct qkv_part *part, const struct tiles *t,
+                                const float *keys) {
+    const int mr = kernels->mr, nr = kernels->nr;
+    if (t->whole && kernels->gemm_max) {
+        const struct run all = {part->rows, t->row->from, t->row->to};
+        score(kernels, part, keys, 0, all, part->max);
+        return part->max;
+    }
+    struct run run;
+    for (int c = 0; c < QKV_KEY_BLOCK; c += nr) {
+        for (int r = 0; r < part->rows; r += run.rows) {
+            run = run_of(t, part, mr, r, c, c + nr);
+            if (run.from < run.to)
+                score(kernels, part, keys, r, run, NULL);
+        }
+    }
+    return NULL;
+}
+
+/* Weights of a run's rows times V: added to their accumulators, or written there. */
+static void mix(const struct qkv_attention_kernels *kernels, const struct qkv_part *part,
+                const float *values, float *acc, int r, struct run run, int add) {
+    const int64_t v_pad = part->plan->v_pad;
+    const struct qkv_gemm g = {
+        .a = part->scores + r * QKV_KEY_BLOCK + run.from,
+        .lda = QKV_KEY_BLOCK,
+        .b = values + run.from * v_pad,
+        .b_k = v_pad,
+        .b_g = QKV_PANEL,
+        .c = acc + r * v_pad,
+        .ldc = v_pad,
+        .m = run.rows,
+        .n = v_pad,
+        .k = run.to - run.from,
+        .add = add,
+    };
+    kernels->gemm(&g);
 }
 
 /* Zeros in the rows of a tile that no product has written. */
@@ -114,88 +162,37 @@ static void begin_tile(struct accumulator *acc, const struct qkv_part *part, int
     acc->begun[r] = acc->any = 1;
 }
 
-/* Weights of `rows` rows from row r on times V: added to their accumulators, or written there. */
-static void mix(const struct qkv_attention_kernels *kernels, const struct qkv_part *part,
-                const struct qkv_score_row *row, const struct qkv_key_block *block,
-                const float *values, float *acc, int r, int rows, int add) {
-    const int64_t v_pad = part->plan->v_pad;
-    const struct qkv_gemm g = {
-        .a = row->s + row->from,
-        .lda = QKV_KEY_BLOCK,
-        .b = values + row->from * v_pad,
-        .b_k = v_pad,
-        .b_g = QKV_PANEL,
-        .c = acc + r * v_pad,
-        .ldc = v_pad,
-        .m = rows,
-        .n = v_pad,
-        .k = (row->to < block->hi ? row->to : block->hi) - row->from,
-        .add = add,
-    };
-    kernels->gemm(&g);
-}
-
-/* All tiles at once, when they see the same columns. */
-static void mix_uniform(const struct qkv_attention_kernels *kernels, const struct qkv_part *part,
-                        const struct tiles *t, const struct qkv_key_block *block,
-                        const float *values, struct accumulator *acc) {
-    const int add = acc->any;
-    for (int r = 0; r < part->rows; r += kernels->mr) {
-        if (add)
-            begin_tile(acc, part, r, kernels->mr);
-        acc->begun[r] = acc->any = 1;
-    }
-    mix(kernels, part, t->row, block, values, acc->rows, 0, part->rows, add);
-}
-
-static void mix_tile(const struct qkv_attention_kernels *kernels, const struct qkv_part *part,
-                     const struct tiles *t, const struct qkv_key_block *block, const float *values,
-                     struct accumulator *acc, int r) {
-    mix(kernels, part, t->row + r, block, values, acc->rows, r, tile_rows(part, r, kernels->mr),
-        acc->begun[r]);
-    acc->begun[r] = acc->any = 1;
-}
-
 /* The same without the keys that are marked, for values that hold infinities or NaN. */
 static void mix_marked(const struct qkv_attention_kernels *kernels, const struct qkv_part *part,
-                       const struct tiles *t, const struct qkv_key_block *block,
-                       const float *values, struct accumulator *acc, int r) {
+                       const float *values, float *acc, int r, struct run run) {
     const int64_t v_pad = part->plan->v_pad;
-    const int rows = tile_rows(part, r, kernels->mr);
-    begin_tile(acc, part, r, kernels->mr);
-    for (int i = r; i < r + rows; i++) {
-        const struct qkv_score_row *row = t->row + i;
-        kernels->marked(acc->rows + i * v_pad, row->s + row->from, values + row->from * v_pad,
-                        v_pad, (row->to < block->hi ? row->to : block->hi) - row->from, v_pad);
-    }
+    for (int i = r; i < r + run.rows; i++)
+        kernels->marked(acc + i * v_pad, part->scores + i * QKV_KEY_BLOCK + run.from,
+                        values + run.from * v_pad, v_pad, run.to - run.from, v_pad);
 }
 
+/* A run's tiles may all be added to once some of them have been written. */
 static void mix_tiles(const struct qkv_attention_kernels *kernels, const struct qkv_part *part,
                       const struct tiles *t, const struct qkv_key_block *block, const float *values,
                       struct accumulator *acc, int bad) {
-    for (int r = 0; r < part->rows; r += kernels->mr) {
-        if (!t->uniform && !t->live[r])
+    const int mr = kernels->mr;
+    struct run run;
+    for (int r = 0; r < part->rows; r += run.rows) {
+        run = run_of(t, part, mr, r, 0, block->hi);
+        if (run.from >= run.to)
             continue;
+        const int add = acc->any || bad;
+        for (int i = r; i < r + run.rows; i += mr) {
+            if (add)
+                begin_tile(acc, part, i, mr);
+            acc->begun[i] = 1;
+        }
         if (bad)
-            mix_marked(kernels, part, t, block, values, acc, r);
+            mix_marked(kernels, part, values, acc->rows, r, run);
         else
-            mix_tile(kernels, part, t, block, values, acc, r);
+            mix(kernels, part, values, acc->rows, r, run, add);
     }
-}
-
-/* Returns the rows' largest scores if the product has left them. */
-static const float *score_tiles(const struct qkv_attention_kernels *kernels,
-                                const struct qkv_part *part, const struct tiles *t,
-                                const float *keys) {
-    float *max = t->whole && kernels->gemm_max ? part->max : NULL;
-    if (t->uniform) {
-        score(kernels, part, t->row, keys, max, 0, part->rows);
-        return max;
-    }
-    for (int r = 0; r < part->rows; r += kernels->mr)
-        if (t->live[r])
-            score(kernels, part, t->row + r, keys, NULL, r, tile_rows(part, r, kernels->mr));
-    return NULL;
+    acc->any = 1;
 }
 
 /* One key block into the accumulator of the piece. */
@@ -219,10 +216,7 @@ static void attend_block(const struct qkv_attention_kernels *kernels, const stru
     /* A row whose tile has not begun had nothing before: its factor is 1. */
     if (acc->any)
         kernels->rescale(acc->rows, v_pad, part->rows, v_pad, factor);
-    if (!bad && t.uniform)
-        mix_uniform(kernels, part, &t, &block, values, acc);
-    else
-        mix_tiles(kernels, part, &t, &block, values, acc, bad);
+    mix_tiles(kernels, part, &t, &block, values, acc, bad);
 }
 
 /* The key blocks from b on that belong to one piece; returns the first that does not. */

@@ -43,6 +43,7 @@ struct qkv_gemm {
     ptrdiff_t lda, b_k, b_g, ldc;
     ptrdiff_t m, n, k;
     int add;
+    int ahead; /* B's panels stand one behind the other, also after the last: they are prefetched */
 };
 typedef void qkv_gemm_fn(const struct qkv_gemm *g);
 

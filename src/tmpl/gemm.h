@@ -11,11 +11,24 @@
 #ifndef QKV_TMPL_GEMM_H
 #define QKV_TMPL_GEMM_H
 
+/* Asks for the NR columns of B behind column j, which will be wanted when all rows have passed: a
+ * share with each tile, while its sums are still under way. */
+static inline void gemm_ask(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j) {
+    const ptrdiff_t next = (j + NR) / QKV_PANEL * g->b_g, size = NR / QKV_PANEL * g->b_g;
+    const ptrdiff_t end = i + MR < g->m ? size * (i + MR) / g->m : size;
+    for (ptrdiff_t at = size * i / g->m; at < end; at += 64 / (ptrdiff_t)sizeof(float))
+        __builtin_prefetch((const void *)((uintptr_t)g->b + sizeof(float) * (size_t)(next + at)), 0,
+                           2);
+}
+
 void ROOM(gemm)(const struct qkv_gemm *g) {
     for (ptrdiff_t j = 0; j < g->n; j += NR) {
         int cols = (int)(g->n - j < NR ? g->n - j : NR);
-        for (ptrdiff_t i = 0; i < g->m; i += MR)
+        for (ptrdiff_t i = 0; i < g->m; i += MR) {
+            if (g->ahead)
+                gemm_ask(g, i, j);
             gemm_tile(g, i, j, (int)(g->m - i < MR ? g->m - i : MR), cols);
+        }
     }
 }
 

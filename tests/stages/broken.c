@@ -229,8 +229,10 @@ static void attention_merges_without_rescale(float *acc, struct qkv_running stat
 
 static void attention_writes_past_the_end(float *out, ptrdiff_t ld_out, const float *acc,
                                           ptrdiff_t ld, const float *scale, int rows, ptrdiff_t n) {
-    own.attention->store(out, ld_out, acc, ld, scale, rows, n);
-    out[(rows - 1) * ld_out + n] = 0;
+    for (int r = 0; r < rows; r++) {
+        own.attention->store(out + r * ld_out, ld_out, acc + r * ld, ld, scale + r, 1, n);
+        out[r * ld_out + n] = 0;
+    }
 }
 
 static void attention_reads_past_the_end(float *dst, const float *src, ptrdiff_t ld, int first,
