@@ -39,8 +39,8 @@ static inline qkv_status qkv_take_struct(void *dst, size_t dst_size, const void 
             return qkv_fail(arg, QKV_FAULT_FUTURE);
         size = dst_size;
     }
-    memset(dst, 0, dst_size);
     memcpy(dst, src, size);
+    memset((unsigned char *)dst + size, 0, dst_size - size);
     return QKV_OK;
 }
 

@@ -93,18 +93,23 @@ static int in_place(const struct qkv_problem *p, const qkv_tensors *t, const str
     return 1;
 }
 
+static int overlaps_array(const struct qkv_footprint *out, const void *data, int64_t count) {
+    if (!data)
+        return 0;
+    const struct qkv_footprint f = qkv_footprint_array(data, count, 4);
+    return qkv_overlap(out, &f);
+}
+
 /* The arrays of the parameters, which no output may overlap either. */
 static int overlaps_params(const struct qkv_problem *p, const struct qkv_footprint *out) {
     const int64_t shape[4] = {p->batch, p->q_heads, p->q_len, p->kv_len};
-    const int32_t *lengths[4] = {p->q_lens, p->kv_lens, p->cu_q, p->cu_kv};
-    struct qkv_footprint f = qkv_footprint_array(p->slopes, p->q_heads, sizeof(float));
-    int overlaps = qkv_overlap(out, &f);
-    f = qkv_footprint_array(p->sinks, p->q_heads, sizeof(float));
-    overlaps |= qkv_overlap(out, &f);
-    for (int i = 0; i < 4; i++) {
-        f = qkv_footprint_array(lengths[i], p->batch + (i >= 2), sizeof(int32_t));
-        overlaps |= qkv_overlap(out, &f);
-    }
+    struct qkv_footprint f;
+    int overlaps = overlaps_array(out, p->slopes, p->q_heads) |
+                   overlaps_array(out, p->sinks, p->q_heads) |
+                   overlaps_array(out, p->q_lens, p->batch) |
+                   overlaps_array(out, p->kv_lens, p->batch) |
+                   overlaps_array(out, p->cu_q, p->batch + 1) |
+                   overlaps_array(out, p->cu_kv, p->batch + 1);
     /* Both were checked when the plan was made. */
     if (p->bias.data && !qkv_footprint_make(&f, &p->bias, shape, sizeof(float), QKV_ARG_BIAS))
         overlaps |= qkv_overlap(out, &f);
@@ -123,7 +128,7 @@ static qkv_status check_outputs(const struct qkv_problem *p, int stage, const qk
             return qkv_fail(o->arg, QKV_FAULT_SELF_OVERLAP);
         int overlaps = overlaps_params(p, f + i);
         for (int k = 0; k < OPERANDS; k++)
-            if (k != i && !in_place(p, t, o, operands + k))
+            if (k != i && f[k].element && !in_place(p, t, o, operands + k))
                 overlaps |= qkv_overlap(f + i, f + k);
         if (overlaps)
             return qkv_fail(o->arg, QKV_FAULT_OVERLAP);
@@ -134,11 +139,12 @@ static qkv_status check_outputs(const struct qkv_problem *p, int stage, const qk
 /* Takes the caller's tensors and checks those that the stage looks at. */
 static qkv_status take_tensors(qkv_tensors *own, const struct qkv_plan_state *s,
                                const qkv_tensors *tensors) {
-    struct qkv_footprint f[OPERANDS] = {{0}};
+    struct qkv_footprint f[OPERANDS];
     TRY(qkv_take_struct(own, sizeof(*own), tensors, sizeof(*own), QKV_ARG_TENSORS));
     for (int i = 0; i < OPERANDS; i++) {
         const qkv_tensor *t = tensor_of(own, operands + i);
         int role = operands[i].role[s->stage];
+        f[i].element = 0;
         if (role && !(role == WRITE_OPTIONAL && !t->data))
             TRY(check_operand(f + i, &s->problem, operands + i, t));
     }

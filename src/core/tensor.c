@@ -19,7 +19,7 @@ qkv_status qkv_footprint_make(struct qkv_footprint *f, const qkv_tensor *tensor,
     const qkv_status overflow = qkv_fail(arg, QKV_FAULT_OVERFLOW);
     int64_t low = 0, high = element, reach, stride;
 
-    *f = (struct qkv_footprint){0};
+    f->dims = f->element = 0;
     for (int d = 0; d < 4; d++)
         if (shape[d] == 0)
             return QKV_OK;

@@ -10,7 +10,8 @@
 
 /* A view's bytes: begin + sum of stride[d] * x[d] + e, 0 <= x[d] < count[d], 0 <= e < element.
  * Strides are positive (a negative one starts at its far end); dimensions of one element are
- * left out. end is the first byte after the last. element = 0: the view is empty. */
+ * left out. end is the first byte after the last. element = 0: the view is empty, and the rest is
+ * not set. */
 struct qkv_footprint {
     uintptr_t begin, end;
     int64_t stride[4], count[4];
