@@ -126,27 +126,27 @@ static inline float vf_hmax(vf x) {
     return _mm_cvtss_f32(_mm_max_ss(z, _mm_movehdup_ps(z)));
 }
 
-/* The sums, or the largest, of eight vectors, each by the same tree: lane i with i + 2 and i + 1
- * within its 128 bits, then the two halves. Vector r's stands in lane r. */
-#define VEC_ROWS(op, x)                                                 \
-    do {                                                                \
-        __m256 y[4], z[2];                                              \
-        for (int i = 0; i < 4; i++)                                     \
-            y[i] = op(_mm256_unpacklo_ps(x[2 * i], x[2 * i + 1]),       \
-                      _mm256_unpackhi_ps(x[2 * i], x[2 * i + 1]));      \
-        for (int i = 0; i < 2; i++)                                     \
-            z[i] = op(_mm256_shuffle_ps(y[2 * i], y[2 * i + 1], 0x44),  \
-                      _mm256_shuffle_ps(y[2 * i], y[2 * i + 1], 0xee)); \
-        return op(_mm256_permute2f128_ps(z[0], z[1], 0x20),             \
-                  _mm256_permute2f128_ps(z[0], z[1], 0x31));            \
+/* The sums, or the largest, of eight vectors in memory, each by the same tree: lane i with i + 2
+ * and i + 1 within its 128 bits, then the two halves. Vector r's stands in lane r. */
+#define VEC_ROWS(op, rows)                                                                         \
+    do {                                                                                           \
+        __m256 y[4], z[2];                                                                         \
+        for (int i = 0; i < 4; i++)                                                                \
+            y[i] = op(_mm256_unpacklo_ps(vf_load((rows) + 16 * i), vf_load((rows) + 16 * i + 8)),  \
+                      _mm256_unpackhi_ps(vf_load((rows) + 16 * i), vf_load((rows) + 16 * i + 8))); \
+        for (int i = 0; i < 2; i++)                                                                \
+            z[i] = op(_mm256_shuffle_ps(y[2 * i], y[2 * i + 1], 0x44),                             \
+                      _mm256_shuffle_ps(y[2 * i], y[2 * i + 1], 0xee));                            \
+        return op(_mm256_permute2f128_ps(z[0], z[1], 0x20),                                        \
+                  _mm256_permute2f128_ps(z[0], z[1], 0x31));                                       \
     } while (0)
 
-static inline vf vf_hsum_rows(const vf x[VF_LANES]) {
-    VEC_ROWS(_mm256_add_ps, x);
+static inline vf vf_hsum_rows(const float *rows) {
+    VEC_ROWS(_mm256_add_ps, rows);
 }
 
-static inline vf vf_hmax_rows(const vf x[VF_LANES]) {
-    VEC_ROWS(_mm256_max_ps, x);
+static inline vf vf_hmax_rows(const float *rows) {
+    VEC_ROWS(_mm256_max_ps, rows);
 }
 
 /* For the polynomials of a build without SLEEF: the nearest integer, 2^x for an integral x in

@@ -122,14 +122,15 @@ static inline float vf_hmax(vf x) {
     return _mm_cvtss_f32(_mm_max_ss(z, _mm_movehdup_ps(z)));
 }
 
-/* The sums, or the largest, of sixteen vectors, each by the same tree: lane i with i + 2 and i + 1
- * within its 128 bits, then these with i + 8 and i + 4. Vector r's stands in lane r. */
-#define VEC_ROWS(op, x)                                                                            \
+/* The sums, or the largest, of sixteen vectors in memory, each by the same tree: lane i with i + 2
+ * and i + 1 within its 128 bits, then these with i + 8 and i + 4. Vector r's stands in lane r. */
+#define VEC_ROWS(op, rows)                                                                         \
     do {                                                                                           \
         __m512 y[8], z[4];                                                                         \
         for (int i = 0; i < 8; i++)                                                                \
-            y[i] = op(_mm512_unpacklo_ps(x[2 * i], x[2 * i + 1]),                                  \
-                      _mm512_unpackhi_ps(x[2 * i], x[2 * i + 1]));                                 \
+            y[i] =                                                                                 \
+                op(_mm512_unpacklo_ps(vf_load((rows) + 32 * i), vf_load((rows) + 32 * i + 16)),    \
+                   _mm512_unpackhi_ps(vf_load((rows) + 32 * i), vf_load((rows) + 32 * i + 16)));   \
         for (int i = 0; i < 4; i++)                                                                \
             z[i] = op(_mm512_shuffle_ps(y[2 * i], y[2 * i + 1], 0x44),                             \
                       _mm512_shuffle_ps(y[2 * i], y[2 * i + 1], 0xee));                            \
@@ -139,12 +140,12 @@ static inline float vf_hmax(vf x) {
         return op(_mm512_shuffle_f32x4(y[0], y[1], 0x88), _mm512_shuffle_f32x4(y[0], y[1], 0xdd)); \
     } while (0)
 
-static inline vf vf_hsum_rows(const vf x[VF_LANES]) {
-    VEC_ROWS(_mm512_add_ps, x);
+static inline vf vf_hsum_rows(const float *rows) {
+    VEC_ROWS(_mm512_add_ps, rows);
 }
 
-static inline vf vf_hmax_rows(const vf x[VF_LANES]) {
-    VEC_ROWS(_mm512_max_ps, x);
+static inline vf vf_hmax_rows(const float *rows) {
+    VEC_ROWS(_mm512_max_ps, rows);
 }
 
 /* For the polynomials of a build without SLEEF: the nearest integer, 2^x for an integral x in

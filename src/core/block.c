@@ -10,7 +10,7 @@ static void begin_worker(struct qkv_part *part, char *worker) {
     part->max = (float *)(worker + w->max);
     part->acc = (float *)(worker + w->acc);
     part->piece = (float *)(worker + w->piece);
-    part->q_copy = (float *)(worker + w->q);
+    part->q = (float *)(worker + w->q);
     part->block = (float *)(worker + w->block);
     part->numbers = (float *)(worker + w->numbers);
     part->row = (struct qkv_row *)(worker + w->rows);
@@ -72,7 +72,7 @@ int qkv_part_begin(struct qkv_part *part, const struct qkv_plan_state *plan,
 
 /* Do the rows' queries stand one after the other? Those of a query head do, where rows are dense,
  * and those of the next head may follow. */
-static int queries_in_place(const struct qkv_part *part) {
+static int dense_queries(const struct qkv_part *part) {
     const qkv_tensor *t = &part->tensors->q;
     const struct qkv_sequence *s = &part->sequence;
     const int64_t dim = part->plan->problem.head_dim;
@@ -82,12 +82,13 @@ static int queries_in_place(const struct qkv_part *part) {
 
 /* Rows beyond a padded sequence's length have no query: zeros stand in. The next row block's
  * queries are asked for on the way: they are used once, and would be waited for. */
-static void copy_queries(const struct qkv_part *part, float *q) {
+static void gather_queries(const struct qkv_part *part) {
     const struct qkv_problem *p = &part->plan->problem;
     const qkv_tensor *t = &part->tensors->q;
     const int64_t dim = p->head_dim, ahead = part->plan->rows * t->stride[2];
-    for (int r = 0; r < part->rows; r++, q += dim) {
+    for (int r = 0; r < part->rows; r++) {
         const struct qkv_row *row = part->row + r;
+        float *q = part->q + r * dim;
         if (row->index >= part->sequence.q_len) {
             memset(q, 0, (size_t)dim * sizeof(float));
             continue;
@@ -99,15 +100,15 @@ static void copy_queries(const struct qkv_part *part, float *q) {
     }
 }
 
-void qkv_part_load_queries(struct qkv_part *part) {
+void qkv_part_load_queries(const struct qkv_part *part) {
+    const struct qkv_problem *p = &part->plan->problem;
     const struct qkv_row *first = part->row;
-    if (queries_in_place(part)) {
-        part->q = qkv_q_row(&part->tensors->q, &part->plan->problem, &part->sequence, first->head,
-                            first->index);
+    if (!dense_queries(part)) {
+        gather_queries(part);
         return;
     }
-    copy_queries(part, part->q_copy);
-    part->q = part->q_copy;
+    memcpy(part->q, qkv_q_row(&part->tensors->q, p, &part->sequence, first->head, first->index),
+           (size_t)(part->rows * p->head_dim) * sizeof(float));
 }
 
 static int clamp(int64_t n, int lo, int hi) {

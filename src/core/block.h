@@ -26,8 +26,7 @@ struct qkv_part {
     struct qkv_row *row;
     int64_t lo, hi;         /* keys that any row sees */
     int64_t all_lo, all_hi; /* keys that every row sees, if all_lo < all_hi */
-    const float *q;         /* the rows' queries, dense */
-    float *scores, *max, *acc, *piece, *q_copy, *block;
+    float *scores, *max, *acc, *piece, *q, *block;
     float *numbers;
 };
 
@@ -77,8 +76,8 @@ static inline const uint8_t *qkv_mask_row(const struct qkv_part *part, const str
     return (const uint8_t *)((uintptr_t)p->mask.data + (uintptr_t)offset);
 }
 
-/* Points part->q at the rows' queries: where they are, or a copy. */
-void qkv_part_load_queries(struct qkv_part *part);
+/* Copies the rows' queries to part->q. */
+void qkv_part_load_queries(const struct qkv_part *part);
 
 /* One key block as the products take it. */
 struct qkv_key_block {

@@ -34,7 +34,7 @@ static void score_tile(const struct qkv_scores_kernels *kernels, const struct qk
     }
 }
 
-static void score_part(const struct qkv_scores_kernels *kernels, struct qkv_part *part) {
+static void score_part(const struct qkv_scores_kernels *kernels, const struct qkv_part *part) {
     const struct qkv_plan_state *plan = part->plan;
     qkv_part_load_queries(part);
     for (int64_t b = 0; b < plan->blocks; b++) {

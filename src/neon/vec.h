@@ -135,14 +135,16 @@ static inline float vf_hmax(vf x) {
     return vmaxnmvq_f32(x);
 }
 
-/* The sums, or the largest, of four vectors, each by the same tree: neighbours, then these. Vector
- * r's stands in lane r. */
-static inline vf vf_hsum_rows(const vf x[VF_LANES]) {
-    return vpaddq_f32(vpaddq_f32(x[0], x[1]), vpaddq_f32(x[2], x[3]));
+/* The sums, or the largest, of four vectors in memory, each by the same tree: neighbours, then
+ * these. Vector r's stands in lane r. */
+static inline vf vf_hsum_rows(const float *rows) {
+    return vpaddq_f32(vpaddq_f32(vf_load(rows), vf_load(rows + 4)),
+                      vpaddq_f32(vf_load(rows + 8), vf_load(rows + 12)));
 }
 
-static inline vf vf_hmax_rows(const vf x[VF_LANES]) {
-    return vpmaxnmq_f32(vpmaxnmq_f32(x[0], x[1]), vpmaxnmq_f32(x[2], x[3]));
+static inline vf vf_hmax_rows(const float *rows) {
+    return vpmaxnmq_f32(vpmaxnmq_f32(vf_load(rows), vf_load(rows + 4)),
+                        vpmaxnmq_f32(vf_load(rows + 8), vf_load(rows + 12)));
 }
 
 /* For the polynomials of a build without SLEEF: the nearest integer, 2^x for an integral x in

@@ -112,13 +112,13 @@ static inline float vf_hmax(vf x) {
     return x;
 }
 
-/* The sums, or the largest, of VF_LANES vectors, one a lane. */
-static inline vf vf_hsum_rows(const vf x[VF_LANES]) {
-    return x[0];
+/* The sums, or the largest, of VF_LANES vectors in memory, one a lane. */
+static inline vf vf_hsum_rows(const float *rows) {
+    return rows[0];
 }
 
-static inline vf vf_hmax_rows(const vf x[VF_LANES]) {
-    return x[0];
+static inline vf vf_hmax_rows(const float *rows) {
+    return rows[0];
 }
 
 /* For the polynomials of a build without SLEEF: the nearest integer, 2^x for an integral x in

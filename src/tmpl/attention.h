@@ -72,13 +72,15 @@ INLINE vf exponent_base(vf max) {
  * applies the rule and the masks. */
 INLINE vf largest(const struct qkv_score_row *row, const float *max, int rows,
                   const struct qkv_score_rule *rule) {
-    vf lanes[VF_LANES];
-    for (int r = 0; r < rows; r++)
-        lanes[r] = max                             ? panel_max(max + r * QKV_PANEL)
-                   : rule->modified || row[r].mask ? score_finish(row + r, rule)
-                                                   : score_finish_plain(row + r);
+    float lanes[VF_LANES * VF_LANES]; /* a vector of each row */
+    for (int r = 0; r < rows; r++) {
+        vf top = max                             ? panel_max(max + r * QKV_PANEL)
+                 : rule->modified || row[r].mask ? score_finish(row + r, rule)
+                                                 : score_finish_plain(row + r);
+        vf_store(lanes + r * VF_LANES, top);
+    }
     for (int r = rows; r < VF_LANES; r++)
-        lanes[r] = vf_set1(-INFINITY);
+        vf_store(lanes + r * VF_LANES, vf_set1(-INFINITY));
     return vf_hmax_rows(lanes);
 }
 
@@ -88,7 +90,7 @@ INLINE void weigh_group(const struct qkv_score_row *row, const float *max, int r
                         const struct qkv_score_rule *rule, struct qkv_running state, float *factor,
                         const int mark, exp2_step *exp2) {
     const vf scale = vf_set1(LOG2_E * (rule->modified ? 1.0f : rule->scale));
-    vf lanes[VF_LANES];
+    float lanes[VF_LANES * VF_LANES]; /* a vector of each row */
     float base[VF_LANES];
 
     vf top = vf_mul(largest(row, max, rows, rule), scale);
@@ -99,9 +101,10 @@ INLINE void weigh_group(const struct qkv_score_row *row, const float *max, int r
     vf_store(base, exponent_base(after));
 
     for (int r = 0; r < rows; r++)
-        lanes[r] = row_exp(row[r].s, row[r].from, row[r].to, scale, vf_set1(base[r]), mark, exp2);
+        vf_store(lanes + r * VF_LANES,
+                 row_exp(row[r].s, row[r].from, row[r].to, scale, vf_set1(base[r]), mark, exp2));
     for (int r = rows; r < VF_LANES; r++)
-        lanes[r] = vf_set1(0.0f);
+        vf_store(lanes + r * VF_LANES, vf_set1(0.0f));
     vf_store(state.sum, vf_fma(vf_load(state.sum), fall, vf_hsum_rows(lanes)));
 }
 

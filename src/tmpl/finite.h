@@ -6,14 +6,17 @@
 
 int ROOM(finite)(const float *x, ptrdiff_t n) {
     const vf zero = vf_set1(0.0f);
-    vf sum[4] = {zero, zero, zero, zero};
-    ptrdiff_t c = 0;
-    for (; c + 4 * VF_LANES <= n; c += 4 * VF_LANES)
-        for (int i = 0; i < 4; i++)
-            sum[i] = vf_fma(vf_load(x + c + i * VF_LANES), zero, sum[i]);
-    for (; c < n; c += VF_LANES)
-        sum[0] = vf_fma(vf_load(x + c), zero, sum[0]);
-    vf all = vf_add(vf_add(sum[0], sum[1]), vf_add(sum[2], sum[3]));
+    vf a = zero, b = zero, c = zero, d = zero;
+    ptrdiff_t i = 0;
+    for (; i + 4 * VF_LANES <= n; i += 4 * VF_LANES) {
+        a = vf_fma(vf_load(x + i), zero, a);
+        b = vf_fma(vf_load(x + i + VF_LANES), zero, b);
+        c = vf_fma(vf_load(x + i + 2 * VF_LANES), zero, c);
+        d = vf_fma(vf_load(x + i + 3 * VF_LANES), zero, d);
+    }
+    for (; i < n; i += VF_LANES)
+        a = vf_fma(vf_load(x + i), zero, a);
+    vf all = vf_add(vf_add(a, b), vf_add(c, d));
     return !vm_any(vm_lt(zero, vf_select(vm_eq(all, zero), zero, vf_set1(1.0f))));
 }
 
