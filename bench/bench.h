@@ -24,10 +24,9 @@
 
 #include <qkv/qkv.h>
 
-#include "../cli/pool.h"
-
 #include "gbench.h"
 #include "peak.h"
+#include "pool.h"
 
 /* ---- The room under test (room.c) -------------------------------------------------------- */
 

@@ -87,7 +87,8 @@ def sanitized(build, cases, wanted=not_checks):
 
 
 def starts_threads(test):
-    return test["name"].startswith(("dispatch_threads", "bits ", "cli_pool", "cli_threads"))
+    return test["name"].startswith(
+        ("dispatch_threads", "bits ", "pool", "example threads", "cli_threads"))
 
 
 def command_binds(tally, emulator, qkv, room, environment):

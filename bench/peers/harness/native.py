@@ -13,7 +13,7 @@ BUILD = Path(os.environ.get("QKV_PEERS_BUILD", HERE / "build"))
 LIBRARY = BUILD / "libnative.so"
 
 SOURCES = [HERE / "native" / name for name in ("call_qkv.c", "by_hand.c", "peak.c")]
-POOL = ROOT / "cli"
+POOL = ROOT / "examples"
 # Fast arithmetic is for the user program's softmax; qkv itself is built by its own rules.
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O3", "-march=native", "-ffast-math", "-fPIC", "-shared"]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""qkv through its C API: plain calls, weights packed ahead, threads from the command's pool.
+"""qkv through its C API: plain calls, weights packed ahead, threads from the pool of examples/.
 
 It runs in the best room of the CPU, which everyone is compared with, and in AVX2 beside it.
 """

@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The pool of threads (pool.h). A job is published by raising its number. A worker's share of it
+ * is one word, [job's number | first unit | end], from which its owner takes units at the front
+ * and the others at the end, each by a compare-and-exchange; the number keeps a worker that comes
+ * too late from taking anything of a later job. A job is over when as many units are done as it
+ * has, so that nobody waits for a worker that took none.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* sched_getaffinity */
+#endif
+
+#include "pool.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <time.h>
+
+enum {
+    LOOK_OUT_NS = 100000, /* how long a thread looks out before it sleeps */
+    LOOKS = 32,           /* looks between two readings of the clock */
+    LINE = 128,           /* bytes that processors move together: a pair of cache lines */
+    UNIT_BITS = 12,
+    MOST_UNITS = (1 << UNIT_BITS) - 1,
+};
+
+/* Where one thread sleeps. */
+struct bed {
+    atomic_bool taken;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+};
+
+struct worker {
+    _Alignas(LINE) atomic_uint_fast64_t share;
+    _Alignas(LINE) struct bed bed;
+    struct pool *pool;
+    int number;
+    pthread_t id;
+};
+
+/* A worker that comes late may read the job while the next one is written; it then gets no unit
+ * of what it read. Hence atomics, whose order does not matter. */
+struct job {
+    _Atomic(qkv_task) task;
+    _Atomic(void *) argument;
+    atomic_int_fast64_t parts;
+    atomic_int units;   /* the parts, or if there are too many, runs of them */
+    atomic_int workers; /* that may work on it */
+};
+
+struct pool {
+    _Alignas(LINE) atomic_uint_fast64_t number; /* of the job; 0 before the first */
+    atomic_bool closing;
+    struct job job;
+    _Alignas(LINE) atomic_int done; /* units of the job */
+    _Alignas(LINE) atomic_flag busy;
+    int threads;
+    bool looks_out;         /* there is a CPU for every thread */
+    struct worker worker[]; /* the first is the caller */
+};
+
+static inline void pause_cpu(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static int64_t nanoseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* What a thread waits for: has the word become other than, or equal to, the value? */
+typedef bool ready_fn(struct pool *pool, uint64_t value);
+
+static bool has_news(struct pool *pool, uint64_t seen) {
+    return atomic_load(&pool->number) != seen || atomic_load(&pool->closing);
+}
+
+static bool is_done(struct pool *pool, uint64_t units) {
+    return atomic_load(&pool->done) == (int)units;
+}
+
+static bool look_out(struct pool *pool, ready_fn *ready, uint64_t value) {
+    int64_t end = 0;
+    do {
+        for (int i = 0; i < LOOKS; i++) {
+            if (ready(pool, value)) {
+                return true;
+            }
+            pause_cpu();
+        }
+        end = end ? end : nanoseconds() + LOOK_OUT_NS;
+    } while (pool->looks_out && nanoseconds() < end);
+    return false;
+}
+
+/* The bed is taken before the last look, and rouse() looks at the bed after the change: one of
+ * the two sees the other. */
+static void await(struct pool *pool, struct bed *bed, ready_fn *ready, uint64_t value) {
+    if (look_out(pool, ready, value)) {
+        return;
+    }
+    pthread_mutex_lock(&bed->lock);
+    atomic_store(&bed->taken, true);
+    while (!ready(pool, value)) {
+        pthread_cond_wait(&bed->wake, &bed->lock);
+    }
+    atomic_store(&bed->taken, false);
+    pthread_mutex_unlock(&bed->lock);
+}
+
+static void rouse(struct bed *bed) {
+    if (atomic_load(&bed->taken)) {
+        pthread_mutex_lock(&bed->lock);
+        pthread_cond_signal(&bed->wake);
+        pthread_mutex_unlock(&bed->lock);
+    }
+}
+
+static uint64_t make_share(uint64_t number, int begin, int end) {
+    return number << (2 * UNIT_BITS) | (uint64_t)begin << UNIT_BITS | (uint64_t)end;
+}
+
+/* One unit off a share of the job, from its front or its end; -1 if there is none left. */
+static int take(atomic_uint_fast64_t *share, uint64_t number, bool front) {
+    uint64_t seen = atomic_load_explicit(share, memory_order_relaxed);
+    for (;;) {
+        int begin = (int)(seen >> UNIT_BITS & MOST_UNITS);
+        int end = (int)(seen & MOST_UNITS);
+        if (begin >= end || make_share(number, begin, end) != seen) {
+            return -1;
+        }
+        uint64_t rest =
+            front ? make_share(number, begin + 1, end) : make_share(number, begin, end - 1);
+        if (atomic_compare_exchange_weak_explicit(share, &seen, rest, memory_order_acquire,
+                                                  memory_order_relaxed)) {
+            return front ? begin : end - 1;
+        }
+    }
+}
+
+/* `count` things in `shares` shares that differ by one at most: where share `index` begins. */
+static int64_t share_begin(int64_t count, int shares, int index) {
+    int64_t longer = count % shares;
+    return count / shares * index + (index < longer ? index : longer);
+}
+
+/* All that worker `self` gets of the job, his own share first; returns how many units. */
+static int work(struct pool *pool, uint64_t number, int self) {
+    const qkv_task task = atomic_load_explicit(&pool->job.task, memory_order_relaxed);
+    void *argument = atomic_load_explicit(&pool->job.argument, memory_order_relaxed);
+    const int64_t parts = atomic_load_explicit(&pool->job.parts, memory_order_relaxed);
+    const int units = atomic_load_explicit(&pool->job.units, memory_order_relaxed);
+    const int workers = atomic_load_explicit(&pool->job.workers, memory_order_relaxed);
+    int count = 0;
+    for (int i = 0; self < workers && i < workers; i++) {
+        atomic_uint_fast64_t *share = &pool->worker[(self + i) % workers].share;
+        for (int unit; (unit = take(share, number, i == 0)) >= 0; count++) {
+            task(argument, self, share_begin(parts, units, unit),
+                 share_begin(parts, units, unit + 1));
+        }
+    }
+    return count;
+}
+
+static void *worker_main(void *argument) {
+    struct worker *self = argument;
+    struct pool *pool = self->pool;
+    for (uint64_t number = 0;;) {
+        await(pool, &self->bed, has_news, number);
+        if (atomic_load(&pool->closing)) {
+            return NULL;
+        }
+        number = atomic_load(&pool->number);
+        int count = work(pool, number, self->number);
+        if (count) {
+            atomic_fetch_add(&pool->done, count);
+            rouse(&pool->worker[0].bed);
+        }
+    }
+}
+
+static void publish(struct pool *pool, int workers, int64_t parts, qkv_task task, void *argument) {
+    const uint64_t number = atomic_load_explicit(&pool->number, memory_order_relaxed) + 1;
+    const int units = parts < MOST_UNITS ? (int)parts : MOST_UNITS;
+    atomic_store_explicit(&pool->job.task, task, memory_order_relaxed);
+    atomic_store_explicit(&pool->job.argument, argument, memory_order_relaxed);
+    atomic_store_explicit(&pool->job.parts, parts, memory_order_relaxed);
+    atomic_store_explicit(&pool->job.units, units, memory_order_relaxed);
+    atomic_store_explicit(&pool->job.workers, workers, memory_order_relaxed);
+    atomic_store_explicit(&pool->done, 0, memory_order_relaxed);
+    for (int i = 0; i < workers; i++) {
+        int begin = (int)share_begin(units, workers, i);
+        int end = (int)share_begin(units, workers, i + 1);
+        atomic_store_explicit(&pool->worker[i].share, make_share(number, begin, end),
+                              memory_order_release);
+    }
+    atomic_store(&pool->number, number);
+    for (int i = 1; i < workers; i++) {
+        rouse(&pool->worker[i].bed);
+    }
+}
+
+int pool_run(void *opaque, int threads, int64_t parts, qkv_task task, void *argument) {
+    struct pool *pool = opaque;
+    int workers = threads < pool->threads ? threads : pool->threads;
+    workers = parts < workers ? (int)parts : workers;
+    if (workers <= 1 || atomic_flag_test_and_set(&pool->busy)) {
+        task(argument, 0, 0, parts);
+        return 0;
+    }
+    publish(pool, workers, parts, task, argument);
+    int count = work(pool, atomic_load_explicit(&pool->number, memory_order_relaxed), 0);
+    atomic_fetch_add(&pool->done, count);
+    await(pool, &pool->worker[0].bed, is_done,
+          (uint64_t)atomic_load_explicit(&pool->job.units, memory_order_relaxed));
+    atomic_flag_clear(&pool->busy);
+    return 0;
+}
+
+int pool_cpus(void) {
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+}
+
+static void bed_init(struct bed *bed) {
+    atomic_init(&bed->taken, false);
+    pthread_mutex_init(&bed->lock, NULL);
+    pthread_cond_init(&bed->wake, NULL);
+}
+
+static void bed_destroy(struct bed *bed) {
+    pthread_cond_destroy(&bed->wake);
+    pthread_mutex_destroy(&bed->lock);
+}
+
+/* Ends the workers that have been started, the caller included, and what belongs to the pool. */
+static void end(struct pool *pool, int started) {
+    atomic_store(&pool->closing, true);
+    for (int i = 1; i < started; i++) {
+        rouse(&pool->worker[i].bed);
+        pthread_join(pool->worker[i].id, NULL);
+    }
+    for (int i = 0; i < pool->threads; i++) {
+        bed_destroy(&pool->worker[i].bed);
+    }
+    free(pool);
+}
+
+struct pool *pool_open(int threads) {
+    const size_t size = sizeof(struct pool) + (size_t)threads * sizeof(struct worker);
+    struct pool *pool = aligned_alloc(LINE, size);
+    if (!pool) {
+        return NULL;
+    }
+    *pool = (struct pool){
+        .busy = ATOMIC_FLAG_INIT,
+        .threads = threads,
+        .looks_out = threads <= pool_cpus(),
+    };
+    for (int i = 0; i < threads; i++) {
+        pool->worker[i] = (struct worker){.pool = pool, .number = i};
+        bed_init(&pool->worker[i].bed);
+    }
+    for (int i = 1; i < threads; i++) {
+        if (pthread_create(&pool->worker[i].id, NULL, worker_main, pool->worker + i) != 0) {
+            end(pool, i);
+            return NULL;
+        }
+    }
+    return pool;
+}
+
+void pool_close(struct pool *pool) {
+    if (pool) {
+        end(pool, pool->threads);
+    }
+}
