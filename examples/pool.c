@@ -21,11 +21,15 @@
 
 enum {
     LOOK_OUT_NS = 100000, /* how long a thread looks out before it sleeps */
-    LOOKS = 32,           /* looks between two readings of the clock */
+    LOOKS = 200,          /* looks, some microseconds, between two readings of the clock */
+    WAKING_NS = 50000,    /* what it takes until a sleeping thread works, with reserve */
     LINE = 128,           /* bytes that processors move together: a pair of cache lines */
     UNIT_BITS = 12,
     MOST_UNITS = (1 << UNIT_BITS) - 1,
 };
+
+/* Times to wake others at. */
+enum { AT_ONCE = 0, NEVER = -1 };
 
 /* Where one thread sleeps. */
 struct bed {
@@ -58,6 +62,7 @@ struct pool {
     struct job job;
     _Alignas(LINE) atomic_int done; /* units of the job */
     _Alignas(LINE) atomic_flag busy;
+    int64_t alone_ns, alone_until; /* the caller's time in the last jobs that met sleepers */
     int threads;
     bool looks_out;         /* there is a CPU for every thread */
     struct worker worker[]; /* the first is the caller */
@@ -88,6 +93,7 @@ static bool is_done(struct pool *pool, uint64_t units) {
     return atomic_load(&pool->done) == (int)units;
 }
 
+/* Gives way now and then: the system may have put the thread that is waited for on this CPU. */
 static bool look_out(struct pool *pool, ready_fn *ready, uint64_t value) {
     int64_t end = 0;
     do {
@@ -97,6 +103,7 @@ static bool look_out(struct pool *pool, ready_fn *ready, uint64_t value) {
             }
             pause_cpu();
         }
+        sched_yield();
         end = end ? end : nanoseconds() + LOOK_OUT_NS;
     } while (pool->looks_out && nanoseconds() < end);
     return false;
@@ -153,8 +160,32 @@ static int64_t share_begin(int64_t count, int shares, int index) {
     return count / shares * index + (index < longer ? index : longer);
 }
 
-/* All that worker `self` gets of the job, his own share first; returns how many units. */
-static int work(struct pool *pool, uint64_t number, int self) {
+/* Each worker wakes two others, so that none has to wake them all. */
+static int woken_begin(int self) {
+    return 2 * self + 1;
+}
+
+static int woken_end(int self, int workers) {
+    return 2 * self + 3 < workers ? 2 * self + 3 : workers;
+}
+
+static bool others_sleep(struct pool *pool, int self, int workers) {
+    bool sleep = false;
+    for (int i = woken_begin(self); i < woken_end(self, workers); i++) {
+        sleep = sleep || atomic_load(&pool->worker[i].bed.taken);
+    }
+    return sleep;
+}
+
+static void wake_others(struct pool *pool, int self, int workers) {
+    for (int i = woken_begin(self); i < woken_end(self, workers); i++) {
+        rouse(&pool->worker[i].bed);
+    }
+}
+
+/* All that worker `self` gets of the job, his own share first; returns how many units. The others
+ * are woken at the time wake_at. */
+static int work(struct pool *pool, uint64_t number, int self, int64_t wake_at) {
     const qkv_task task = atomic_load_explicit(&pool->job.task, memory_order_relaxed);
     void *argument = atomic_load_explicit(&pool->job.argument, memory_order_relaxed);
     const int64_t parts = atomic_load_explicit(&pool->job.parts, memory_order_relaxed);
@@ -164,6 +195,10 @@ static int work(struct pool *pool, uint64_t number, int self) {
     for (int i = 0; self < workers && i < workers; i++) {
         atomic_uint_fast64_t *share = &pool->worker[(self + i) % workers].share;
         for (int unit; (unit = take(share, number, i == 0)) >= 0; count++) {
+            if (wake_at != NEVER && (wake_at == AT_ONCE || nanoseconds() >= wake_at)) {
+                wake_others(pool, self, workers);
+                wake_at = NEVER;
+            }
             task(argument, self, share_begin(parts, units, unit),
                  share_begin(parts, units, unit + 1));
         }
@@ -180,7 +215,7 @@ static void *worker_main(void *argument) {
             return NULL;
         }
         number = atomic_load(&pool->number);
-        int count = work(pool, number, self->number);
+        int count = work(pool, number, self->number, AT_ONCE);
         if (count) {
             atomic_fetch_add(&pool->done, count);
             rouse(&pool->worker[0].bed);
@@ -188,7 +223,9 @@ static void *worker_main(void *argument) {
     }
 }
 
-static void publish(struct pool *pool, int workers, int64_t parts, qkv_task task, void *argument) {
+/* Returns the job's number. */
+static uint64_t publish(struct pool *pool, int workers, int64_t parts, qkv_task task,
+                        void *argument) {
     const uint64_t number = atomic_load_explicit(&pool->number, memory_order_relaxed) + 1;
     const int units = parts < MOST_UNITS ? (int)parts : MOST_UNITS;
     atomic_store_explicit(&pool->job.task, task, memory_order_relaxed);
@@ -204,8 +241,32 @@ static void publish(struct pool *pool, int workers, int64_t parts, qkv_task task
                               memory_order_release);
     }
     atomic_store(&pool->number, number);
-    for (int i = 1; i < workers; i++) {
-        rouse(&pool->worker[i].bed);
+    return number;
+}
+
+/* When the others are to be woken for a job that starts now and meets them asleep: as soon as the
+ * caller has worked alone for as long as waking them takes, in this job and those right before it;
+ * at once if the last such job was as long. */
+static int64_t when_to_wake(struct pool *pool, int64_t now) {
+    const bool was_long = pool->alone_ns >= WAKING_NS;
+    if (now - pool->alone_until > LOOK_OUT_NS) {
+        pool->alone_ns = 0;
+    }
+    return was_long ? AT_ONCE : now + WAKING_NS - pool->alone_ns;
+}
+
+/* Publishes a job, does the caller's share of it, and waits for the others. */
+static void run(struct pool *pool, int workers, int64_t parts, qkv_task task, void *argument) {
+    const bool alone = others_sleep(pool, 0, workers);
+    const int64_t start = alone ? nanoseconds() : 0;
+    const uint64_t number = publish(pool, workers, parts, task, argument);
+    int count = work(pool, number, 0, alone ? when_to_wake(pool, start) : AT_ONCE);
+    atomic_fetch_add(&pool->done, count);
+    await(pool, &pool->worker[0].bed, is_done,
+          (uint64_t)atomic_load_explicit(&pool->job.units, memory_order_relaxed));
+    if (alone) {
+        pool->alone_until = nanoseconds();
+        pool->alone_ns += pool->alone_until - start;
     }
 }
 
@@ -215,14 +276,10 @@ int pool_run(void *opaque, int threads, int64_t parts, qkv_task task, void *argu
     workers = parts < workers ? (int)parts : workers;
     if (workers <= 1 || atomic_flag_test_and_set(&pool->busy)) {
         task(argument, 0, 0, parts);
-        return 0;
+    } else {
+        run(pool, workers, parts, task, argument);
+        atomic_flag_clear(&pool->busy);
     }
-    publish(pool, workers, parts, task, argument);
-    int count = work(pool, atomic_load_explicit(&pool->number, memory_order_relaxed), 0);
-    atomic_fetch_add(&pool->done, count);
-    await(pool, &pool->worker[0].bed, is_done,
-          (uint64_t)atomic_load_explicit(&pool->job.units, memory_order_relaxed));
-    atomic_flag_clear(&pool->busy);
     return 0;
 }
 
@@ -263,6 +320,7 @@ struct pool *pool_open(int threads) {
     }
     *pool = (struct pool){
         .busy = ATOMIC_FLAG_INIT,
+        .alone_ns = WAKING_NS,
         .threads = threads,
         .looks_out = threads <= pool_cpus(),
     };

@@ -110,6 +110,43 @@ START_TEST(plans_are_made_of_the_description_alone) {
 }
 END_TEST
 
+/* No thread for whom there is no part; and twice the batch is worth as many threads at least. */
+START_TEST(threads_have_parts_and_follow_the_work) {
+    struct rng rng = rng_seeded(test_seed());
+
+    for (int n = 0; n < SHAPES; n++) {
+        struct shape s = random_shape(&rng);
+        qkv_plan once, twice;
+        make_plan(&once, _i, &s);
+        s.size[SIZE_BATCH] *= 2;
+        make_plan(&twice, _i, &s);
+        ck_assert_int_ge(once.threads, 1);
+        ck_assert_int_le(once.threads, once.parts[once.phases - 1]);
+        ck_assert_int_ge(twice.threads, once.threads);
+    }
+}
+END_TEST
+
+/* Of attention: what is over in a microsecond or two stays on one thread, what takes longer is
+ * worth another, and a prompt is worth as many as a large machine has. */
+START_TEST(threads_that_shapes_are_worth) {
+    static const struct {
+        struct shape shape;
+        int least, most;
+    } cases[] = {
+        {{{1, 1, 1, 1, 1, 16, 16}}, 1, 1},       {{{1, 1, 2, 16, 16, 32, 32}}, 1, 1},
+        {{{1, 1, 12, 16, 16, 32, 32}}, 2, 12},   {{{1, 1, 12, 64, 64, 32, 32}}, 8, 12},
+        {{{1, 1, 1, 512, 512, 64, 64}}, 4, 64},  {{{1, 4, 8, 1, 4096, 128, 128}}, 8, 32},
+        {{{1, 1, 8, 512, 512, 64, 64}}, 32, 96}, {{{8, 1, 12, 64, 64, 32, 32}}, 64, 96},
+    };
+    qkv_plan plan;
+
+    make_plan(&plan, QKV_STAGE_ATTENTION, &cases[_i].shape);
+    ck_assert_int_ge(plan.threads, cases[_i].least);
+    ck_assert_int_le(plan.threads, cases[_i].most);
+}
+END_TEST
+
 static Suite *make(void) {
     Suite *suite = suite_create("plans");
     TCase *test = tcase_create("plans");
@@ -117,6 +154,8 @@ static Suite *make(void) {
     suite_add_tcase(suite, test);
     tcase_set_timeout(test, PATIENCE);
     tcase_add_loop_test(test, workspaces_never_shrink, 0, QKV_STAGE_COUNT);
+    tcase_add_loop_test(test, threads_have_parts_and_follow_the_work, 0, QKV_STAGE_COUNT);
+    tcase_add_loop_test(test, threads_that_shapes_are_worth, 0, 8);
     tcase_add_loop_test(test, plans_are_made_of_the_description_alone, 0, QKV_STAGE_COUNT);
     return suite;
 }

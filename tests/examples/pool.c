@@ -14,6 +14,10 @@
 
 enum { MOST_PARTS = 10007, MOST_THREADS = 5 };
 
+/* A pool wakes its threads at once while its jobs take longer than waking does, so that tasks of at
+ * least this length can count on each other. */
+enum { LONG_US = 200 };
+
 struct record {
     int threads;          /* that the job may use */
     int runs[MOST_PARTS]; /* of each part; only its own task writes it */
@@ -93,7 +97,7 @@ START_TEST(after_sleep) {
     struct pool *pool = open_pool(3);
     for (int i = 0; i < 20; i++) {
         nap(3000);
-        run_job(pool, 3, 12, 200);
+        run_job(pool, 3, 12, i % 4 ? LONG_US : 0);
     }
     pool_close(pool);
 }
@@ -110,6 +114,7 @@ static void meet(void *argument, int worker, int64_t begin, int64_t end) {
     if (begin != worker || end != worker + 1)
         atomic_fetch_add(&meeting->elsewhere, 1);
     atomic_fetch_add(&meeting->present, 1);
+    nap(LONG_US);
     while (atomic_load(&meeting->present) < 3)
         nap(100);
 }
@@ -133,6 +138,7 @@ enum { UNEVEN_PARTS = 9 };
 static void wait_for_others(void *argument, int worker, int64_t begin, int64_t end) {
     atomic_int *finished = argument;
     (void)worker;
+    nap(LONG_US);
     while (begin == 0 && atomic_load(finished) < UNEVEN_PARTS - 1)
         nap(100);
     atomic_fetch_add(finished, (int)(end - begin));
