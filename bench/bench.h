@@ -12,7 +12,12 @@
  *   GFLOPS            the formula's flops (masked keys excluded), whatever the kernel does
  *   pct_peak          of the median of the peaks, times the number of threads
  *   bytes_per_second  inputs and outputs, each once
- *   workspace_bytes   what the plan asks for
+ *   pct_read          work whose inputs come from memory: of the speed at which the room reads
+ *                     memory, sampled after each repetition
+ *   ws_shared         bytes that the plan asks for: shared by all threads, and for each
+ *   ws_worker
+ *   threads_used      of those in the name, as many as the plan finds the shape worth
+ *   speedup           several threads: over one thread, in turn with it in each repetition
  *   pct_plain         options only: see options.c
  *   noisy             repetitions of which every try was disturbed
  */
@@ -36,6 +41,7 @@ struct bench_room {
     struct peak_log peak;
     double longest; /* flops; a call of more would take too long in this room */
     int left_out;   /* shapes that would */
+    int all_tiers;  /* the exponential tiers that are measured on request, too */
     int failed;     /* a call of the library returned an error */
 };
 
@@ -75,13 +81,21 @@ struct bench_work {
     const void *argument;
     double flops;
     double bytes;
-    size_t workspace;
+    int from_memory; /* the inputs are more than the caches hold */
+    size_t ws_shared, ws_worker;
     int threads;
+    int threads_used;               /* of these: what the plan finds the shape worth */
     double keys;                    /* with plain: keys of the blocks that the masks leave */
     const struct bench_work *plain; /* measured in turn with this one, or NULL */
+    const struct bench_work *alone; /* the same, on one thread */
 };
 
-void bench_measure(gb_state *state, const struct bench_work *work);
+typedef void bench_measure_fn(gb_state *state, const struct bench_work *work);
+
+bench_measure_fn bench_measure;
+
+/* What the plan asks for, as counters. */
+void bench_report_plan(gb_state *state, const struct bench_work *work);
 
 /* Skips the benchmark because of a failed call; the program will exit with a failure. */
 void bench_fail(gb_state *state, qkv_status status);
@@ -103,6 +117,8 @@ struct bench_shape {
  * many flops for this room. */
 void bench_register(const char *stage, const char *shape, int threads, double flops,
                     gb_function *function, const void *user);
+/* The name that bench_register gives. */
+void bench_name(char name[2 * BENCH_NAME], const char *stage, const char *shape, int threads);
 void bench_shape_name(char name[BENCH_NAME], const struct bench_shape *shape);
 
 /* q * kv * head_dim over all heads, half of it for causal. */
@@ -113,7 +129,6 @@ void bench_shape_params(qkv_attention_params *params, const struct bench_shape *
 /* ---- Scores, softmax, mix and attention (stage.c) ---------------------------------------- */
 
 struct bench_stage {
-    const char *name;
     qkv_status (*plan)(qkv_plan *plan, const qkv_attention_params *params,
                        const qkv_context *context);
     qkv_status (*run)(const qkv_attention_params *params, const qkv_tensors *tensors,
@@ -124,11 +139,11 @@ struct bench_stage {
                  const struct bench_shape *shape);
 };
 
-/* Registers one benchmark a shape. function hands its shape on to bench_stage_run. */
-void bench_stage_register(const struct bench_stage *stage, const struct bench_shape *shapes,
-                          size_t count, gb_function *function);
+/* Registers one benchmark a shape, name first. function hands its shape on to bench_stage_run. */
+void bench_stage_register(const char *name, const struct bench_stage *stage,
+                          const struct bench_shape *shapes, size_t count, gb_function *function);
 void bench_stage_run(gb_state *state, const struct bench_stage *stage,
-                     const struct bench_shape *shape);
+                     const struct bench_shape *shape, int exp, bench_measure_fn *measure);
 
 /* A call ready to run; the workspace is in `memory`. */
 struct bench_call {
@@ -145,9 +160,9 @@ extern const struct bench_stage bench_attention;
 int bench_call_prepare(gb_state *state, struct bench_memory *memory, struct bench_call *call,
                        struct pool *pool, int threads, struct bench_work *work);
 
-/* Workspace and threads for a plan. 0, or -1 with the benchmark skipped. */
+/* Workspace and threads for a plan, which work is told of. 0, or -1 with the benchmark skipped. */
 int bench_exec(gb_state *state, struct bench_memory *memory, qkv_exec *exec, const qkv_plan *plan,
-               struct pool *pool, int threads);
+               struct pool *pool, int threads, struct bench_work *work);
 
 /* ---- The files of the stages ------------------------------------------------------------- */
 
@@ -156,6 +171,7 @@ void scores_register(void);
 void softmax_register(void);
 void mix_register(void);
 void attention_register(void);
+void latency_register(void);
 void options_register(void);
 
 #endif

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // gbench.h on top of Google Benchmark. Google Benchmark adds "/manual_time" to the names of
-// benchmarks that measure their own time; all of them do here, so the filter and the reports
-// work on the plain names instead.
+// benchmarks that measure their own time, which all of them do here, and "/iterations:1" to some;
+// the filter and the reports work on the plain names instead.
 #include "gbench.h"
 
 #include <algorithm>
@@ -26,6 +26,7 @@ struct Entry {
     std::string name;
     gb_function *function;
     void *user;
+    bool once;
 };
 
 std::vector<Entry> &entries() {
@@ -52,8 +53,10 @@ class PlainNames : public benchmark::BenchmarkReporter {
 
     void ReportRuns(const std::vector<Run> &runs) override {
         std::vector<Run> plain = runs;
-        for (Run &run : plain)
+        for (Run &run : plain) {
             run.run_name.time_type.clear();
+            run.run_name.iterations.clear();
+        }
         inner->ReportRuns(plain);
     }
 
@@ -98,13 +101,15 @@ bool filter(std::string pattern, std::vector<Entry> &left) {
 
 int run_entries(const std::vector<Entry> &left, const std::string &out, const std::string &format) {
     for (const Entry &entry : left) {
-        benchmark::RegisterBenchmark(entry.name.c_str(),
+        auto *added = benchmark::RegisterBenchmark(entry.name.c_str(),
                                      [entry](benchmark::State &state) {
                                          gb_state wrapped = {&state};
                                          entry.function(&wrapped, entry.user);
                                      })
             ->UseManualTime()
             ->Unit(benchmark::kMicrosecond);
+        if (entry.once)
+            added->Iterations(1);
     }
     PlainNames display(benchmark::CreateDefaultDisplayReporter());
     if (out.empty()) {
@@ -123,7 +128,11 @@ int run_entries(const std::vector<Entry> &left, const std::string &out, const st
 } // namespace
 
 void gb_register(const char *name, gb_function *function, void *user) {
-    entries().push_back({name, function, user});
+    entries().push_back({name, function, user, false});
+}
+
+void gb_register_once(const char *name, gb_function *function, void *user) {
+    entries().push_back({name, function, user, true});
 }
 
 int64_t gb_next(gb_state *state, int64_t most) {

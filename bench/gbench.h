@@ -30,6 +30,9 @@ typedef void gb_function(gb_state *state, void *user);
 /* The name is copied; user must live until gb_run returns. */
 void gb_register(const char *name, gb_function *function, void *user);
 
+/* The same for a benchmark whose one iteration is all that is wanted. */
+void gb_register_once(const char *name, gb_function *function, void *user);
+
 /* How many iterations to run next, as one batch of at most `most` (1 or more); 0 ends the loop. */
 int64_t gb_next(gb_state *state, int64_t most);
 

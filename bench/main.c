@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * qkv-bench [--isa ROOM] [--long] [Google Benchmark's options]
+ * qkv-bench [--isa ROOM] [--long] [--tiers] [Google Benchmark's options]
  *
  * Runs the benchmarks of one room, of the best one without --isa. Exit status: 0 fine, 1 failed,
  * 2 bad usage, 77 (skipped, as meson reads it) if the CPU or the build lacks the room or the
  * filter leaves nothing. --long adds the shapes of which one call takes more than about two
- * seconds in this room. Options in QKV_BENCH_ARGS, separated by blanks, come before those of the
- * command line.
+ * seconds in this room, --tiers the attention rows with the exponential tiers SLEEF_U35 and POLY4
+ * (attention/exp:sleef_u35 and so on). Options in QKV_BENCH_ARGS, separated by blanks, come before
+ * those of the command line.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,7 +43,8 @@ static int find_room(const char *name) {
     return QKV_ISA_NONE;
 }
 
-/* Takes --isa and --long out of the arguments: the room, or QKV_ISA_NONE after a complaint. */
+/* Takes --isa, --long and --tiers out of the arguments: the room, or QKV_ISA_NONE after a
+ * complaint. */
 static int own_options(struct arguments *all, struct arguments *rest, int *all_shapes) {
     int isa = (int)qkv_context_isa(NULL);
     for (int i = 0; i < all->count && isa != QKV_ISA_NONE; i++) {
@@ -50,6 +52,8 @@ static int own_options(struct arguments *all, struct arguments *rest, int *all_s
             isa = find_room(i + 1 < all->count ? all->list[++i] : NULL);
         else if (strcmp(all->list[i], "--long") == 0)
             *all_shapes = 1;
+        else if (strcmp(all->list[i], "--tiers") == 0)
+            bench_room.all_tiers = 1;
         else
             add_argument(rest, all->list[i]);
     }
@@ -62,6 +66,7 @@ static void register_all(void) {
     softmax_register();
     mix_register();
     attention_register();
+    latency_register();
     options_register();
     if (bench_room.left_out)
         fprintf(stderr,

@@ -12,8 +12,10 @@ enum { TRIES = 5, MOST_CALLS = 1 << 20 };
 /* What the repetitions that count add up to. */
 struct tally {
     double seconds;
-    double plain_seconds;
+    double other_seconds;
+    double read_rates; /* of the samples, summed */
     int64_t calls;
+    int repetitions;
     int noisy;
     double last_peak;
     qkv_status status;
@@ -52,7 +54,12 @@ static int had_cpus(const struct cpu_use *before, const struct cpu_use *after, i
     return (double)(after->taken - before->taken) <= 1.0 + 20.0 * seconds;
 }
 
-/* The time of the work and of the plain work in turn. 1 if nothing disturbed them: the peak is
+/* The work that is measured in turn with this one, or NULL. */
+static const struct bench_work *other_of(const struct bench_work *work) {
+    return work->plain ? work->plain : work->alone;
+}
+
+/* The time of the work and of the other work in turn. 1 if nothing disturbed them: the peak is
  * what it was, and the threads had their CPUs. */
 static int try_repetition(gb_state *state, const struct bench_work *work, int64_t calls,
                           double seconds[2], struct tally *tally) {
@@ -60,7 +67,7 @@ static int try_repetition(gb_state *state, const struct bench_work *work, int64_
     gb_resume(state);
     seconds[0] = time_calls(work, calls, tally);
     gb_pause(state);
-    seconds[1] = work->plain ? time_calls(work->plain, calls, tally) : 0.0;
+    seconds[1] = other_of(work) ? time_calls(other_of(work), calls, tally) : 0.0;
     const struct cpu_use after = cpu_use();
     double last_peak = tally->last_peak;
     tally->last_peak = peak_sample(&bench_room.peak);
@@ -85,18 +92,27 @@ static double repetition(gb_state *state, const struct bench_work *work, int64_t
     tally->noisy += !quiet;
     tally->calls += calls;
     tally->seconds += best[0];
-    tally->plain_seconds += best[1];
+    tally->other_seconds += best[1];
+    tally->repetitions++;
+    if (work->from_memory)
+        tally->read_rates += peak_read_sample(bench_room.peak.kernel);
     return best[0];
 }
 
 /* The first call warms caches and the clock; the second says how many make a repetition. */
 static int64_t calls_in_repetition(const struct bench_work *work, struct tally *tally) {
     time_calls(work, 1, tally);
-    if (work->plain)
-        time_calls(work->plain, 1, tally);
+    if (other_of(work))
+        time_calls(other_of(work), 1, tally);
     double seconds = time_calls(work, 1, tally);
     double calls = repetition_seconds / (seconds + 1e-9);
     return calls < 1.0 ? 1 : calls > MOST_CALLS ? MOST_CALLS : (int64_t)calls;
+}
+
+void bench_report_plan(gb_state *state, const struct bench_work *work) {
+    gb_counter(state, "ws_shared", (double)work->ws_shared);
+    gb_counter(state, "ws_worker", (double)work->ws_worker);
+    gb_counter(state, "threads_used", work->threads_used);
 }
 
 static void report(gb_state *state, const struct bench_work *work, const struct tally *tally) {
@@ -105,13 +121,17 @@ static void report(gb_state *state, const struct bench_work *work, const struct 
     gb_counter(state, "GFLOPS", gflops);
     gb_counter(state, "pct_peak", 100.0 * gflops / (peak_median(&bench_room.peak) * work->threads));
     gb_counter(state, "bytes_per_second", work->bytes * rate);
-    gb_counter(state, "workspace_bytes", (double)work->workspace);
+    if (work->from_memory && tally->read_rates > 0.0)
+        gb_counter(state, "pct_read",
+                   100.0 * work->bytes * rate * tally->repetitions / tally->read_rates);
+    bench_report_plan(state, work);
     gb_counter(state, "noisy", tally->noisy);
-    if (work->plain) {
-        double plain_rate = (double)tally->calls / tally->plain_seconds;
+    const double other_rate = (double)tally->calls / tally->other_seconds;
+    if (work->plain)
         gb_counter(state, "pct_plain",
-                   100.0 * work->keys * rate / (work->plain->keys * plain_rate));
-    }
+                   100.0 * work->keys * rate / (work->plain->keys * other_rate));
+    else if (work->alone)
+        gb_counter(state, "speedup", rate / other_rate);
 }
 
 void bench_measure(gb_state *state, const struct bench_work *work) {

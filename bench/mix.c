@@ -39,12 +39,12 @@ static void fill(qkv_tensors *t, struct bench_memory *memory, const struct bench
     t->out = qkv_tensor_bhsd(bench_zeros(memory, o_count), s->heads, s->q_len, s->head_dim);
 }
 
-static const struct bench_stage stage = {"mix", qkv_mix_plan, qkv_mix, flops, bytes, fill};
+static const struct bench_stage stage = {qkv_mix_plan, qkv_mix, flops, bytes, fill};
 
 static void run(gb_state *state, void *user) {
-    bench_stage_run(state, &stage, user);
+    bench_stage_run(state, &stage, user, QKV_EXP_SLEEF_U10, bench_measure);
 }
 
 void mix_register(void) {
-    bench_stage_register(&stage, shapes, sizeof(shapes) / sizeof(shapes[0]), run);
+    bench_stage_register("mix", &stage, shapes, sizeof(shapes) / sizeof(shapes[0]), run);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Samples of the FMA peak, their median, and the bandwidth of reading. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <qkv/qkv.h>
 
@@ -82,40 +82,42 @@ int peak_is_near(const struct peak_log *log, double sample) {
     return ratio > 0.95 && ratio < 1.05;
 }
 
-/* Eight sums hide the latency of the additions; the compiler makes vectors of them. */
-static uint64_t sum_words(const uint64_t *words, size_t count) {
-    uint64_t sum[8] = {0};
-    for (size_t i = 0; i + 8 <= count; i += 8) {
-        for (int j = 0; j < 8; j++)
-            sum[j] += words[i + (size_t)j];
+/* As the kernel tells it; the C library counts the caches of other cores in on some. */
+static size_t last_cache(void) {
+    FILE *file = fopen("/sys/devices/system/cpu/cpu0/cache/index3/size", "r");
+    long kib = 0;
+    if (file) {
+        if (fscanf(file, "%ldK", &kib) != 1)
+            kib = 0;
+        fclose(file);
     }
-    return sum[0] + sum[1] + sum[2] + sum[3] + sum[4] + sum[5] + sum[6] + sum[7];
+    return kib > 0 ? (size_t)kib << 10 : 0;
 }
 
-/* Eight times the last-level cache, as far as the system tells it, in reason. */
-static size_t beyond_caches(void) {
+/* Eight times the last-level cache, in reason. */
+size_t peak_beyond_caches(void) {
     const size_t least = (size_t)64 << 20;
     const size_t most = (size_t)512 << 20;
-    long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
-    size_t bytes = cache > 0 ? (size_t)cache * 8 : least;
+    const size_t bytes = 8 * last_cache();
     return bytes < least ? least : bytes > most ? most : bytes;
 }
 
-double peak_read_bandwidth(void) {
-    static volatile uint64_t sink;
-    size_t bytes = beyond_caches();
-    uint64_t *words = malloc(bytes);
-    if (!words)
+/* Kept for the next sample; NULL after a failure. */
+static float *memory_to_read(size_t bytes) {
+    static float *data;
+    if (!data && (data = aligned_alloc(QKV_ALIGNMENT, bytes)))
+        memset(data, 0, bytes);
+    return data;
+}
+
+double peak_read_sample(const struct peak_kernel *kernel) {
+    static volatile float sink;
+    const size_t bytes = peak_beyond_caches() / QKV_ALIGNMENT * QKV_ALIGNMENT;
+    const float *data = memory_to_read(bytes);
+    if (!data)
         return 0.0;
-    memset(words, 1, bytes);
-    double best = 0.0;
-    for (int i = 0; i < 3; i++) {
-        double start = clock_seconds();
-        sink = sum_words(words, bytes / sizeof(*words));
-        double rate = (double)bytes / (clock_seconds() - start);
-        best = rate > best ? rate : best;
-    }
+    double start = clock_seconds();
+    sink = kernel->read(data, (int64_t)(bytes / sizeof(*data)));
     (void)sink;
-    free(words);
-    return best;
+    return (double)bytes / (clock_seconds() - start);
 }

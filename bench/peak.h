@@ -8,12 +8,14 @@
 #ifndef QKV_BENCH_PEAK_H
 #define QKV_BENCH_PEAK_H
 
+#include <stddef.h>
 #include <stdint.h>
 
-/* A room's chains, from peak_room.c. */
+/* A room's chains and its reading, from peak_room.c. */
 struct peak_kernel {
     double flops; /* of one round */
     float (*run)(int64_t rounds);
+    float (*read)(const float *data, int64_t count);
 };
 
 enum { PEAK_WINDOW = 63 };
@@ -40,8 +42,11 @@ double peak_median(const struct peak_log *log);
 /* Within 5 % of the median. */
 int peak_is_near(const struct peak_log *log, double sample);
 
-/* Bytes per second that one thread reads from memory, beyond all caches; 0 if there is no memory
- * to try it with. */
-double peak_read_bandwidth(void);
+/* So many bytes that they cannot come from any cache. */
+size_t peak_beyond_caches(void);
+
+/* Bytes per second that one thread reads once from memory, beyond all caches, in some ten
+ * milliseconds; 0 if there is no memory to try it with. */
+double peak_read_sample(const struct peak_kernel *kernel);
 
 #endif

@@ -17,11 +17,39 @@ struct shape {
 };
 
 static const struct shape shapes[] = {
-    {512, 768, 12, 12, 64, QKV_W_PACKED, 1}, {512, 768, 12, 12, 64, QKV_W_IN_OUT, 1},
-    {512, 768, 12, 12, 64, QKV_W_OUT_IN, 1}, {128, 384, 12, 12, 32, QKV_W_PACKED, 1},
-    {128, 384, 12, 12, 32, QKV_W_IN_OUT, 1}, {1, 768, 12, 12, 64, QKV_W_PACKED, 1},
-    {8, 768, 12, 12, 64, QKV_W_PACKED, 1},   {1, 4096, 32, 8, 128, QKV_W_PACKED, 1},
-    {8, 4096, 32, 8, 128, QKV_W_PACKED, 1},  {512, 768, 12, 12, 64, QKV_W_PACKED, 2},
+    /* many tokens: as many flops as the machine has */
+    {128, 384, 12, 12, 32, QKV_W_PACKED, 1},
+    {128, 768, 12, 12, 64, QKV_W_PACKED, 1},
+    {128, 1024, 16, 16, 64, QKV_W_PACKED, 1},
+    {128, 2048, 32, 8, 64, QKV_W_PACKED, 1},
+    {128, 4096, 32, 8, 128, QKV_W_PACKED, 1},
+    {512, 384, 12, 12, 32, QKV_W_PACKED, 1},
+    {512, 768, 12, 12, 64, QKV_W_PACKED, 1},
+    {512, 1024, 16, 16, 64, QKV_W_PACKED, 1},
+    {512, 2048, 32, 8, 64, QKV_W_PACKED, 1},
+    {512, 4096, 32, 8, 128, QKV_W_PACKED, 1},
+    /* weights as stored */
+    {128, 384, 12, 12, 32, QKV_W_IN_OUT, 1},
+    {512, 768, 12, 12, 64, QKV_W_IN_OUT, 1},
+    {512, 768, 12, 12, 64, QKV_W_OUT_IN, 1},
+    /* between */
+    {16, 768, 12, 12, 64, QKV_W_PACKED, 1},
+    {32, 768, 12, 12, 64, QKV_W_PACKED, 1},
+    {256, 768, 12, 12, 64, QKV_W_PACKED, 1},
+    /* few tokens, weights in a cache */
+    {1, 768, 12, 12, 64, QKV_W_PACKED, 1},
+    {8, 768, 12, 12, 64, QKV_W_PACKED, 1},
+    /* few tokens, weights in memory: as fast as it can be read */
+    {1, 4096, 32, 8, 128, QKV_W_PACKED, 1},
+    {2, 4096, 32, 8, 128, QKV_W_PACKED, 1},
+    {4, 4096, 32, 8, 128, QKV_W_PACKED, 1},
+    {8, 4096, 32, 8, 128, QKV_W_PACKED, 1},
+    /* two threads */
+    {16, 768, 12, 12, 64, QKV_W_PACKED, 2},
+    {128, 384, 12, 12, 32, QKV_W_PACKED, 2},
+    {512, 768, 12, 12, 64, QKV_W_PACKED, 2},
+    {512, 4096, 32, 8, 128, QKV_W_PACKED, 2},
+    {1, 768, 12, 12, 64, QKV_W_PACKED, 2},
     {1, 4096, 32, 8, 128, QKV_W_PACKED, 2},
 };
 
@@ -111,24 +139,44 @@ static qkv_status run_call(const void *argument) {
     return qkv_project(&call->params, &call->tensors, &call->exec);
 }
 
+/* Few tokens leave reading the weights as the only work; they are in memory if they are much larger
+ * than the last cache, the quarter of what no cache holds. */
+static int from_memory(const struct shape *shape) {
+    return shape->tokens <= 8 &&
+           4.0 * shape->d_model * width(shape) >= (double)peak_beyond_caches() / 4;
+}
+
+/* How to run the call, whose tensors are set. 0, or -1 with the benchmark skipped. */
+static int prepare(gb_state *state, struct bench_memory *memory, struct call *call,
+                   struct pool *pool, int threads, const struct shape *shape,
+                   struct bench_work *work) {
+    qkv_plan plan;
+    qkv_status status = qkv_project_plan(&plan, &call->params, &bench_room.context);
+    if (status != QKV_OK) {
+        bench_fail(state, status);
+        return -1;
+    }
+    *work = (struct bench_work){.call = run_call, .argument = call, .flops = flops(shape)};
+    work->bytes = 4.0 * ((double)shape->tokens * (shape->d_model + width(shape)) +
+                         shape->d_model * width(shape));
+    work->from_memory = threads == 1 && from_memory(shape);
+    return bench_exec(state, memory, &call->exec, &plan, pool, threads, work);
+}
+
 static void run(gb_state *state, void *user) {
     const struct shape *shape = user;
     struct bench_memory memory = {.count = 0};
     struct pool *pool = shape->threads > 1 ? pool_open(shape->threads) : NULL;
     struct call call;
-    qkv_plan plan;
+    struct bench_work work, alone;
     set_params(&call.params, shape);
     qkv_status status = set_tensors(&call, &memory, shape);
-    if (status == QKV_OK)
-        status = qkv_project_plan(&plan, &call.params, &bench_room.context);
+    struct call call_alone = call;
     if (status != QKV_OK) {
         bench_fail(state, status);
-    } else if (bench_exec(state, &memory, &call.exec, &plan, pool, shape->threads) == 0) {
-        struct bench_work work = {.call = run_call, .argument = &call, .flops = flops(shape)};
-        work.bytes = 4.0 * ((double)shape->tokens * (shape->d_model + width(shape)) +
-                            shape->d_model * width(shape));
-        work.workspace = call.exec.workspace_size;
-        work.threads = shape->threads;
+    } else if (prepare(state, &memory, &call, pool, shape->threads, shape, &work) == 0 &&
+               prepare(state, &memory, &call_alone, NULL, 1, shape, &alone) == 0) {
+        work.alone = shape->threads > 1 ? &alone : NULL;
         bench_measure(state, &work);
     }
     pool_close(pool);

@@ -51,6 +51,13 @@ static double try_speed(void) {
     return 4.0 * bench_shape_products(&shape) / best;
 }
 
+static double read_bandwidth(void) {
+    double best = 0.0;
+    for (int i = 0; i < 4; i++)
+        best = fmax(best, peak_read_sample(bench_room.peak.kernel));
+    return best;
+}
+
 void bench_room_measure(int all_shapes) {
     char text[64];
     peak_start(&bench_room.peak, peak_kernel_of(qkv_context_isa(&bench_room.context)));
@@ -59,6 +66,6 @@ void bench_room_measure(int all_shapes) {
     gb_context("room", bench_room.name);
     snprintf(text, sizeof(text), "%.1f GFLOPS on one thread", peak_median(&bench_room.peak));
     gb_context("fma_peak", text);
-    snprintf(text, sizeof(text), "%.1f GB/s on one thread", peak_read_bandwidth() * 1e-9);
+    snprintf(text, sizeof(text), "%.1f GB/s on one thread", read_bandwidth() * 1e-9);
     gb_context("memory_read", text);
 }

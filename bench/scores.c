@@ -27,12 +27,12 @@ static void fill(qkv_tensors *t, struct bench_memory *memory, const struct bench
     t->scores = qkv_tensor_bhsd(bench_zeros(memory, s_count), s->heads, s->q_len, s->kv_len);
 }
 
-static const struct bench_stage stage = {"scores", qkv_scores_plan, qkv_scores, flops, bytes, fill};
+static const struct bench_stage stage = {qkv_scores_plan, qkv_scores, flops, bytes, fill};
 
 static void run(gb_state *state, void *user) {
-    bench_stage_run(state, &stage, user);
+    bench_stage_run(state, &stage, user, QKV_EXP_SLEEF_U10, bench_measure);
 }
 
 void scores_register(void) {
-    bench_stage_register(&stage, shapes, sizeof(shapes) / sizeof(shapes[0]), run);
+    bench_stage_register("scores", &stage, shapes, sizeof(shapes) / sizeof(shapes[0]), run);
 }

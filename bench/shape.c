@@ -4,12 +4,17 @@
 
 #include "bench.h"
 
+void bench_name(char name[2 * BENCH_NAME], const char *stage, const char *shape, int threads) {
+    const size_t size = 2 * BENCH_NAME;
+    int length = snprintf(name, size, "%s/f32/%s/%s", stage, bench_room.name, shape);
+    if (threads > 1)
+        snprintf(name + length, size - (size_t)length, "/threads:%d", threads);
+}
+
 void bench_register(const char *stage, const char *shape, int threads, double flops,
                     gb_function *function, const void *user) {
     char name[2 * BENCH_NAME];
-    int length = snprintf(name, sizeof(name), "%s/f32/%s/%s", stage, bench_room.name, shape);
-    if (threads > 1)
-        snprintf(name + length, sizeof(name) - (size_t)length, "/threads:%d", threads);
+    bench_name(name, stage, shape, threads);
     if (flops <= bench_room.longest)
         gb_register(name, function, (void *)(uintptr_t)user);
     else

@@ -33,13 +33,12 @@ static void fill(qkv_tensors *t, struct bench_memory *memory, const struct bench
     t->weights = qkv_tensor_bhsd(weights, s->heads, s->q_len, s->kv_len);
 }
 
-static const struct bench_stage stage = {"softmax", qkv_softmax_plan, qkv_softmax, flops, bytes,
-                                         fill};
+static const struct bench_stage stage = {qkv_softmax_plan, qkv_softmax, flops, bytes, fill};
 
 static void run(gb_state *state, void *user) {
-    bench_stage_run(state, &stage, user);
+    bench_stage_run(state, &stage, user, QKV_EXP_SLEEF_U10, bench_measure);
 }
 
 void softmax_register(void) {
-    bench_stage_register(&stage, shapes, sizeof(shapes) / sizeof(shapes[0]), run);
+    bench_stage_register("softmax", &stage, shapes, sizeof(shapes) / sizeof(shapes[0]), run);
 }

@@ -3,7 +3,7 @@
 #include "bench.h"
 
 int bench_exec(gb_state *state, struct bench_memory *memory, qkv_exec *exec, const qkv_plan *plan,
-               struct pool *pool, int threads) {
+               struct pool *pool, int threads, struct bench_work *work) {
     qkv_exec_init(exec);
     exec->context = &bench_room.context;
     exec->threads = threads;
@@ -15,6 +15,10 @@ int bench_exec(gb_state *state, struct bench_memory *memory, qkv_exec *exec, con
         gb_skip(state, memory->failed ? "skipped: not enough memory" : "skipped: no threads");
         return -1;
     }
+    work->threads = threads;
+    work->threads_used = plan->threads < threads ? plan->threads : threads;
+    work->ws_shared = plan->workspace_shared;
+    work->ws_worker = plan->workspace_worker;
     return 0;
 }
 
@@ -33,32 +37,36 @@ int bench_call_prepare(gb_state *state, struct bench_memory *memory, struct benc
     }
     work->call = run_call;
     work->argument = call;
-    work->threads = threads;
-    work->workspace = qkv_plan_workspace(&plan, threads);
-    return bench_exec(state, memory, &call->exec, &plan, pool, threads);
+    return bench_exec(state, memory, &call->exec, &plan, pool, threads, work);
 }
 
 void bench_stage_run(gb_state *state, const struct bench_stage *stage,
-                     const struct bench_shape *shape) {
+                     const struct bench_shape *shape, int exp, bench_measure_fn *measure) {
     struct pool *pool = shape->threads > 1 ? pool_open(shape->threads) : NULL;
     struct bench_memory memory = {.count = 0};
     struct bench_call call = {.stage = stage};
     struct bench_work work = {.flops = stage->flops(shape), .bytes = stage->bytes(shape)};
+    struct bench_work alone = work;
     bench_shape_params(&call.params, shape);
+    call.params.exp = exp;
     qkv_tensors_init(&call.tensors);
     stage->fill(&call.tensors, &memory, shape);
-    if (bench_call_prepare(state, &memory, &call, pool, shape->threads, &work) == 0)
-        bench_measure(state, &work);
+    struct bench_call call_alone = call;
+    if (shape->threads > 1)
+        work.alone = &alone;
+    if (bench_call_prepare(state, &memory, &call, pool, shape->threads, &work) == 0 &&
+        bench_call_prepare(state, &memory, &call_alone, NULL, 1, &alone) == 0)
+        measure(state, &work);
     bench_free(&memory);
     pool_close(pool);
 }
 
-void bench_stage_register(const struct bench_stage *stage, const struct bench_shape *shapes,
-                          size_t count, gb_function *function) {
+void bench_stage_register(const char *name, const struct bench_stage *stage,
+                          const struct bench_shape *shapes, size_t count, gb_function *function) {
     for (size_t i = 0; i < count; i++) {
-        char name[BENCH_NAME];
-        bench_shape_name(name, &shapes[i]);
-        bench_register(stage->name, name, shapes[i].threads, stage->flops(&shapes[i]), function,
+        char shape[BENCH_NAME];
+        bench_shape_name(shape, &shapes[i]);
+        bench_register(name, shape, shapes[i].threads, stage->flops(&shapes[i]), function,
                        &shapes[i]);
     }
 }

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * How long a call takes at worst: 100,000 calls of the fused stage in a row, each timed by itself
+ * (the clock's own twenty to thirty nanoseconds are in it), in microseconds:
+ *
+ *   p50, p99, p99.9, max   of the calls; what the machine does beside them is in the last ones
+ *   calls                  that were timed: less than 100,000 where they would take too long
+ */
+#include <math.h>
+#include <stdlib.h>
+
+#include "bench.h"
+#include "clock.h"
+
+enum { CALLS = 100000 };
+static const double most_seconds = 10.0;
+
+static const struct bench_shape shapes[] = {
+    {1, 1, 1, 1, 16, 0, 1, NULL},     /* the smallest call */
+    {12, 12, 64, 64, 32, 0, 1, NULL}, /* a sentence in MiniLM */
+    {12, 12, 64, 64, 32, 0, 2, NULL},
+};
+
+static int compare(const void *a, const void *b) {
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* The smallest value that the share `part` of the sorted values does not exceed. */
+static double percentile(const double *sorted, int count, double part) {
+    int index = (int)ceil(part * count) - 1;
+    return sorted[index < 0 ? 0 : index];
+}
+
+/* Seconds of each call; returns how many calls there were, and in *status how the last one ended.
+ */
+static int time_each(const struct bench_work *work, double *seconds, qkv_status *status) {
+    const double end = clock_seconds() + most_seconds;
+    double before = clock_seconds();
+    int count = 0;
+    *status = work->call(work->argument);
+    while (*status == QKV_OK && count < CALLS && before < end) {
+        before = clock_seconds();
+        *status = work->call(work->argument);
+        seconds[count++] = clock_seconds() - before;
+    }
+    return count;
+}
+
+static void report(gb_state *state, double *seconds, int count) {
+    double sum = 0.0;
+    for (int i = 0; i < count; i++)
+        sum += seconds[i];
+    gb_time(state, sum / count);
+    qsort(seconds, (size_t)count, sizeof(*seconds), compare);
+    gb_counter(state, "p50", 1e6 * percentile(seconds, count, 0.5));
+    gb_counter(state, "p99", 1e6 * percentile(seconds, count, 0.99));
+    gb_counter(state, "p99.9", 1e6 * percentile(seconds, count, 0.999));
+    gb_counter(state, "max", 1e6 * seconds[count - 1]);
+    gb_counter(state, "calls", count);
+}
+
+static void measure(gb_state *state, const struct bench_work *work) {
+    static double seconds[CALLS];
+    qkv_status status;
+    while (gb_next(state, 1) > 0) {
+        int count = time_each(work, seconds, &status);
+        if (status != QKV_OK) {
+            bench_fail(state, status);
+            return;
+        }
+        report(state, seconds, count);
+        bench_report_plan(state, work);
+    }
+}
+
+static void run(gb_state *state, void *user) {
+    bench_stage_run(state, &bench_attention, user, QKV_EXP_SLEEF_U10, measure);
+}
+
+void latency_register(void) {
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
+        char shape[BENCH_NAME];
+        char name[2 * BENCH_NAME];
+        bench_shape_name(shape, &shapes[i]);
+        bench_name(name, "latency", shape, shapes[i].threads);
+        gb_register_once(name, run, (void *)(uintptr_t)&shapes[i]);
+    }
+}
