@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How long a call takes at worst: 100,000 calls of the fused stage in a row, each timed by itself
- * (the clock's own twenty to thirty nanoseconds are in it), in microseconds:
+ * How long a call takes at worst: 100,000 calls of the fused stage in a row, and as many jobs of
+ * the pool with two parts and nothing in them, each timed by itself (the clock's own twenty to
+ * thirty nanoseconds are in it), in microseconds:
  *
  *   p50, p99, p99.9, max   of the calls; what the machine does beside them is in the last ones
  *   calls                  that were timed: less than 100,000 where they would take too long
@@ -78,6 +79,29 @@ static void run(gb_state *state, void *user) {
     bench_stage_run(state, &bench_attention, user, QKV_EXP_SLEEF_U10, measure);
 }
 
+static void do_nothing(void *argument, int worker, int64_t begin, int64_t end) {
+    (void)argument;
+    (void)worker;
+    (void)begin;
+    (void)end;
+}
+
+static qkv_status run_nothing(const void *argument) {
+    return pool_run(*(struct pool *const *)argument, 2, 2, do_nothing, NULL);
+}
+
+static void run_pool(gb_state *state, void *user) {
+    (void)user;
+    struct pool *pool = pool_open(2);
+    const struct bench_work work = {
+        .call = run_nothing, .argument = &pool, .threads = 2, .threads_used = 2};
+    if (pool)
+        measure(state, &work);
+    else
+        gb_skip(state, "skipped: no threads");
+    pool_close(pool);
+}
+
 void latency_register(void) {
     for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
         char shape[BENCH_NAME];
@@ -86,4 +110,5 @@ void latency_register(void) {
         bench_name(name, "latency", shape, shapes[i].threads);
         gb_register_once(name, run, (void *)(uintptr_t)&shapes[i]);
     }
+    gb_register_once("latency/pool_2parts/threads:2", run_pool, NULL);
 }

@@ -38,7 +38,8 @@ void pool_close(struct pool *pool);
  * asks for a job of its own, or a second thread that asks meanwhile, does all of it itself. */
 int pool_run(void *pool, int threads, int64_t parts, qkv_task task, void *argument);
 
-/* CPUs that this process may run on. */
+/* CPUs that this process may run on. Where a core runs two threads, half of them keep its units for
+ * vectors busy. */
 int pool_cpus(void);
 
 #endif
