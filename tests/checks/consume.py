@@ -56,6 +56,7 @@ executable('guest', 'guest.c', dependencies: [dependency('qkv', fallback: 'qkv')
 
 INSTALLED = ("include/qkv/qkv.h", "include/qkv/version.h", "lib*/**/libqkv.so", "lib*/**/libqkv.so.0",
              "lib*/**/libqkv.a", "lib*/**/pkgconfig/qkv.pc", "bin/qkv")
+EXAMPLES = "share/doc/qkv/examples"
 
 
 class Broken(Exception):
@@ -89,8 +90,8 @@ def installation(place, build):
     return prefix
 
 
-def linked(prefix, place, static):
-    """The program, built with what pkg-config says about the installed library."""
+def compiled(prefix, program, static, *sources):
+    """A program, built with what pkg-config says about the installed library, and run."""
     packages = os.path.dirname(find(prefix, "lib*/**/pkgconfig/qkv.pc"))
     libraries = os.path.dirname(find(prefix, "lib*/**/libqkv.so"))
     asked = ["pkg-config", f"--define-variable=prefix={prefix}", "--cflags", "--libs"]
@@ -98,12 +99,22 @@ def linked(prefix, place, static):
     flags = run(*asked, PKG_CONFIG_PATH=packages).split()
     if static:
         flags = ["-l:libqkv.a" if flag == "-lqkv" else flag for flag in flags]
-    program = os.path.join(place, "static" if static else "shared")
-    run("cc", "-std=c11", "-Wall", "-Werror", os.path.join(place, "guest.c"), "-o", program, *flags,
-        "-lm")
+    run("cc", "-std=c11", "-Wall", "-Werror", "-pthread", *sources, "-o", program, *flags, "-lm")
     if ("libqkv" in run("readelf", "-dW", program)) == static:
         raise Broken("is linked in the wrong way")
     run(program, LD_LIBRARY_PATH=libraries)
+
+
+def linked(prefix, place, static):
+    program = os.path.join(place, "static" if static else "shared")
+    compiled(prefix, program, static, os.path.join(place, "guest.c"))
+
+
+def copied_examples(prefix, place):
+    """The examples that were installed, the pool among them, with nothing else of the sources."""
+    for program, sources in {"embed": ["embed.c"], "threads": ["threads.c", "pool.c"]}.items():
+        files = [find(prefix, os.path.join(EXAMPLES, name)) for name in sources]
+        compiled(prefix, os.path.join(place, program), False, *files)
 
 
 def installed_command(prefix):
@@ -138,6 +149,7 @@ def main():
                 ("the installed command", lambda: installed_command(prefix)),
                 ("shared through pkg-config", lambda: linked(prefix, place, False)),
                 ("static through pkg-config", lambda: linked(prefix, place, True)),
+                ("copied examples", lambda: copied_examples(prefix, place)),
                 ("subproject", lambda: subproject(place, source))):
             try:
                 step()
