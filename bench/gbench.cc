@@ -102,12 +102,12 @@ bool filter(std::string pattern, std::vector<Entry> &left) {
 int run_entries(const std::vector<Entry> &left, const std::string &out, const std::string &format) {
     for (const Entry &entry : left) {
         auto *added = benchmark::RegisterBenchmark(entry.name.c_str(),
-                                     [entry](benchmark::State &state) {
-                                         gb_state wrapped = {&state};
-                                         entry.function(&wrapped, entry.user);
-                                     })
-            ->UseManualTime()
-            ->Unit(benchmark::kMicrosecond);
+                                                   [entry](benchmark::State &state) {
+                                                       gb_state wrapped = {&state};
+                                                       entry.function(&wrapped, entry.user);
+                                                   })
+                          ->UseManualTime()
+                          ->Unit(benchmark::kMicrosecond);
         if (entry.once)
             added->Iterations(1);
     }

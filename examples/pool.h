@@ -26,6 +26,10 @@
 
 #include <qkv/qkv.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct pool;
 
 /* A pool of `threads` workers, 1 or more, the caller included; NULL if they cannot be started. */
@@ -41,5 +45,9 @@ int pool_run(void *pool, int threads, int64_t parts, qkv_task task, void *argume
 /* CPUs that this process may run on. Where a core runs two threads, half of them keep its units for
  * vectors busy. */
 int pool_cpus(void);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
