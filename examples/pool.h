@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A small pool of threads for qkv_parallel_for, to be copied: pool.h and pool.c need C11, POSIX
- * threads and qkv's header, and nothing else. The command and the benchmarks use it as it is.
+ * threads, Linux (for the number of CPUs alone) and qkv's header. The command and the benchmarks
+ * use it as it is.
  *
  *     struct pool *pool = pool_open(pool_cpus());
  *     exec.parallel_for = pool_run;
