@@ -18,6 +18,8 @@
  *   ws_worker
  *   threads_used      of those in the name, as many as the plan finds the shape worth
  *   speedup           several threads: over one thread, in turn with it in each repetition
+ *   peak_speedup      the same of the FMA peak: what the machine has to give at that moment (on a
+ *                     virtual machine two CPUs may be one core)
  *   pct_plain         options only: see options.c
  *   noisy             repetitions of which every try was disturbed
  */
@@ -84,6 +86,7 @@ struct bench_work {
     int from_memory; /* the inputs are more than the caches hold */
     size_t ws_shared, ws_worker;
     int threads;
+    struct pool *pool;              /* of several threads; NULL for one */
     int threads_used;               /* of these: what the plan finds the shape worth */
     double keys;                    /* with plain: keys of the blocks that the masks leave */
     const struct bench_work *plain; /* measured in turn with this one, or NULL */

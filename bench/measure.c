@@ -14,6 +14,7 @@ struct tally {
     double seconds;
     double other_seconds;
     double read_rates; /* of the samples, summed */
+    double together;   /* peaks of all threads over that of one, summed */
     int64_t calls;
     int repetitions;
     int noisy;
@@ -96,6 +97,9 @@ static double repetition(gb_state *state, const struct bench_work *work, int64_t
     tally->repetitions++;
     if (work->from_memory)
         tally->read_rates += peak_read_sample(bench_room.peak.kernel);
+    if (work->pool)
+        tally->together += peak_sample_together(&bench_room.peak, work->pool, work->threads) /
+                           peak_median(&bench_room.peak);
     return best[0];
 }
 
@@ -132,6 +136,8 @@ static void report(gb_state *state, const struct bench_work *work, const struct 
                    100.0 * work->keys * rate / (work->plain->keys * other_rate));
     else if (work->alone)
         gb_counter(state, "speedup", rate / other_rate);
+    if (work->pool)
+        gb_counter(state, "peak_speedup", tally->together / tally->repetitions);
 }
 
 void bench_measure(gb_state *state, const struct bench_work *work) {

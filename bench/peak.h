@@ -37,6 +37,10 @@ void peak_start(struct peak_log *log, const struct peak_kernel *kernel);
 /* One more sample, about a millisecond. */
 double peak_sample(struct peak_log *log);
 
+/* GFLOPS of several threads of a pool together, at the same time. */
+struct pool;
+double peak_sample_together(const struct peak_log *log, struct pool *pool, int threads);
+
 double peak_median(const struct peak_log *log);
 
 /* Within 5 % of the median. */

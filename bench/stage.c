@@ -16,6 +16,7 @@ int bench_exec(gb_state *state, struct bench_memory *memory, qkv_exec *exec, con
         return -1;
     }
     work->threads = threads;
+    work->pool = pool;
     work->threads_used = plan->threads < threads ? plan->threads : threads;
     work->ws_shared = plan->workspace_shared;
     work->ws_worker = plan->workspace_worker;

@@ -54,6 +54,7 @@ struct job {
     atomic_int_fast64_t parts;
     atomic_int units;   /* the parts, or if there are too many, runs of them */
     atomic_int workers; /* that may work on it */
+    atomic_int cpu;     /* where the caller was */
 };
 
 struct pool {
@@ -206,6 +207,22 @@ static int work(struct pool *pool, uint64_t number, int self, int64_t wake_at) {
     return count;
 }
 
+/* The system likes to wake a thread on the CPU of the one that wakes it, and in a virtual machine
+ * does so even if another is idle: there the two would take turns. The worker may return
+ * afterwards. */
+static void leave_callers_cpu(struct pool *pool) {
+    const int cpu = atomic_load_explicit(&pool->job.cpu, memory_order_relaxed);
+    cpu_set_t all, others;
+    if (sched_getcpu() != cpu || sched_getaffinity(0, sizeof all, &all) != 0) {
+        return;
+    }
+    others = all;
+    CPU_CLR(cpu, &others);
+    if (CPU_COUNT(&others) > 0 && sched_setaffinity(0, sizeof others, &others) == 0) {
+        sched_setaffinity(0, sizeof all, &all);
+    }
+}
+
 static void *worker_main(void *argument) {
     struct worker *self = argument;
     struct pool *pool = self->pool;
@@ -215,6 +232,9 @@ static void *worker_main(void *argument) {
             return NULL;
         }
         number = atomic_load(&pool->number);
+        if (pool->looks_out) {
+            leave_callers_cpu(pool);
+        }
         int count = work(pool, number, self->number, AT_ONCE);
         if (count) {
             atomic_fetch_add(&pool->done, count);
@@ -233,6 +253,7 @@ static uint64_t publish(struct pool *pool, int workers, int64_t parts, qkv_task 
     atomic_store_explicit(&pool->job.parts, parts, memory_order_relaxed);
     atomic_store_explicit(&pool->job.units, units, memory_order_relaxed);
     atomic_store_explicit(&pool->job.workers, workers, memory_order_relaxed);
+    atomic_store_explicit(&pool->job.cpu, sched_getcpu(), memory_order_relaxed);
     atomic_store_explicit(&pool->done, 0, memory_order_relaxed);
     for (int i = 0; i < workers; i++) {
         int begin = (int)share_begin(units, workers, i);
