@@ -121,7 +121,8 @@ def main():
             save(chosen.out, machine, results)
     print(table.conclusion(results))
     charts.draw(machine, results, chosen.out)
-    print(f"\nJSON and charts are in {chosen.out}")
+    print(f"\nJSON and charts are in {chosen.out}; a page of them: "
+          f"tools/bench-report {chosen.out}/peers.json")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ COLOURS = (
 )
 MARKERS = "osv^Dx*P"
 COLUMNS = 4
+TICKS = (0.25, 0.5, 0.7, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 32, 64)
 
 
 class Measure:
@@ -36,7 +37,7 @@ class Measure:
 
 MEASURES = (
     Measure("peak", "percent", "percent of FMA peak", False),
-    Measure("ratio", "ratio", "times as long as qkv (1: equally fast)", True),
+    Measure("ratio", "ratio", "times as long as qkv, with the 95 % interval (above 1: qkv is faster)", True),
 )
 
 
@@ -65,27 +66,40 @@ def styles(results):
     return made
 
 
-def label_of(result):
-    return str(result["length"] or result["shape"].removeprefix("project ")).replace(" x3", "\nx3")
+def points_of(name, results, measure):
+    """Where a peer's line goes: place, value, and how far the 95 % interval reaches to each side."""
+    for x, result in enumerate(results):
+        for row in result["rows"]:
+            if row["peer"] == name and measure.field in row:
+                y = row[measure.field]
+                low, high = (row["low"], row["high"]) if measure.field == "ratio" else (y, y)
+                yield x, y, max(y - low, 0), max(high - y, 0)
 
 
 def draw_panel(axes, family, results, measure, style):
+    lengths = [result.get("length") or 0 for result in results]
+    growing = all(a < b for a, b in zip(lengths, lengths[1:]))  # else a line would mean nothing
     for name, look in style.items():
-        points = [
-            (x, row[measure.field])
-            for x, result in enumerate(results)
-            for row in result["rows"]
-            if row["peer"] == name and measure.field in row
-        ]
+        if not growing:
+            look = {**look, "linestyle": "none"}
+        points = list(points_of(name, results, measure))
         if points:
-            axes.plot(*zip(*points), label=name, **look)
+            x, y, below, above = zip(*points)
+            axes.errorbar(x, y, (below, above), label=name, elinewidth=0.8, capsize=2, **look)
     axes.set_title(family, fontsize=10)
-    axes.set_xticks(range(len(results)), [label_of(result) for result in results], fontsize=8)
+    labels = [result.get("label", result["shape"]) for result in results]
+    axes.set_xticks(range(len(results)), labels, fontsize=8)
     axes.margins(x=0.08)
     axes.grid(axis="y", alpha=0.3)
     if measure.logarithmic:
-        axes.set_yscale("log", base=2)
+        axes.set_yscale("log")
+        low, high = axes.get_ylim()
+        low, high = min(low, 0.9), max(high, 2.1)
+        axes.set_ylim(low, high)
+        axes.set_yticks([tick for tick in TICKS if low <= tick <= high])
+        axes.minorticks_off()
         axes.yaxis.set_major_formatter("{x:g}")
+        axes.axhline(1, color=COLOURS[0][1], linewidth=1)
     else:
         axes.set_ylim(0, 100)
 

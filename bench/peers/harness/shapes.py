@@ -27,6 +27,11 @@ class Attention:
         return f"{heads} d{self.head_dim} {'causal' if self.causal else 'full'}"
 
     @property
+    def label(self):
+        """What tells it from the others of its family."""
+        return str(self.length)
+
+    @property
     def name(self):
         return f"{self.family} {self.length}"
 
@@ -50,6 +55,23 @@ class Attention:
 
 
 @dataclass(frozen=True)
+class OddAttention(Attention):
+    """Sizes that are not powers of two, or larger than most: each has no family of its own."""
+
+    @property
+    def family(self):
+        return "h8 full, other sizes"
+
+    @property
+    def label(self):
+        return f"d{self.head_dim}\n{self.length}"
+
+    @property
+    def name(self):
+        return f"h8 d{self.head_dim} full {self.length}"
+
+
+@dataclass(frozen=True)
 class Project:
     """out [tokens, matrices * width] = x [tokens, d_model] W, one matrix after the other."""
 
@@ -66,6 +88,10 @@ class Project:
     @property
     def width(self):
         return self.d_model * self.matrices
+
+    @property
+    def label(self):
+        return f"{self.tokens}\n{self.d_model}" + (" x3" if self.matrices == 3 else "")
 
     @property
     def name(self):
@@ -90,6 +116,8 @@ SHAPES = (
         for causal in (False, True)
         for n in LENGTHS
     ]
+    + [OddAttention(8, 8, dim, 1024, False) for dim in (80, 96, 112, 256)]
+    + [OddAttention(8, 8, 64, 1000, False)]
     + [Attention(32, 8, 128, n, True) for n in (512, 1024)]
     + [
         Project(128, 384, 3, 32),

@@ -89,6 +89,7 @@ def result(shape, threads, entries):
     return {
         "shape": shape.name,
         "family": shape.family,
+        "label": shape.label,
         "stage": shape.stage,
         "length": getattr(shape, "length", None),
         "threads": threads,
