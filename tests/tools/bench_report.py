@@ -30,9 +30,13 @@ BENCH = {"context": CONTEXT, "benchmarks": [
     benchmark(ATTENTION, pct_peak=71.4),
     benchmark(ATTENTION + "_causal", pct_peak=66.6, noisy=2.0),
     benchmark("attention/f32/avx512/h8_q1000_kv1000_d64", pct_peak=69.25),
-    benchmark("attention/f32/avx512/h8_q1024_kv1024_d64/threads:2", pct_peak=65.5),
+    benchmark("attention/exp:poly5/f32/avx512/h8_q1024_kv1024_d64", pct_peak=77.7),
+    benchmark("attention/f32/avx512/h8_q1024_kv1024_d80", pct_peak=65.5),
+    benchmark("attention/f32/avx512/h8_q1024_kv1024_d64/threads:2", pct_peak=60.0, speedup=1.875),
+    benchmark("latency/pool_2parts/threads:2", p50=0.5, max=88.25),
     benchmark("project/f32/avx512/m512_k768_n2304_packed", pct_peak=93.75),
-    benchmark("project/f32/avx512/m1_k4096_n6144_packed", bytes_per_second=2.7e10),
+    benchmark("project/f32/avx512/m1_k4096_n6144_packed", bytes_per_second=2.7e10, pct_read=89.6,
+              pct_peak=4.0, ws_shared=0.0, ws_worker=3072.0),
     benchmark("options/f32/avx512/b2_h4_q384_kv768_d64_alibi", label="alibi <&>", pct_plain=97.5),
     {"name": "softmax/f32/avx512/h8_q64_kv64", "error_occurred": True, "error_message": "no luck"},
 ]}
@@ -81,6 +85,7 @@ class Report(unittest.TestCase):
     def test_figures_appear(self):
         page = self.page(BENCH, PEERS)
         for said in ("71.4 %", "~67", "69.2 %", "h8, 1000, d64", "h8, 1024, d64, 2 threads", "93.8 %",
+                     "188 %", "0.50 µs", "88.25 µs", "polynomial of degree 5", "0 B + 3.0 KiB",
                      "512 x 768 x 2304, W packed", "90 %", "alibi &lt;&amp;&gt;", "no luck",
                      "A Fine CPU", "237.9 GFLOPS on one thread", "1.38 [1.25, 1.50]", "too old",
                      "L1 data 48.0 KiB", "3.0e-07", "limit with the exponential counted: 80.5 %",
@@ -96,7 +101,7 @@ class Report(unittest.TestCase):
     def test_drawings_are_sound(self):
         page = self.page(BENCH, PEERS)
         drawings = re.findall(r"<svg .*?</svg>", page, re.DOTALL)
-        self.assertEqual(len(drawings), 6)
+        self.assertEqual(len(drawings), 8)
         for drawing in drawings:
             root = ElementTree.fromstring(drawing)
             width, height = map(float, root.get("viewBox").split()[2:])
@@ -108,13 +113,13 @@ class Report(unittest.TestCase):
         """The bar of twice the percentage is twice as long."""
         half = json.loads(json.dumps(BENCH))
         half["benchmarks"][2]["pct_peak"] = 40.0
-        half["benchmarks"][3]["pct_peak"] = 80.0
+        half["benchmarks"][4]["pct_peak"] = 80.0
         widths = {}
         for group in re.findall(r"<g><title>.*?</g>", self.page(half)):
             root = ElementTree.fromstring(group)
             widths[root.findtext("title")] = float(root.find("rect").get("width"))
         self.assertAlmostEqual(2 * widths["h8_q1000_kv1000_d64: 40.0 % of peak"],
-                               widths["h8_q1024_kv1024_d64: 80.0 % of peak"], delta=0.01)
+                               widths["h8_q1024_kv1024_d80: 80.0 % of peak"], delta=0.01)
 
     def test_one_input_is_enough(self):
         self.assertNotIn('id="peers"', self.page(BENCH))
@@ -136,7 +141,7 @@ class Report(unittest.TestCase):
 
     def test_charts_stand_alone(self):
         done = self.run_on(BENCH, PEERS, options=["--charts", str(self.place / "charts")])
-        for name in ("peak-avx512", "shapes-avx512", "ratio-1"):
+        for name in ("peak-avx512", "peak-avx512-poly5", "shapes-avx512", "ratio-1"):
             text = (self.place / "charts" / f"{name}.svg").read_text(encoding="utf-8")
             self.assertEqual(ElementTree.fromstring(text).tag, "{http://www.w3.org/2000/svg}svg")
             self.assertNotIn("var(", text)
@@ -157,6 +162,7 @@ class Report(unittest.TestCase):
         self.refused("holds no results", {"results": []})
         self.refused("is called 'fast'", {"benchmarks": [benchmark("fast")]})
         self.refused("is called None", {"benchmarks": [7]})
+        self.refused("is called 'a/b'", {"benchmarks": [benchmark("a/b")]})
         self.refused("has no time", {"benchmarks": [benchmark(ATTENTION, real_time=None)]})
         self.refused("has no time", {"benchmarks": [benchmark(ATTENTION, time_unit="days")]})
         self.refused("a result has no shape", {"results": [{}]})

@@ -4,9 +4,8 @@ qkv against its peers."""
 
 from __future__ import annotations
 
-import math
 import re
-from typing import Any, Callable
+from typing import Any
 
 import svg
 from read import Benchmark, Peers, Room
@@ -14,16 +13,20 @@ from read import Benchmark, Peers, Room
 WIDTH = 920.0
 
 # docs/performance.md, "The floor": what a vector of scores costs beside its head_dim cycles of
-# multiplications, at SLEEF's exponential (u10), and what the tile loops reach without it.
-WEIGHT_CYCLES = {"avx512": 14.0, "avx2": 14.0}
+# multiplications, by tier of the exponential, and what the tile loops reach without it. Measured in
+# these rooms.
+WEIGHT_CYCLES = {"": 14.0, "sleef_u10": 14.0, "sleef_u35": 14.0, "poly5": 7.6, "poly4": 6.9}
+LIMIT_ROOMS = ("avx512", "avx2")
 LOOPS = 64 / 65.5
+TIERS = {"": "", "sleef_u10": ", SLEEF's exponential (u10)", "sleef_u35": ", SLEEF's exponential (u35)",
+         "poly5": ", inlined polynomial of degree 5", "poly4": ", inlined polynomial of degree 4"}
 
 
-def limit(room: str, head_dim: int) -> float | None:
+def limit(room: str, tier: str, head_dim: int) -> float | None:
     """The percent of peak that the loops leave once the exponential is counted."""
-    if room not in WEIGHT_CYCLES:
+    if room not in LIMIT_ROOMS or tier not in WEIGHT_CYCLES:
         return None
-    return 100.0 * head_dim / (head_dim / LOOPS + WEIGHT_CYCLES[room])
+    return 100.0 * head_dim / (head_dim / LOOPS + WEIGHT_CYCLES[tier])
 
 
 def thousands(number: int) -> str:
@@ -47,8 +50,7 @@ def percent_grid(x0: float, x1: float, y: svg.Axis) -> list[str]:
     return marks
 
 
-def limit_line(room: str, dim: int, left: float, right: float, y: svg.Axis) -> list[str]:
-    ceiling = limit(room, dim)
+def limit_line(ceiling: float | None, left: float, right: float, y: svg.Axis) -> list[str]:
     if not ceiling:
         return []
     said = f"limit with the exponential counted: {ceiling:.1f} %"
@@ -67,20 +69,20 @@ def curve(places: list[tuple[float, float, Benchmark]], colour: str, above: bool
     return body
 
 
-def length_panel(room: Room, dim: int, lengths: list[int], left: float) -> list[str]:
+def length_panel(room: Room, tier: str, dim: int, lengths: list[int], left: float) -> list[str]:
     """Percent of peak over the length, full and causal, of one head_dim."""
     right, top, bottom = left + 400.0, 64.0, 314.0
     x = svg.Axis(0, max(len(lengths) - 1, 1), left + 30, right - 30)
     y = svg.Axis(0, 100, bottom, top)
     body = [svg.rectangle(left, top, right - left, bottom - top, "panel", 4),
             svg.text(left, top - 12, f"head_dim {dim}")]
-    body += percent_grid(left, right, y) + limit_line(room.name, dim, left, right, y)
+    body += percent_grid(left, right, y) + limit_line(limit(room.name, tier, dim), left, right, y)
     for at, length in enumerate(lengths):
         body.append(svg.text(x(at), bottom + 18, thousands(length), "soft small middle"))
     empty = True
     for causal, name, colour in ((False, "full", "c0"), (True, "causal", "c1")):
-        found = {b.number("q"): b for b in room.of("attention") if b.series
-                 and b.number("d") == dim and b.causal == causal and "pct_peak" in b.counters}
+        found = {b.number("q"): b for b in room.of("attention", "pct_peak") if b.series
+                 and b.tier == tier and b.number("d") == dim and b.causal == causal}
         places = [(x(at), y(found[n].counters["pct_peak"]), found[n])
                   for at, n in enumerate(lengths) if n in found]
         if places:
@@ -93,15 +95,20 @@ def length_panel(room: Room, dim: int, lengths: list[int], left: float) -> list[
     return body
 
 
-def by_length(room: Room) -> svg.Drawing | None:
-    lengths = sorted({b.number("q") for b in room.of("attention") if b.series})
-    if not lengths:
-        return None
-    title = f"Attention, {room.name}: percent of the FMA peak"
+def tiers(room: Room) -> list[str]:
+    """The exponentials of the series, the default first."""
+    found = {b.tier for b in room.of("attention", "pct_peak") if b.series}
+    return [tier for tier in TIERS if tier in found] + sorted(found - set(TIERS))
+
+
+def by_length(room: Room, tier: str) -> svg.Drawing:
+    lengths = sorted({b.number("q") for b in room.of("attention", "pct_peak")
+                      if b.series and b.tier == tier})
+    title = f"Attention, {room.name}{TIERS.get(tier, ', ' + tier)}: percent of the FMA peak"
     body = [svg.text(0, 16, title, "title"), svg.text(
         WIDTH, 16, "queries = keys, 8 heads, float32, one thread", "soft small end")]
     for left, dim in ((34.0, 64), (WIDTH - 402.0, 128)):
-        body += length_panel(room, dim, lengths, left)
+        body += length_panel(room, tier, dim, lengths, left)
     return svg.Drawing(WIDTH, 340, title, body)
 
 
@@ -148,43 +155,36 @@ def percent_row(b: Benchmark) -> tuple[str, float, str, str]:
     return shape_words(b), value, f"{noise(b)}{value:.1f} %", told(b)
 
 
-def bound_by_memory(b: Benchmark) -> bool:
-    """Calls of a few tokens, which read every weight or key for little arithmetic."""
-    return b.number("m") in range(1, 9) if b.stage == "project" else b.number("q") == 1
-
-
-LEAST_GIGABYTES = 1e-3  # a call of less shows its fixed cost
-
-
 def by_bandwidth(room: Room) -> svg.Drawing | None:
-    """Calls of a few tokens: bytes moved, beside the speed at which the machine reads memory."""
-    read = re.match(r"([\d.]+) GB/s", str(room.context.get("memory_read", "")))
-    if not read or float(read[1]) <= 0:
-        return None
-    rows = []
-    for b in room.of("project", "attention"):
-        rate = b.counters.get("bytes_per_second", 0.0) * 1e-9
-        if bound_by_memory(b) and rate * b.seconds > LEAST_GIGABYTES and b.threads == 1:
-            share = 100 * rate / float(read[1])
-            rows.append((f"{b.stage} {shape_words(b)}", share, f"{noise(b)}{share:.0f} %",
-                         f"{b.shape}: {rate:.1f} GB/s"))
-    title = (f"A few tokens, {room.name}: bytes a second beside {read[1]} GB/s of memory "
-             "(more where caches hold them)")
-    most = max([100.0, *(20.0 * math.ceil(row[1] / 20) for row in rows)])
-    return bars(title, rows, min(most, 240.0), mark=100) if rows else None
+    """Calls of a few tokens, which read every weight or key for little arithmetic."""
+    rows = [(f"{b.stage} {shape_words(b)}", b.counters["pct_read"],
+             f"{noise(b)}{b.counters['pct_read']:.0f} %",
+             f"{b.shape}: {b.counters['bytes_per_second'] * 1e-9:.1f} GB/s")
+            for b in room.of("", "pct_read") if b.default and "bytes_per_second" in b.counters]
+    title = f"A few tokens, {room.name}: percent of the speed of reading memory"
+    return bars(title, rows, 120, mark=100) if rows else None
+
+
+def by_threads(room: Room) -> svg.Drawing | None:
+    rows = [(f"{b.stage} {shape_words(b)}", 100 * b.counters["speedup"],
+             f"{noise(b)}{100 * b.counters['speedup']:.0f} %",
+             f"{b.shape}: {b.counters['speedup']:.2f} times one thread's speed")
+            for b in room.of("", "speedup") if b.default]
+    title = f"Several threads, {room.name}: speed beside one thread (100 %)"
+    return bars(title, rows, 200, mark=100) if rows else None
 
 
 def by_shape(room: Room, stage: str, title: str) -> svg.Drawing | None:
     """Bars of what the lines do not show."""
-    rows = [percent_row(b) for b in room.of(stage) if "pct_peak" in b.counters and not b.series
-            and not bound_by_memory(b)]
+    rows = [percent_row(b) for b in room.of(stage, "pct_peak") if b.default and not b.series
+            and b.threads == 1 and "pct_read" not in b.counters]
     return bars(f"{title}, {room.name}: percent of the FMA peak", rows, 100) if rows else None
 
 
 def options(room: Room) -> svg.Drawing | None:
     rows = []
-    for b in room.of("options"):
-        if "pct_plain" not in b.counters or "_seed" in b.shape:
+    for b in room.of("options", "pct_plain"):
+        if "_seed" in b.shape:
             continue
         value = b.counters["pct_plain"]
         rows.append((b.label or b.shape, value, f"{noise(b)}{value:.0f} %",
@@ -279,8 +279,7 @@ def ratios(found: Peers, threads: int) -> svg.Drawing | None:
 
 
 def of_room(room: Room) -> list[svg.Drawing]:
-    made: list[Callable[[], svg.Drawing | None]] = [
-        lambda: by_length(room), lambda: by_shape(room, "attention", "Attention, other shapes"),
-        lambda: by_shape(room, "project", "Projection"), lambda: by_bandwidth(room),
-        lambda: options(room)]
-    return [drawing for drawing in (make() for make in made) if drawing]
+    more = [by_shape(room, "attention", "Attention, other shapes"),
+            by_shape(room, "project", "Projection"), by_bandwidth(room), by_threads(room),
+            options(room)]
+    return [by_length(room, tier) for tier in tiers(room)] + [drawing for drawing in more if drawing]

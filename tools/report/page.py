@@ -72,18 +72,29 @@ def counter(b: Benchmark, name: str, form: str) -> str:
 
 
 def benchmark_row(b: Benchmark) -> list[str]:
+    name = f"{b.stage} {b.shape}" + "".join(f" ({more})" for more in (b.tier, b.label) if more)
     if b.error:
-        return [f"{b.stage} {b.shape}", b.error] + [""] * 6
-    workspace = b.counters.get("workspace_bytes")
+        return [name, b.error] + [""] * 6
+    workspace = [b.counters[name] for name in ("ws_shared", "ws_worker", "workspace_bytes")
+                 if name in b.counters]
     share = counter(b, "pct_peak", "{:.1f} %") or counter(b, "pct_plain", "{:.1f} % of plain")
-    return [f"{b.stage} {b.shape}" + (f" ({b.label})" if b.label else ""), str(b.threads),
+    return [name, str(b.threads),
             duration(b.seconds), counter(b, "GFLOPS", "{:.1f}"), share,
             f"{b.counters['bytes_per_second'] * 1e-9:.1f}" if "bytes_per_second" in b.counters else "",
-            size(workspace) if workspace is not None else "", "~" if b.noisy else ""]
+            " + ".join(size(part) for part in workspace), "~" if b.noisy else ""]
 
 
 def figure(drawing: svg.Drawing) -> str:
     return f"<figure>{drawing.svg()}</figure>"
+
+
+def latency(room: Room) -> str:
+    """How long single calls take, at best and at worst."""
+    rows = [[charts.shape_words(b) if b.number("h") else b.shape, str(b.threads)]
+            + [f"{b.counters[name]:.2f} µs" if name in b.counters else ""
+               for name in ("p50", "p99", "p99.9", "max")] for b in room.of("latency")]
+    head = ["single calls", "threads", "median", "99 %", "99.9 %", "the longest"]
+    return f"<h3>Latency, {escape(room.name)}</h3>" + table(head, rows) if rows else ""
 
 
 def room_section(room: Room) -> str:
@@ -96,7 +107,7 @@ def room_section(room: Room) -> str:
     every = table(head, [benchmark_row(b) for b in room.benchmarks.values()])
     return (f'<h2 id="{escape(room.name)}">{escape(room.name)}</h2><p class="soft">{escape(said)}</p>'
             + "".join(figure(drawing) for drawing in charts.of_room(room))
-            + f"<details><summary>All figures of {escape(room.name)}</summary>{every}</details>")
+            + latency(room) + f"<details><summary>All figures of {escape(room.name)}</summary>{every}</details>")
 
 
 def peer_row(result: dict[str, Any], row: dict[str, Any]) -> list[str]:
@@ -161,7 +172,7 @@ def tiles(rooms: list[Room], found: Peers | None) -> str:
     """The figures to take home."""
     made = []
     for room in rooms:
-        series = [b for b in room.of("attention") if b.series and "pct_peak" in b.counters]
+        series = [b for b in room.of("attention", "pct_peak") if b.series and b.default]
         best = max(series, key=lambda b: b.counters["pct_peak"], default=None)
         if best:
             made.append((f"{best.counters['pct_peak']:.0f} %", f"of the {room.name} FMA peak: "

@@ -17,9 +17,10 @@ class Wrong(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """One line of a room's benchmarks. name is stage/f32/room/shape[/threads:N]."""
+    """One line of a room's benchmarks. Its name is stage[/exp:tier]/f32/room/shape[/threads:N]."""
 
     stage: str
+    tier: str  # of the exponential; "" where the name has none
     shape: str
     threads: int
     seconds: float
@@ -34,6 +35,11 @@ class Benchmark:
     @property
     def causal(self) -> bool:
         return self.shape.endswith("_causal")
+
+    @property
+    def default(self) -> bool:
+        """With the exponential that a call has if nobody chooses another."""
+        return self.tier in ("", "sleef_u10")
 
     def number(self, letter: str) -> int:
         """The number behind a letter of the shape's name: of h8_q64_kv64_d32, 32 behind d."""
@@ -56,8 +62,10 @@ class Room:
     context: dict[str, Any]
     benchmarks: dict[str, Benchmark]
 
-    def of(self, *stages: str) -> list[Benchmark]:
-        return [b for b in self.benchmarks.values() if b.stage in stages and not b.error]
+    def of(self, stage: str, counter: str = "") -> list[Benchmark]:
+        """The benchmarks of a stage ("": of all) that worked and have the counter."""
+        return [b for b in self.benchmarks.values() if stage in ("", b.stage) and not b.error
+                and (not counter or counter in b.counters)]
 
 
 @dataclasses.dataclass
@@ -84,36 +92,37 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def benchmark(path: Path, entry: Any) -> tuple[str, str, Benchmark]:
+def benchmark(path: Path, entry: Any, otherwise: str) -> tuple[str, Benchmark]:
+    """The room of an entry (otherwise: where its name has none), and what it says."""
     name = entry.get("name") if isinstance(entry, dict) else None
-    parts = name.split("/") if isinstance(name, str) else []
-    if len(parts) < 4:
-        raise Wrong(f"{path}: a benchmark is called {name!r}, and not stage/dtype/room/shape.")
+    found = re.fullmatch(r"(\w+)(?:/exp:(\w+))?(?:/f32/(\w+))?/([^/]+)(?:/threads:(\d+))?", str(name))
+    room = (found[3] or otherwise) if found else ""
+    if not found or not room:
+        raise Wrong(f"{path}: a benchmark is called {name!r}, and not stage/f32/room/shape.")
     error = str(entry.get("error_message", "failed")) if entry.get("error_occurred") else ""
     time, unit = entry.get("real_time"), entry.get("time_unit")
     if not error and (not is_number(time) or time < 0 or unit not in SECONDS):
         raise Wrong(f"{path}: {name} has no time.")
-    threads = re.fullmatch(r"threads:(\d+)", parts[-1])
     counters = {k: float(v) for k, v in entry.items() if k not in NOT_COUNTERS and is_number(v)}
-    return parts[2], name, Benchmark(
-        stage=parts[0], shape=parts[3], threads=int(threads[1]) if threads else 1,
+    return room, Benchmark(
+        stage=found[1], tier=found[2] or "", shape=found[4], threads=int(found[5] or 1),
         seconds=0.0 if error else time * SECONDS[unit], label=str(entry.get("label", "")),
         counters=counters, error=error)
 
 
 def add_rooms(rooms: dict[str, Room], path: Path, said: dict[str, Any]) -> None:
     """Sorts a file's benchmarks by room; of two with one name the later file's counts."""
-    context = said.get("context")
+    context = said["context"] if isinstance(said.get("context"), dict) else {}
     entries = said["benchmarks"]
     if not isinstance(entries, list) or not entries:
         raise Wrong(f"{path}: holds no benchmarks (did the filter leave any?).")
     for entry in entries:
         if isinstance(entry, dict) and entry.get("run_type", "iteration") != "iteration":
             continue  # means and medians of repetitions
-        name_of_room, name, found = benchmark(path, entry)
-        room = rooms.setdefault(name_of_room, Room(name_of_room, {}, {}))
-        room.context = context if isinstance(context, dict) else {}
-        room.benchmarks[name] = found
+        name, found = benchmark(path, entry, str(context.get("room", "")))
+        room = rooms.setdefault(name, Room(name, {}, {}))
+        room.context = context
+        room.benchmarks[entry["name"]] = found
 
 
 FIGURES = ("ratio", "low", "high", "percent", "error", "memory", "noisy")
