@@ -132,6 +132,15 @@ class Report(unittest.TestCase):
         lone = {"results": [{**PEERS["results"][0], "rows": [PEERS["results"][0]["rows"][0]]}]}
         self.assertIn("no peer was measured", self.page(lone))
 
+    def test_ratios_off_the_scale(self):
+        """Very slow, very fast, none at all: everything stays inside the drawing."""
+        for ratio in (1e-6, 0.3, 5000.0, 0.0, None):
+            row = peer("OpenBLAS sgemm", ratio=ratio, low=ratio, high=ratio)
+            page = self.page({"results": [{**PEERS["results"][0], "rows": [peer("qkv"), row]}]})
+            for drawing in re.findall(r"<svg .*?</svg>", page, re.DOTALL):
+                for mark in ElementTree.fromstring(drawing).iter("circle"):
+                    self.assertTrue(0 < float(mark.get("cx")) < 920, ratio)
+
     def test_later_file_counts(self):
         later = json.loads(json.dumps(BENCH))
         later["benchmarks"][0]["pct_peak"] = 12.34

@@ -4,6 +4,7 @@ qkv against its peers."""
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -122,14 +123,14 @@ def bars(title: str, rows: list[tuple[str, float, str, str]], most: float,
     for value in range(0, int(most) + 1, 20):
         body.append(svg.line(x(value), top - 8, x(value), bottom, "grid"))
         body.append(svg.text(x(value), top - 14, f"{value} %", "soft small middle"))
+    if mark is not None:
+        body.append(svg.line(x(mark), top - 8, x(mark), bottom, "one"))
     for at, (name, value, behind, said) in enumerate(rows):
         y = top + step * at
         body.append(svg.text(left - 10, y + 13, name, "end"))
         body.append(svg.tag("g", svg.tip(said) + svg.rectangle(
             left, y + 2, x(value) - left, step - 7, "fc0")))
-        body.append(svg.text(x(value) + 6, y + 13, behind, "small"))
-    if mark is not None:
-        body.append(svg.line(x(mark), top - 8, x(mark), bottom, "one"))
+        body.append(svg.text(x(value) + 6, y + 13, behind, "small clear"))
     return svg.Drawing(WIDTH, bottom + 10, title, body)
 
 
@@ -208,7 +209,7 @@ def maker(peer: str) -> tuple[str, str]:
 def rivals(result: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows that are compared with qkv, the closest first."""
     timed = [row for row in result["rows"] if row["state"] == "timed"
-             and not row["peer"].startswith("qkv") and row.get("ratio")]
+             and not row["peer"].startswith("qkv") and (row.get("ratio") or 0) > 0]
     return sorted(timed, key=lambda row: row["ratio"])
 
 
@@ -253,8 +254,8 @@ def ratios(found: Peers, threads: int) -> svg.Drawing | None:
         return None
     left, right, top, step = 186.0, WIDTH - 222, 90.0, 20.0
     every = [row["ratio"] for result in results for row in rivals(result)] or [1.0]
-    low = min(0.5, *(2.0 ** k for k in range(-4, 1) if 2.0 ** k >= min(every) / 2))
-    high = max(4.0, min(16.0, *(2.0 ** k for k in range(0, 8) if 2.0 ** k >= max(every))))
+    low = min(max(2.0 ** math.floor(math.log2(min(every))), 1 / 16), 0.5)
+    high = max(min(2.0 ** math.ceil(math.log2(max(every))), 16.0), 4.0)
     x = svg.Axis(low, high, left, right, True)
     families: list[str] = []
     body: list[str] = []

@@ -37,6 +37,7 @@ def style(colour: Any) -> str:
         "svg .small { font-size: 11px; }",
         "svg .end { text-anchor: end; } svg .middle { text-anchor: middle; }",
         f"svg .halo {{ paint-order: stroke; stroke: {colour('panel')}; stroke-width: 3px; }}",
+        f"svg .clear {{ paint-order: stroke; stroke: {colour('page')}; stroke-width: 4px; }}",
         f"svg .panel {{ fill: {colour('panel')}; }}",
         f"svg .grid {{ stroke: {colour('line')}; stroke-width: 1; fill: none; }}",
         f"svg .limit {{ stroke: {colour('soft')}; stroke-width: 1.5; stroke-dasharray: 2 3; }}",
