@@ -2,6 +2,7 @@
 /* The room under test: its context, its peak, and how long one call may be. */
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "bench.h"
 #include "clock.h"
@@ -58,10 +59,27 @@ static double read_bandwidth(void) {
     return best;
 }
 
+/* The CPU's name goes into the reports, as far as the kernel has one (on Arm it often has none). */
+static void tell_cpu(void) {
+    char line[256];
+    FILE *file = fopen("/proc/cpuinfo", "r");
+    while (file && fgets(line, sizeof(line), file)) {
+        char *value = strchr(line, ':');
+        if (!value || strncmp(line, "model name", 10) != 0)
+            continue;
+        value[strcspn(value, "\n")] = 0;
+        gb_context("cpu", value + 1 + strspn(value + 1, " "));
+        break;
+    }
+    if (file)
+        fclose(file);
+}
+
 void bench_room_measure(int all_shapes) {
     char text[64];
     peak_start(&bench_room.peak, peak_kernel_of(qkv_context_isa(&bench_room.context)));
     bench_room.longest = all_shapes ? INFINITY : longest_seconds * try_speed();
+    tell_cpu();
     gb_context("qkv", qkv_version());
     gb_context("room", bench_room.name);
     snprintf(text, sizeof(text), "%.1f GFLOPS on one thread", peak_median(&bench_room.peak));
