@@ -3,9 +3,10 @@
  * What a plan of scores, softmax, mix or attention holds in its private words, and how its
  * workspace is divided.
  *
- * K and V are packed into panels and dense rows before they are used. When a key/value head has
- * more query rows than one row block, that is a phase of its own, into shared memory, once; else
- * the one part that needs a block packs it into its worker's memory. The bits are the same.
+ * K is packed into panels before it is used, and V into dense rows unless it is. When a key/value
+ * head has more query rows than one row block, that is a phase of its own, into shared memory,
+ * once; else the one part that needs a block packs it into its worker's memory. The bits are the
+ * same.
  */
 #ifndef QKV_CORE_PLAN_H
 #define QKV_CORE_PLAN_H
