@@ -499,8 +499,9 @@ QKV_API void qkv_project_tensors_init(qkv_project_tensors *tensors);
 /* Which matrix of a projection is meant. */
 typedef enum qkv_which { QKV_WHICH_Q, QKV_WHICH_K, QKV_WHICH_V, QKV_WHICH_COUNT } qkv_which;
 
-/* project: Q = X W^Q + b^Q, K = X W^K + b^K, V = X W^V + b^V. Each element is one ascending
- * chain of fused multiply-adds over d_model, to which the bias is added last. */
+/* project: Q = X W^Q + b^Q, K = X W^K + b^K, V = X W^V + b^V. Each element is
+ * summed in stretches of 64 inputs: one ascending chain of fused multiply-adds from zero each,
+ * joined from left to right. The bias is added last. */
 QKV_API qkv_status qkv_project_plan(qkv_plan *plan, const qkv_project_params *params,
                                     const qkv_context *context);
 QKV_API qkv_status qkv_project_run(const qkv_plan *plan, const qkv_project_tensors *tensors,

@@ -1,17 +1,184 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The projection in AVX-512: the product is gemm.c's, the packing pack.c's, the rows' way out
- * tmpl/project.h's. */
+/*
+ * The projection in AVX-512 (struct qkv_multiply in kernels.h): the tiles of a strip, for many
+ * tokens and for few; the walk over them and the rows' way out are tmpl/project.h's, the packing
+ * pack.c's. X is broadcast, one element a row and input; W comes in whole vectors. Reads and writes
+ * exactly what the sizes say.
+ *
+ * Many tokens: 6 rows by 64 columns, as in tile.h. What comes next of W is prefetched into the
+ * second-level cache, a line every fourth input: more at a time would be in the way of X.
+ * Few tokens: two panels, so that eight rows have their chains in registers and few have enough of
+ * them; W is prefetched where it is read, 4 KiB ahead, as the hardware stops at the end of a page.
+ */
 #include "kernels.h"
 #include "tile.h"
 #include "vec.h"
+
+#include "tmpl/project_tile.h"
+
+enum { FEW = 8, GROUPS = NR / QKV_PANEL, UNROLLED = 4, FAR = 64 };
+
+static const int few_panels[FEW] = {2, 2, 2, 2, 2, 2, 2, 2};
+
+/* Where a tile reads, and how far apart its rows and panels are. */
+struct place {
+    const float *x, *w;
+    ptrdiff_t x_ld, w_panel;
+};
+
+/* One input. M and G are constants where this is inlined, so that acc lives in registers. */
+static inline __attribute__((always_inline)) void
+step(__m512 acc[FEW][GROUPS], const struct place at, const int M, const int G) {
+    __m512 w[GROUPS];
+    QKV_UNROLL(4)
+    for (int v = 0; v < G; v++)
+        w[v] = _mm512_loadu_ps(at.w + v * at.w_panel);
+    QKV_UNROLL(8)
+    for (int r = 0; r < M; r++) {
+        __m512 x = _mm512_set1_ps(at.x[r * at.x_ld]);
+        QKV_UNROLL(4)
+        for (int v = 0; v < G; v++) {
+            acc[r][v] = _mm512_fmadd_ps(x, w[v], acc[r][v]);
+            /* Keeps it in its register, and the next input's loads where they are: compilers would
+             * take those early, and push an accumulator out. */
+            __asm__ volatile("" : "+v"(acc[r][v]));
+        }
+    }
+}
+
+/* The chains of n inputs, from zero. few: W is prefetched where it is read, else at `ahead`. */
+static inline __attribute__((always_inline)) void stretch(__m512 acc[FEW][GROUPS], struct place at,
+                                                          uintptr_t ahead, ptrdiff_t n, const int M,
+                                                          const int G, const int few) {
+    QKV_UNROLL(8)
+    for (int r = 0; r < M; r++) {
+        QKV_UNROLL(4)
+        for (int v = 0; v < G; v++)
+            acc[r][v] = _mm512_setzero_ps();
+    }
+
+    for (; n >= UNROLLED; n -= UNROLLED) {
+        if (!few)
+            _mm_prefetch((const void *)ahead, _MM_HINT_T1);
+        ahead += QKV_PANEL * sizeof(float);
+        QKV_UNROLL(4)
+        for (int i = 0; i < UNROLLED; i++) {
+            QKV_UNROLL(4)
+            for (int v = 0; v < G && few; v++)
+                _mm_prefetch((const void *)line_of(at.w + v * at.w_panel, FAR), _MM_HINT_T0);
+            step(acc, at, M, G);
+            at.x++;
+            at.w += QKV_PANEL;
+        }
+    }
+#pragma GCC unroll 1
+    for (; n > 0; n--) {
+        step(acc, at, M, G);
+        at.x++;
+        at.w += QKV_PANEL;
+    }
+}
+
+/* Joins the stretch to the ones before; whole sums go out. */
+static inline __attribute__((always_inline)) void join(__m512 acc[FEW][GROUPS],
+                                                       const struct qkv_multiply *g,
+                                                       const struct tile *t, int add, int ends,
+                                                       const int M, const int G) {
+    float *sum = g->sum + t->row * g->sum_ld + t->panel * QKV_PANEL;
+    QKV_UNROLL(8)
+    for (int r = 0; r < M && add; r++) {
+        QKV_UNROLL(4)
+        for (int v = 0; v < G; v++)
+            acc[r][v] = _mm512_add_ps(_mm512_loadu_ps(sum + r * g->sum_ld + v * 16), acc[r][v]);
+    }
+    if (!ends) {
+        QKV_UNROLL(8)
+        for (int r = 0; r < M; r++) {
+            QKV_UNROLL(4)
+            for (int v = 0; v < G; v++)
+                _mm512_storeu_ps(sum + r * g->sum_ld + v * 16, acc[r][v]);
+        }
+        return;
+    }
+    QKV_UNROLL(4)
+    for (int v = 0; v < G; v++) {
+        const int panel = t->panel + v;
+        float *out = g->out[panel] + t->row * g->out_ld;
+        __m512 bias = g->bias ? _mm512_loadu_ps(g->bias + panel * QKV_PANEL) : _mm512_setzero_ps();
+        QKV_UNROLL(8)
+        for (int r = 0; r < M; r++)
+            _mm512_storeu_ps(out + r * g->out_ld, _mm512_add_ps(acc[r][v], bias));
+    }
+}
+
+static inline __attribute__((always_inline)) void
+tile(const struct qkv_multiply *g, const struct tile *t, const int M, const int G, const int few) {
+    struct place at = {g->x + t->row * g->x_ld, g->w + t->panel * g->w_panel, g->x_ld, g->w_panel};
+    int add = g->add;
+    uintptr_t ahead = t->lines ? t->ahead : (uintptr_t)at.w;
+    for (ptrdiff_t left = g->k; left > 0;) {
+        __m512 acc[FEW][GROUPS];
+        const ptrdiff_t n = left < QKV_STRETCH ? left : QKV_STRETCH;
+        stretch(acc, at, ahead, n, M, G, few);
+        ahead += (uintptr_t)n / UNROLLED * QKV_PANEL * sizeof(float);
+        at.x += n;
+        at.w += n * QKV_PANEL;
+        left -= n;
+        /* What join needs is not computed before the loop: it would push accumulators out. */
+        const struct qkv_multiply *later = g;
+        __asm__ volatile("" : "+r"(later));
+        join(acc, later, t, add, later->ends && left == 0, M, G);
+        add = 1;
+    }
+}
+
+typedef void tile_fn(const struct qkv_multiply *g, const struct tile *t);
+
+#define TILE(name, rows, groups, few)                                                          \
+    static void name##_##rows##x##groups(const struct qkv_multiply *g, const struct tile *t) { \
+        tile(g, t, rows, groups, few);                                                         \
+    }
+#define PAIR(name, rows, few) TILE(name, rows, 1, few) TILE(name, rows, 2, few)
+#define FOUR(name, rows, few) \
+    PAIR(name, rows, few) TILE(name, rows, 3, few) TILE(name, rows, 4, few)
+PAIR(few, 1, 1)
+PAIR(few, 2, 1)
+PAIR(few, 3, 1)
+PAIR(few, 4, 1)
+PAIR(few, 5, 1)
+PAIR(few, 6, 1)
+PAIR(few, 7, 1)
+PAIR(few, 8, 1)
+FOUR(many, 4, 0)
+FOUR(many, 5, 0)
+FOUR(many, 6, 0)
+
+#define TWO_OF(name, rows) name##_##rows##x1, name##_##rows##x2
+#define FOUR_OF(name, rows) TWO_OF(name, rows), name##_##rows##x3, name##_##rows##x4
+/* The even shares of more than FEW tokens are no lower than this. */
+enum { LOWEST = 4 };
+
+static void few_tile(const struct qkv_multiply *g, const struct tile *t) {
+    static tile_fn *const tiles[FEW][2] = {{TWO_OF(few, 1)}, {TWO_OF(few, 2)}, {TWO_OF(few, 3)},
+                                           {TWO_OF(few, 4)}, {TWO_OF(few, 5)}, {TWO_OF(few, 6)},
+                                           {TWO_OF(few, 7)}, {TWO_OF(few, 8)}};
+    tiles[t->rows - 1][t->panels - 1](g, t);
+}
+
+static void many_tile(const struct qkv_multiply *g, const struct tile *t) {
+    static tile_fn *const tiles[MR - LOWEST + 1][GROUPS] = {
+        {FOUR_OF(many, 4)}, {FOUR_OF(many, 5)}, {FOUR_OF(many, 6)}};
+    tiles[t->rows - LOWEST][t->panels - 1](g, t);
+}
 
 #include "tmpl/project.h"
 
 const struct qkv_project_kernels qkv_avx512_project = {
     .variant = ROOM_NAME,
-    .gemm = ROOM(gemm),
+    .multiply = ROOM(multiply),
     .pack = {ROOM(pack_panel), ROOM(pack_rows), ROOM(finite)},
     .store = ROOM(store),
     .mr = MR,
     .nr = NR,
+    .few = FEW,
 };

@@ -8,4 +8,13 @@
 #error "compile this file through meson"
 #endif
 
+/* Before a loop of at most n turns, a constant: straight code, in which arrays of vectors live in
+ * registers. clang does not know gcc's pragma, and would keep them in memory. */
+#define QKV_PRAGMA(text) _Pragma(#text)
+#if defined(__clang__)
+#define QKV_UNROLL(n) QKV_PRAGMA(clang loop unroll(full))
+#else
+#define QKV_UNROLL(n) QKV_PRAGMA(GCC unroll n)
+#endif
+
 #endif

@@ -25,6 +25,10 @@ enum {
      * in every room (and a multiple of PANEL), so that a packed cache suits them all. */
     QKV_KEY_BLOCK = 256,
     QKV_PIECE = 4 * QKV_KEY_BLOCK,
+    /* Law of the bits: project sums d_model in stretches of so many inputs. */
+    QKV_STRETCH = 64,
+    /* Panels of W that project's kernel takes at a time, at most: the widest room's tile. */
+    QKV_STRIP = 4,
     /* Rows that a part takes through the keys together, at most (the query heads of a group count
      * as rows): a multiple of every room's tile height and of PANEL. Not part of the law. */
     QKV_ROWS = 96,
@@ -162,12 +166,32 @@ typedef void qkv_mix_load_fn(float *out, const float *in, const struct qkv_score
 /* A row of a product to the user: out[c] = acc[c] + bias[c] (NULL: + 0) for c < n. */
 typedef void qkv_store_fn(float *out, const float *acc, const float *bias, ptrdiff_t n);
 
+/* A strip of the projection: tokens by up to STRIP panels of W, k inputs of d_model, k a multiple
+ * of STRETCH unless d_model ends there. x is row-major; W's element (p, 16 v + c) is at w[v *
+ * w_panel + p * 16 + c]. Each stretch is one ascending FMA chain from zero, and sum[tokens x 16
+ * panels], row-major, is their sum from left to right. */
+struct qkv_multiply {
+    const float *x, *w;
+    float *sum;
+    ptrdiff_t x_ld, w_panel, sum_ld;
+    ptrdiff_t tokens, k; /* 1 or more */
+    int panels;
+    int add;           /* sum holds the stretches before these */
+    int ends;          /* sum + bias (NULL: + 0) goes to out instead, and sum holds nothing then */
+    const float *bias; /* of the strip's columns */
+    float *out[QKV_STRIP]; /* of each panel: all 16 columns of its first row */
+    ptrdiff_t out_ld;
+    const float *ahead; /* what will be w next: may be prefetched */
+};
+typedef void qkv_multiply_fn(const struct qkv_multiply *strip);
+
 struct qkv_project_kernels {
     const char *variant;
-    qkv_gemm_fn *gemm;
+    qkv_multiply_fn *multiply;
     struct qkv_pack_kernels pack;
     qkv_store_fn *store;
     int mr, nr;
+    int few; /* up to so many tokens W is read once, as a stream, whatever k is */
 };
 
 struct qkv_scores_kernels {
@@ -228,6 +252,7 @@ struct qkv_table {
     extern const struct qkv_mix_kernels qkv_##room##_mix;             \
     extern const struct qkv_attention_kernels qkv_##room##_attention; \
     qkv_gemm_fn qkv_##room##_gemm;                                    \
+    qkv_multiply_fn qkv_##room##_multiply;                            \
     qkv_pack_panel_fn qkv_##room##_pack_panel;                        \
     qkv_pack_rows_fn qkv_##room##_pack_rows;                          \
     qkv_finite_fn qkv_##room##_finite;                                \

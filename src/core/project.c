@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The driver of the projection: a part multiplies some tokens by some columns of one matrix, a
- * stretch of d_model at a time, in its worker's memory, and stores the rows head by head.
+ * The driver of the projection: a part multiplies some tokens by a strip of columns of one
+ * matrix. Sums that are not whole stand in its worker's memory; the kernel writes the whole ones
+ * to the user where a head is made of whole panels, else they are stored row by row from there.
  */
 #include "project.h"
 
@@ -43,71 +44,95 @@ void qkv_project_pack_panels(const struct qkv_project_kernels *kernels, int64_t 
     }
 }
 
-/* What a part works on. */
+/* What a part works on, and where its rows begin. */
 struct piece {
     const struct qkv_matrix *m;
-    struct qkv_matrix_tensors t;
-    const float *packed;
-    int64_t entry;                   /* of the batch */
-    int64_t token, tokens;           /* first and count */
-    int64_t column, columns, padded; /* first, count, and count rounded up to panels */
+    const float *x, *w, *bias; /* w: the strip's panels; bias: of its first column, or NULL */
+    float *out, *sum;
+    int64_t x_ld, tokens, column, columns;
+    int64_t head_step, row_step;
+    const float *next; /* the panels of the part that follows */
 };
 
-static void multiply(const struct qkv_project_state *s, const qkv_tensor *x, const struct piece *p,
-                     float *acc) {
-    const float *rows = (const float *)x->data + p->entry * x->stride[0] + p->token * x->stride[2];
-    for (int64_t k = 0; k < s->d_model; k += QKV_PROJECT_DEPTH) {
-        const struct qkv_gemm g = {
-            .a = rows + k,
-            .lda = x->stride[2],
-            .b = p->packed + p->column * s->d_model + k * QKV_PANEL,
-            .b_k = QKV_PANEL,
-            .b_g = s->d_model * QKV_PANEL,
-            .c = acc,
-            .ldc = p->padded,
-            .m = p->tokens,
-            .n = p->padded,
-            .k = qkv_min(s->d_model - k, QKV_PROJECT_DEPTH),
-            .add = k > 0,
-        };
-        s->table->project->gemm(&g);
+/* A panel goes from the registers to the user if it lies in one head. */
+static int ends_in_panels(const struct qkv_matrix *m) {
+    return m->dim % QKV_PANEL == 0;
+}
+
+static float *element(const struct piece *p, int64_t column) {
+    return p->out + column / p->m->dim * p->head_step + column % p->m->dim;
+}
+
+static void multiply(const struct qkv_project_state *s, const struct piece *p) {
+    const struct qkv_project_kernels *kernels = s->table->project;
+    const int64_t depth = p->tokens <= kernels->few ? s->d_model : QKV_PROJECT_DEPTH;
+    const int64_t padded = qkv_round_up(p->columns, QKV_PANEL);
+    struct qkv_multiply g = {
+        .sum = p->sum,
+        .x_ld = p->x_ld,
+        .w_panel = s->d_model * QKV_PANEL,
+        .sum_ld = padded,
+        .tokens = p->tokens,
+        .panels = (int)(padded / QKV_PANEL),
+        .bias = p->bias,
+        .out_ld = p->row_step,
+    };
+    for (int v = 0; v < g.panels && ends_in_panels(p->m); v++)
+        g.out[v] = element(p, p->column + v * QKV_PANEL);
+    for (int64_t k = 0; k < s->d_model; k += g.k) {
+        g.k = qkv_min(s->d_model - k, depth);
+        g.x = p->x + k;
+        g.w = p->w + k * QKV_PANEL;
+        g.add = k > 0;
+        g.ends = k + g.k == s->d_model && ends_in_panels(p->m);
+        g.ahead = k + g.k < s->d_model ? g.w + g.k * QKV_PANEL : p->next;
+        kernels->multiply(&g);
     }
 }
 
-/* Columns [column, column + columns) of a row belong to one head after the other. */
-static void store(const struct qkv_project_state *s, const struct piece *p, const float *acc) {
-    const int64_t *stride = p->t.out->stride, dim = p->m->dim;
-    const float *bias = p->t.bias->data;
-    for (int64_t i = 0; i < p->tokens; i++, acc += p->padded) {
-        float *row = (float *)p->t.out->data + p->entry * stride[0] + (p->token + i) * stride[2];
+/* Rows of whole sums, to one head after the other. */
+static void store(const struct qkv_project_kernels *kernels, const struct piece *p) {
+    const int64_t ld = qkv_round_up(p->columns, QKV_PANEL);
+    for (int64_t i = 0; i < p->tokens; i++)
         for (int64_t c = 0, n; c < p->columns; c += n) {
-            int64_t at = p->column + c, head = at / dim;
-            n = qkv_min(p->columns - c, (head + 1) * dim - at);
-            s->table->project->store(row + head * stride[1] + at % dim, acc + c,
-                                     bias ? bias + at : NULL, n);
+            const int64_t column = p->column + c;
+            n = qkv_min(p->columns - c, p->m->dim - column % p->m->dim);
+            kernels->store(element(p, column) + i * p->row_step, p->sum + i * ld + c,
+                           p->bias ? p->bias + c : NULL, n);
         }
-    }
 }
 
 static void project_part(const struct qkv_project_state *s, const qkv_project_tensors *tensors,
                          const qkv_workspace *workspace, int which, int64_t index) {
     const struct qkv_matrix *m = s->matrix + which;
+    const struct qkv_matrix_tensors t = qkv_matrix_tensors_of(tensors, which);
     const int64_t rows = s->batch * s->token_blocks, row = index % rows;
-    struct piece p = {
+    const int64_t entry = row / s->token_blocks, token = row % s->token_blocks * s->block;
+    const int64_t column = index / rows * QKV_PROJECT_COLUMNS;
+    const int64_t after = row + 1 < rows ? column : column + QKV_PROJECT_COLUMNS;
+    const float *bias = t.bias->data;
+    const float *packed =
+        s->packs ? (const float *)((const char *)workspace->shared + m->packed)
+                 : (const float *)((const char *)t.w->data + sizeof(struct qkv_packed_header));
+    const struct piece p = {
         .m = m,
-        .t = qkv_matrix_tensors_of(tensors, which),
-        .entry = row / s->token_blocks,
-        .token = row % s->token_blocks * QKV_PROJECT_TOKENS,
-        .column = index / rows * QKV_PROJECT_COLUMNS,
+        .x = (const float *)tensors->x.data + entry * tensors->x.stride[0] +
+             token * tensors->x.stride[2],
+        .w = packed + column * s->d_model,
+        .bias = bias ? bias + column : NULL,
+        .out = (float *)t.out->data + entry * t.out->stride[0] + token * t.out->stride[2],
+        .sum = workspace->worker,
+        .x_ld = tensors->x.stride[2],
+        .tokens = qkv_min(s->tokens - token, s->block),
+        .column = column,
+        .columns = qkv_min(m->width - column, QKV_PROJECT_COLUMNS),
+        .head_step = t.out->stride[1],
+        .row_step = t.out->stride[2],
+        .next = packed + (after < m->width ? after : column) * s->d_model,
     };
-    p.tokens = qkv_min(s->tokens - p.token, QKV_PROJECT_TOKENS);
-    p.columns = qkv_min(m->width - p.column, QKV_PROJECT_COLUMNS);
-    p.padded = qkv_round_up(p.columns, QKV_PANEL);
-    p.packed = s->packs
-                   ? (const float *)((const char *)workspace->shared + m->packed)
-                   : (const float *)((const char *)p.t.w->data + sizeof(struct qkv_packed_header));
-    multiply(s, &tensors->x, &p, workspace->worker);
-    store(s, &p, workspace->worker);
+    multiply(s, &p);
+    if (!ends_in_panels(m))
+        store(s->table->project, &p);
 }
 
 /* The matrix that part *index of a phase belongs to; *index becomes the part within it. */

@@ -10,11 +10,12 @@
 #include "context.h"
 
 enum {
-    /* A part: up to TOKENS tokens by COLUMNS columns, DEPTH of d_model at a time. The depth cuts
-     * the chain of an element into stretches that continue from memory: the same chain. */
+    /* A part: up to TOKENS tokens by a strip of columns, DEPTH inputs at a time, so that what is
+     * read again and again stays in the second-level cache. Not part of the law, but DEPTH is a
+     * multiple of STRETCH. */
     QKV_PROJECT_TOKENS = 192,
-    QKV_PROJECT_COLUMNS = 256,
-    QKV_PROJECT_DEPTH = 256,
+    QKV_PROJECT_COLUMNS = QKV_STRIP * QKV_PANEL,
+    QKV_PROJECT_DEPTH = 6 * QKV_STRETCH,
     QKV_PACK_PANELS = 4, /* panels of W that a part of phase 0 packs */
 };
 
@@ -28,7 +29,7 @@ struct __attribute__((may_alias)) qkv_project_state {
     uint64_t magic;
     const struct qkv_table *table;
     int64_t batch, tokens, d_model;
-    int64_t token_blocks;
+    int64_t token_blocks, block; /* and the tokens of one */
     struct qkv_matrix matrix[QKV_WHICH_COUNT];
     int layout;
     int packs;

@@ -91,6 +91,13 @@ static size_t packed_bytes(const struct qkv_project_state *s, const struct qkv_m
     return (size_t)(m->panels * s->d_model * QKV_PANEL) * sizeof(float);
 }
 
+/* Blocks of tokens are about equally long, in whole tiles. */
+static int64_t token_block(const struct qkv_project_state *s) {
+    int64_t blocks = qkv_max(s->token_blocks, 1);
+    int64_t share = qkv_round_up(s->tokens, blocks) / blocks;
+    return qkv_min(qkv_round_up(share, s->table->project->mr), QKV_PROJECT_TOKENS);
+}
+
 qkv_status qkv_project_plan(qkv_plan *plan, const qkv_project_params *params,
                             const qkv_context *context) {
     struct qkv_project_state s;
@@ -99,6 +106,7 @@ qkv_status qkv_project_plan(qkv_plan *plan, const qkv_project_params *params,
     TRY(qkv_project_make(&s, params));
     TRY(qkv_check_context(context));
     s.table = &qkv_context_get(context)->table;
+    s.block = token_block(&s);
 
     memset(plan, 0, sizeof(*plan));
     for (int i = 0; i < QKV_WHICH_COUNT; i++) {

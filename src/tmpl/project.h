@@ -1,11 +1,57 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A row of a product, with its bias, to the user's memory. Adding +0 where there is no bias
- * turns -0 into +0, as a bias of zero would. */
+/*
+ * The walk over a strip of the projection (struct qkv_multiply in kernels.h), and a row's way out.
+ * The room defines, before the include, MR, NR and
+ *
+ *   FEW           up to so many tokens are one tile: W comes from memory, and is read once
+ *   few_panels    how many panels wide such a tile is, by its tokens
+ *   few_tile, many_tile
+ *                 static void (const struct qkv_multiply *g, const struct tile *t)
+ *
+ * and includes tmpl/project_tile.h before those.
+ */
 #ifndef QKV_TMPL_PROJECT_H
 #define QKV_TMPL_PROJECT_H
 
 #include "row.h"
 
+static void few_tokens(const struct qkv_multiply *g) {
+    const int wide = few_panels[g->tokens - 1];
+    struct tile t = {.rows = (int)g->tokens};
+    for (; t.panel < g->panels; t.panel += wide) {
+        t.panels = g->panels - t.panel < wide ? g->panels - t.panel : wide;
+        few_tile(g, &t);
+    }
+}
+
+/* Rows are shared out evenly to the tiles: a low tile at the end would have too few chains. While
+ * the tiles of these panels run, the next ones' inputs are prefetched, each tile its share. */
+static void many_tokens(const struct qkv_multiply *g) {
+    enum { WIDE = NR / QKV_PANEL };
+    const ptrdiff_t tiles = (g->tokens + MR - 1) / MR;
+    for (int v = 0; v < g->panels; v += WIDE) {
+        struct tile t = {.panel = v, .panels = g->panels - v < WIDE ? g->panels - v : WIDE};
+        const float *next = v + WIDE < g->panels ? g->w + (v + WIDE) * g->w_panel : g->ahead;
+        const ptrdiff_t share = tiles < t.panels ? 1 : tiles / t.panels;
+        const ptrdiff_t lines = (g->k + share - 1) / share;
+        for (ptrdiff_t i = 0; i < tiles; i++, t.row += t.rows) {
+            const ptrdiff_t panel = i / share;
+            t.rows = (int)((g->tokens - t.row + tiles - i - 1) / (tiles - i));
+            t.lines = panel < t.panels ? lines : 0;
+            t.ahead = line_of(next, panel * g->w_panel / QKV_PANEL + i % share * lines);
+            many_tile(g, &t);
+        }
+    }
+}
+
+void ROOM(multiply)(const struct qkv_multiply *strip) {
+    if (strip->tokens <= FEW)
+        few_tokens(strip);
+    else
+        many_tokens(strip);
+}
+
+/* Adding +0 where there is no bias turns -0 into +0, as a bias of zero would. */
 void ROOM(store)(float *out, const float *acc, const float *bias, ptrdiff_t n) {
     for (ptrdiff_t c = 0; c < n; c += VF_LANES) {
         vf b = bias ? load_upto(bias + c, n - c) : vf_set1(0.0f);

@@ -18,6 +18,28 @@ struct ref_value ref_dot(const float *x, const float *y, int64_t y_step, int64_t
     return dot;
 }
 
+/* A stretch of n products, and its way through the sums that follow. */
+static void add_stretch(struct ref_value *dot, const float *x, const float *y, int64_t y_step,
+                        int64_t n, double joins) {
+    struct ref_value part = ref_dot(x, y, y_step, n);
+    double size = 0;
+    for (int64_t i = 0; i < n; i++)
+        size += fabs((double)x[i] * (double)y[i * y_step]);
+    dot->value += part.value;
+    dot->bound += part.bound + REF_SLACK * REF_U * joins * size;
+}
+
+struct ref_value ref_stretches(const float *x, const float *y, int64_t y_step, int64_t n) {
+    struct ref_value dot = {0};
+    const int64_t count = (n + QKV_STRETCH - 1) / QKV_STRETCH;
+    for (int64_t i = 0; i < count; i++) {
+        int64_t p = i * QKV_STRETCH, length = n - p < QKV_STRETCH ? n - p : QKV_STRETCH;
+        double joins = (double)(count - (i > 0 ? i : 1));
+        add_stretch(&dot, x + p, y + p * y_step, y_step, length, joins);
+    }
+    return dot;
+}
+
 double ref_rescales(int64_t kv_len) {
     return ceil((double)kv_len / QKV_KEY_BLOCK) + ceil((double)kv_len / QKV_PIECE) + 1;
 }

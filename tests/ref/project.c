@@ -17,7 +17,7 @@ struct ref_value ref_project(const qkv_project_params *params, const qkv_project
     int64_t row = w->stride[2];
     bool in_out = params->layout == QKV_W_IN_OUT;
     const float *w_first = (const float *)w->data + column * (in_out ? 1 : row);
-    struct ref_value y = ref_dot(x, w_first, in_out ? row : 1, params->d_model);
+    struct ref_value y = ref_stretches(x, w_first, in_out ? row : 1, params->d_model);
     if (bias->data) {
         y.value += (double)((const float *)bias->data)[column];
         y.bound += REF_U * fabs(y.value);

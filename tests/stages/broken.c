@@ -18,10 +18,30 @@ static struct qkv_attention_kernels attention;
 
 /* ---- project ---- */
 
-static void project_drops_a_term(const struct qkv_gemm *g) {
-    struct qkv_gemm less = *g;
+static void project_drops_a_term(const struct qkv_multiply *g) {
+    struct qkv_multiply less = *g;
     less.k -= less.k > 1;
-    own.project->gemm(&less);
+    own.project->multiply(&less);
+}
+
+/* Of the blocks of inputs only the last one counts. */
+static void project_forgets_a_sum(const struct qkv_multiply *g) {
+    struct qkv_multiply alone = *g;
+    alone.add = 0;
+    own.project->multiply(&alone);
+}
+
+static void project_forgets_the_bias(const struct qkv_multiply *g) {
+    struct qkv_multiply plain = *g;
+    plain.bias = NULL;
+    own.project->multiply(&plain);
+}
+
+/* Beside the last whole panel of a row. */
+static void project_spills(const struct qkv_multiply *g) {
+    own.project->multiply(g);
+    if (g->ends)
+        g->out[g->panels - 1][(g->tokens - 1) * g->out_ld + QKV_PANEL] = 0;
 }
 
 static void project_scales(float *out, const float *acc, const float *bias, ptrdiff_t n) {
@@ -269,7 +289,10 @@ static void weigh_with(qkv_weigh_fn *kernel) {
         assignment;                     \
     }
 #define MUTANTS(DO)                                                                               \
-    DO(project_drops_a_term, PROJECT, project.gemm = project_drops_a_term)                        \
+    DO(project_drops_a_term, PROJECT, project.multiply = project_drops_a_term)                    \
+    DO(project_forgets_a_sum, PROJECT, project.multiply = project_forgets_a_sum)                  \
+    DO(project_forgets_the_bias, PROJECT, project.multiply = project_forgets_the_bias)            \
+    DO(project_spills, PROJECT, project.multiply = project_spills)                                \
     DO(project_scales, PROJECT, project.store = project_scales)                                   \
     DO(project_writes_past_the_end, PROJECT, project.store = project_writes_past_the_end)         \
     DO(scores_drop_a_key, SCORES, scores.store = scores_drop_a_key)                               \

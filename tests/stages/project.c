@@ -2,8 +2,10 @@
 /* Project against the reference and against the scalar room, and what packed weights promise. */
 #include "stage.h"
 
+#include <math.h>
 #include <string.h>
 
+#include "kernels.h"
 #include "support/project_case.h"
 
 static struct verdict run(struct project_case *c, const struct project_desc *d,
@@ -93,7 +95,61 @@ START_TEST(parts_left_out) {
 }
 END_TEST
 
+/* One element by the law of the bits, as docs/design.md words it. */
+static float by_the_law(const struct project_case *c, const float *x, const float *w,
+                        int64_t w_step, bool fused) {
+    float sum = 0;
+    for (int64_t first = 0; first < c->desc.d_model; first += QKV_STRETCH) {
+        int64_t rest = c->desc.d_model - first, n = rest < QKV_STRETCH ? rest : QKV_STRETCH;
+        float chain = 0;
+        for (int64_t p = first; p < first + n; p++)
+            chain = fused ? fmaf(x[p], w[p * w_step], chain) : chain + x[p] * w[p * w_step];
+        sum = first == 0 ? chain : sum + chain;
+    }
+    return sum;
+}
+
+static void check_the_law(const struct project_case *c, bool fused) {
+    for (int64_t t = 0; t < c->desc.tokens; t++)
+        for (int64_t column = 0; column < c->desc.head_dim; column++) {
+            const float *w = tensor_f32(&c->tensor[PROJECT_W].view, 0, 0, 0, column);
+            float want = by_the_law(c, tensor_f32(&c->tensors.x, 0, 0, t, 0), w,
+                                    c->tensor[PROJECT_W].view.stride[2], fused);
+            if (c->desc.biases)
+                want += *tensor_f32(&c->tensors.bq, 0, 0, 0, column);
+            float got = *tensor_f32(&c->tensors.q, 0, 0, t, column);
+            ck_assert_msg(got == want,
+                          "d_model %lld, %lld tokens: [%lld, %lld] is %a, by the law %a",
+                          (long long)c->desc.d_model, (long long)c->desc.tokens, (long long)t,
+                          (long long)column, (double)got, (double)want);
+        }
+}
+
+/* The bits are those of stretches joined from left to right, for few tokens and for many, through
+ * the worker's memory (heads of 70) and past it (heads of 80). */
+START_TEST(stretches_are_joined_from_left_to_right) {
+    const qkv_context *here = &rooms_get(_i)->context;
+    const int64_t tokens[] = {1, 2, 5, 9, 25}, sizes[] = {1, 63, 64, 65, 128, 255, 257, 700};
+    struct project_desc d = project_desc_plain();
+    d.q_heads = 1;
+    d.kv_heads = 0;
+    for (int i = 0; i < 5; i++)
+        for (int k = 0; k < 8; k++)
+            for (d.head_dim = 70; d.head_dim <= 80; d.head_dim += 10) {
+                struct project_case c;
+                d.tokens = tokens[i];
+                d.d_model = sizes[k];
+                d.biases = (uint8_t)(k % 2);
+                struct verdict verdict = run(&c, &d, here, here);
+                stage_assert(&verdict);
+                check_the_law(&c, qkv_context_isa(here) != QKV_ISA_SCALAR);
+                project_case_free(&c);
+            }
+}
+END_TEST
+
 static void add(TCase *tcase) {
+    tcase_add_room_test(tcase, stretches_are_joined_from_left_to_right);
     tcase_add_room_test(tcase, packed_is_unpacked);
     tcase_add_room_test(tcase, packed_bytes_do_not_depend_on_the_layout);
     tcase_add_room_test(tcase, parts_left_out);

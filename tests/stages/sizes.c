@@ -9,6 +9,7 @@
 #include "support/compare.h"
 #include "context.h"
 #include "options.h"
+#include "project.h"
 #include "support/project_case.h"
 
 enum { EDGES_MAX = 64, DIMENSIONS_MAX = 6 };
@@ -90,12 +91,15 @@ static struct sweep attention_sweep(const qkv_context *context, int stage) {
 static struct sweep project_sweep(const qkv_context *context) {
     struct sweep s = {.context = context, .stage = QKV_STAGE_PROJECT};
     struct tile t = tile_of(context, QKV_STAGE_PROJECT);
+    const int few = qkv_context_get(context)->table.project->few;
     add_dimension(&s, offsetof(struct project_desc, tokens), 4096,
-                  UNITS(t.mr, 2 * t.mr, QKV_ROWS, QKV_KEY_BLOCK));
+                  UNITS(t.mr, 2 * t.mr, 3 * t.mr, few, QKV_PROJECT_TOKENS, 2 * QKV_PROJECT_TOKENS));
     add_dimension(&s, offsetof(struct project_desc, d_model), 4096,
-                  UNITS(QKV_PANEL, QKV_KEY_BLOCK, QKV_PIECE));
+                  UNITS(QKV_STRETCH, 2 * QKV_STRETCH, QKV_PROJECT_DEPTH,
+                        QKV_PROJECT_DEPTH + QKV_STRETCH, 2 * QKV_PROJECT_DEPTH));
     add_dimension(&s, offsetof(struct project_desc, head_dim), 4096,
-                  UNITS(QKV_PANEL, t.nr, 2 * t.nr));
+                  UNITS(QKV_PANEL, 2 * QKV_PANEL, 3 * QKV_PANEL, QKV_PROJECT_COLUMNS,
+                        2 * QKV_PROJECT_COLUMNS, 4 * QKV_PROJECT_COLUMNS));
     add_dimension(&s, offsetof(struct project_desc, q_heads), 17, UNITS(t.mr));
     return s;
 }
@@ -120,6 +124,8 @@ struct point {
 static struct verdict check_project_point(const struct sweep *s, const struct point *p) {
     struct project_desc d = project_desc_plain();
     d.seed = p->number;
+    if (p->number % 4 == 3) /* many tokens: blocks of inputs one after the other */
+        d.tokens = qkv_context_get(s->context)->table.project->few + 1;
     set_size(&d, p->a, p->edge_a);
     set_size(&d, p->b, p->edge_b);
     d.layout = p->number % 2 ? QKV_W_OUT_IN : QKV_W_IN_OUT;
