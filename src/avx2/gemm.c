@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The product of a row-major A and a panel-wise B (struct qkv_gemm in kernels.h) in AVX2: the
- * arithmetic of scores, mix, attention and project. A is broadcast, one element a row and step;
+ * arithmetic of scores, mix and attention. A is broadcast, one element a row and step;
  * B comes in whole vectors. Reads and writes exactly what the sizes say; n = 0 or m = 0 does
- * nothing, k = 0 writes zeros (or leaves C, when adding).
+ * nothing, k = 0 writes zeros (or C * factor).
  */
 #include "kernels.h"
 #include "tile.h"
@@ -22,7 +22,7 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
     for (int r = 0; r < M; r++)
 #pragma GCC unroll 2
         for (int v = 0; v < 2; v++)
-            acc[r][v] = g->add ? _mm256_loadu_ps(c + r * ldc + v * 8) : _mm256_setzero_ps();
+            acc[r][v] = _mm256_setzero_ps();
 
     for (ptrdiff_t p = g->k; p > 0; p--) {
         __m256 b0 = _mm256_loadu_ps(b), b1 = _mm256_loadu_ps(b + 8);
@@ -35,6 +35,15 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
         a++;
         b += b_k;
     }
+
+    if (g->factor)
+#pragma GCC unroll 6
+        for (int r = 0; r < M; r++) {
+            const __m256 x = _mm256_broadcast_ss(g->factor + i + r);
+#pragma GCC unroll 2
+            for (int v = 0; v < 2; v++)
+                acc[r][v] = _mm256_fmadd_ps(_mm256_loadu_ps(c + r * ldc + v * 8), x, acc[r][v]);
+        }
 
 #pragma GCC unroll 6
     for (int r = 0; r < M; r++)

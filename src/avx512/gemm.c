@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The product of a row-major A and a panel-wise B (struct qkv_gemm in kernels.h) in AVX-512: the
- * arithmetic of scores, mix, attention and project. A is broadcast, one element a row and step;
+ * arithmetic of scores, mix and attention. A is broadcast, one element a row and step;
  * B comes in whole vectors. Reads and writes exactly what the sizes say; n = 0 or m = 0 does
- * nothing, k = 0 writes zeros (or leaves C, when adding).
+ * nothing, k = 0 writes zeros (or C * factor).
  */
 #include "kernels.h"
 
@@ -41,7 +41,7 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
     for (int r = 0; r < M; r++)
 #pragma GCC unroll 4
         for (int v = 0; v < G; v++)
-            acc[r][v] = g->add ? _mm512_loadu_ps(c + r * ldc + v * 16) : _mm512_setzero_ps();
+            acc[r][v] = _mm512_setzero_ps();
 
     for (ptrdiff_t p = g->k; p > 0; p--) {
         __m512 bv[GROUPS];
@@ -58,6 +58,15 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
         a++;
         b += b_k;
     }
+
+    if (g->factor)
+#pragma GCC unroll 6
+        for (int r = 0; r < M; r++) {
+            const __m512 x = _mm512_set1_ps(g->factor[i + r]);
+#pragma GCC unroll 4
+            for (int v = 0; v < G; v++)
+                acc[r][v] = _mm512_fmadd_ps(_mm512_loadu_ps(c + r * ldc + v * 16), x, acc[r][v]);
+        }
 
 #pragma GCC unroll 6
     for (int r = 0; r < M; r++)

@@ -134,9 +134,10 @@ static const float *score_tiles(const struct qkv_attention_kernels *kernels,
     return NULL;
 }
 
-/* Weights of a run's rows times V: added to their accumulators, or written there. */
+/* Weights of a run's rows times V: added to their accumulators times the factors, or (NULL) written
+ * there. */
 static void mix(const struct qkv_attention_kernels *kernels, const struct qkv_part *part,
-                const float *values, float *acc, int r, struct run run, int add) {
+                const float *values, float *acc, int r, struct run run, const float *factor) {
     const int64_t v_pad = part->plan->v_pad;
     const struct qkv_gemm g = {
         .a = part->scores + r * QKV_KEY_BLOCK + run.from,
@@ -149,7 +150,7 @@ static void mix(const struct qkv_attention_kernels *kernels, const struct qkv_pa
         .m = run.rows,
         .n = v_pad,
         .k = run.to - run.from,
-        .add = add,
+        .factor = factor,
     };
     kernels->gemm(&g);
 }
@@ -164,17 +165,19 @@ static void begin_tile(struct accumulator *acc, const struct qkv_part *part, int
 
 /* The same without the keys that are marked, for values that hold infinities or NaN. */
 static void mix_marked(const struct qkv_attention_kernels *kernels, const struct qkv_part *part,
-                       const float *values, float *acc, int r, struct run run) {
+                       const float *values, float *acc, int r, struct run run,
+                       const float *factor) {
     const int64_t v_pad = part->plan->v_pad;
     for (int i = r; i < r + run.rows; i++)
-        kernels->marked(acc + i * v_pad, part->scores + i * QKV_KEY_BLOCK + run.from,
+        kernels->marked(acc + i * v_pad, factor[i - r], part->scores + i * QKV_KEY_BLOCK + run.from,
                         values + run.from * v_pad, v_pad, run.to - run.from, v_pad);
 }
 
-/* A run's tiles may all be added to once some of them have been written. */
+/* A run's tiles may all be added to once some of them have been written. A row whose tile has not
+ * begun had nothing before: its factor is 1. */
 static void mix_tiles(const struct qkv_attention_kernels *kernels, const struct qkv_part *part,
                       const struct tiles *t, const struct qkv_key_block *block, const float *values,
-                      struct accumulator *acc, int bad) {
+                      struct accumulator *acc, const float *factor, int bad) {
     const int mr = kernels->mr;
     struct run run;
     for (int r = 0; r < part->rows; r += run.rows) {
@@ -188,9 +191,9 @@ static void mix_tiles(const struct qkv_attention_kernels *kernels, const struct 
             acc->begun[i] = 1;
         }
         if (bad)
-            mix_marked(kernels, part, values, acc->rows, r, run);
+            mix_marked(kernels, part, values, acc->rows, r, run, factor + r);
         else
-            mix(kernels, part, values, acc->rows, r, run, add);
+            mix(kernels, part, values, acc->rows, r, run, add ? factor + r : NULL);
     }
     acc->any = 1;
 }
@@ -200,7 +203,6 @@ static void attend_block(const struct qkv_attention_kernels *kernels, const stru
                          int64_t index, struct accumulator *acc) {
     const struct qkv_key_block block = qkv_part_key_block(part, index);
     const struct qkv_score_rule *rule = &part->plan->problem.rule;
-    const int64_t v_pad = part->plan->v_pad;
     float *factor = qkv_numbers(part, QKV_N_FACTOR);
     struct tiles t;
     int bad;
@@ -213,10 +215,7 @@ static void attend_block(const struct qkv_attention_kernels *kernels, const stru
     /* The keys' memory may be the values' as well: nothing reads the keys below. */
     const float *values = qkv_part_values(part, &block, &kernels->pack, &bad);
     kernels->weigh[rule->exp](t.row, max, part->rows, rule, acc->state, factor, bad);
-    /* A row whose tile has not begun had nothing before: its factor is 1. */
-    if (acc->any)
-        kernels->rescale(acc->rows, v_pad, part->rows, v_pad, factor);
-    mix_tiles(kernels, part, &t, &block, values, acc, bad);
+    mix_tiles(kernels, part, &t, &block, values, acc, factor, bad);
 }
 
 /* The key blocks from b on that belong to one piece; returns the first that does not. */

@@ -34,7 +34,8 @@ enum {
     QKV_ROWS = 96,
 };
 
-/* C[m x n] = (add ? C : 0) + A[m x k] B[k x n]: every element one ascending FMA chain over k.
+/* C[m x n] = C * factor[row] + A[m x k] B[k x n], or A B alone if factor is NULL: every element of
+ * the product is one ascending FMA chain over k, to which C is added last, in one more FMA.
  * A is row-major. B's element (p, 16 g + c) is at b[p * b_k + g * b_g + c]. n is a multiple of
  * PANEL and C, row-major, is written in full panels. Any m, n, k >= 0. C overlaps neither input.
  * If max is not NULL, column c of row r takes part in the maximum at max[r * PANEL + c % PANEL],
@@ -46,7 +47,7 @@ struct qkv_gemm {
     float *max;
     ptrdiff_t lda, b_k, b_g, ldc;
     ptrdiff_t m, n, k;
-    int add;
+    const float *factor;
     int ahead; /* B's panels stand one behind the other, also after the last: they are prefetched */
 };
 typedef void qkv_gemm_fn(const struct qkv_gemm *g);
@@ -118,10 +119,6 @@ typedef void qkv_weigh_fn(const struct qkv_score_row *row, const float *max, int
                           const struct qkv_score_rule *rule, struct qkv_running state,
                           float *factor, int mark);
 
-/* Rows of the accumulator times factor[r]; rows whose factor is 1 are not touched. n is a
- * multiple of PANEL. */
-typedef void qkv_rescale_fn(float *acc, ptrdiff_t ld, int rows, ptrdiff_t n, const float *factor);
-
 /* Joins the partial result of a later piece to that of the earlier ones, row by row. */
 typedef void qkv_merge_fn(float *acc, struct qkv_running state, const float *piece,
                           struct qkv_running piece_state, ptrdiff_t ld, int rows, ptrdiff_t n);
@@ -139,10 +136,10 @@ typedef void qkv_seal_fn(struct qkv_running state, const float *sink, int rows, 
 typedef void qkv_store_scaled_fn(float *out, ptrdiff_t ld_out, const float *acc, ptrdiff_t ld,
                                  const float *scale, int rows, ptrdiff_t n);
 
-/* acc[n] += a[k] V[k x n] in ascending order of k, without the keys whose weight is -0: the
- * selecting path for blocks of V that hold infinities or NaN. n is a multiple of PANEL. */
-typedef void qkv_mix_marked_fn(float *acc, const float *a, const float *v, ptrdiff_t ld_v,
-                               ptrdiff_t k, ptrdiff_t n);
+/* acc[n] = acc * factor + a[k] V[k x n] as qkv_gemm has it, without the keys whose weight is -0:
+ * the selecting path for blocks of V that hold infinities or NaN. n is a multiple of PANEL. */
+typedef void qkv_mix_marked_fn(float *acc, float factor, const float *a, const float *v,
+                               ptrdiff_t ld_v, ptrdiff_t k, ptrdiff_t n);
 
 /* Scores of one row as the user sees them: rule and masks applied to row->s, then columns
  * [0, n) written to out, -inf where masked or outside [from, to). */
@@ -226,7 +223,6 @@ struct qkv_attention_kernels {
     struct qkv_pack_kernels pack;
     qkv_sees_fn *sees;
     qkv_weigh_fn *weigh[QKV_EXP_COUNT]; /* by exponential tier */
-    qkv_rescale_fn *rescale;
     qkv_mix_marked_fn *marked;
     qkv_merge_fn *merge;
     qkv_seal_fn *seal;

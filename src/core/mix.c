@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The driver of mix: row blocks by key blocks, the weights copied into the worker's memory with
- * the keys that do not count marked, one ascending chain over all keys. */
+ * the keys that do not count marked; one ascending chain a key block, joined from left to right. */
 #include "block.h"
 
 #include <string.h>
@@ -21,6 +21,9 @@ static int load_tile(const struct qkv_mix_kernels *kernels, const struct qkv_par
     return 1;
 }
 
+/* Factors of a tile's accumulators. */
+static const float ones[QKV_PANEL] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+
 static void mix_tile(const struct qkv_mix_kernels *kernels, const struct qkv_part *part,
                      const struct qkv_key_block *block, const float *values, int bad, int r,
                      int rows) {
@@ -39,14 +42,14 @@ static void mix_tile(const struct qkv_mix_kernels *kernels, const struct qkv_par
         .m = rows,
         .n = v_pad,
         .k = (row->to < block->hi ? row->to : block->hi) - row->from,
-        .add = 1,
+        .factor = ones,
     };
     if (!bad) {
         kernels->gemm(&g);
         return;
     }
     for (int i = 0; i < rows; i++)
-        kernels->marked(g.c + i * v_pad, g.a + i * QKV_KEY_BLOCK, g.b, v_pad, g.k, v_pad);
+        kernels->marked(g.c + i * v_pad, 1.0f, g.a + i * QKV_KEY_BLOCK, g.b, v_pad, g.k, v_pad);
 }
 
 static void mix_part(const struct qkv_mix_kernels *kernels, const struct qkv_part *part) {

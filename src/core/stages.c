@@ -104,12 +104,10 @@ static int overlaps_array(const struct qkv_footprint *out, const void *data, int
 static int overlaps_params(const struct qkv_problem *p, const struct qkv_footprint *out) {
     const int64_t shape[4] = {p->batch, p->q_heads, p->q_len, p->kv_len};
     struct qkv_footprint f;
-    int overlaps = overlaps_array(out, p->slopes, p->q_heads) |
-                   overlaps_array(out, p->sinks, p->q_heads) |
-                   overlaps_array(out, p->q_lens, p->batch) |
-                   overlaps_array(out, p->kv_lens, p->batch) |
-                   overlaps_array(out, p->cu_q, p->batch + 1) |
-                   overlaps_array(out, p->cu_kv, p->batch + 1);
+    int overlaps =
+        overlaps_array(out, p->slopes, p->q_heads) | overlaps_array(out, p->sinks, p->q_heads) |
+        overlaps_array(out, p->q_lens, p->batch) | overlaps_array(out, p->kv_lens, p->batch) |
+        overlaps_array(out, p->cu_q, p->batch + 1) | overlaps_array(out, p->cu_kv, p->batch + 1);
     /* Both were checked when the plan was made. */
     if (p->bias.data && !qkv_footprint_make(&f, &p->bias, shape, sizeof(float), QKV_ARG_BIAS))
         overlaps |= qkv_overlap(out, &f);

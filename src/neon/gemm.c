@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The product of a row-major A and a panel-wise B (struct qkv_gemm in kernels.h) in NEON: the
- * arithmetic of scores, mix, attention and project. A is multiplied by element; B comes in whole
+ * arithmetic of scores, mix and attention. A is multiplied by element; B comes in whole
  * vectors. Reads and writes exactly what the sizes say; n = 0 or m = 0 does nothing, k = 0 writes
- * zeros (or leaves C, when adding).
+ * zeros (or C * factor).
  *
  * Whole tiles are assembly, because the order of the instructions decides on the cores that issue
  * in order, and no compiler keeps it. Four steps make a round, which takes each row of A as one
@@ -30,6 +30,14 @@
 #define LOAD(...) LOAD_(__VA_ARGS__)
 #define C_ROW(name, c0, c1, c2, c3, row) \
 #name " {v" #c0 ".4s, v" #c1 ".4s, v" #c2 ".4s, v" #c3 ".4s}, [%[" #row "]]\n"
+
+/* A row of sums += the row of C * its factor. */
+#define ADD_ROW(c0, c1, c2, c3, row, e)      \
+    C_ROW(ld1, 0, 1, 2, 3, row)              \
+    "fmla v" #c0 ".4s, v0.4s, v12.s[" #e "]\n" \
+    "fmla v" #c1 ".4s, v1.4s, v12.s[" #e "]\n" \
+    "fmla v" #c2 ".4s, v2.4s, v12.s[" #e "]\n" \
+    "fmla v" #c3 ".4s, v3.4s, v12.s[" #e "]\n"
 
 /* Four columns of the four rows: a column of vectors += B's vector * element e of A's vectors. */
 #define COLUMN(c0, c1, c2, c3, b, e)                \
@@ -76,16 +84,10 @@ static void whole_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j) {
     ptrdiff_t at = -16 * (rounds - 1); /* counts up to 0, where a0 to a3 point */
     ptrdiff_t rest = g->k % 4;
     __asm__ volatile(
-        "cbnz %w[add], 1f\n"
         "movi v16.4s, #0\n movi v17.4s, #0\n movi v18.4s, #0\n movi v19.4s, #0\n"
         "movi v20.4s, #0\n movi v21.4s, #0\n movi v22.4s, #0\n movi v23.4s, #0\n"
         "movi v24.4s, #0\n movi v25.4s, #0\n movi v26.4s, #0\n movi v27.4s, #0\n"
         "movi v28.4s, #0\n movi v29.4s, #0\n movi v30.4s, #0\n movi v31.4s, #0\n"
-        "b 2f\n"
-        "1:\n" /* clang-format off */
-        C_ROW(ld1, 16, 17, 18, 19, c0) C_ROW(ld1, 20, 21, 22, 23, c1)
-        C_ROW(ld1, 24, 25, 26, 27, c2) C_ROW(ld1, 28, 29, 30, 31, c3)
-        "2:\n"
         /* The loop ends behind its third round: enter it so that the rounds come out even. */
         "cbz %[enter], 3f\n"
         "cmp %[enter], #2\n"
@@ -109,13 +111,18 @@ static void whole_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j) {
         STEP(V0, 0)
         "sub %[rest], %[rest], #1\n"
         "cbnz %[rest], 9b\n"
-        "10:\n"
+        "10:\n" /* clang-format off */
+        "cbz %[factor], 11f\n"
+        "ld1 {v12.4s}, [%[factor]]\n"
+        ADD_ROW(16, 17, 18, 19, c0, 0) ADD_ROW(20, 21, 22, 23, c1, 1)
+        ADD_ROW(24, 25, 26, 27, c2, 2) ADD_ROW(28, 29, 30, 31, c3, 3)
+        "11:\n"
         C_ROW(st1, 16, 17, 18, 19, c0) C_ROW(st1, 20, 21, 22, 23, c1)
         C_ROW(st1, 24, 25, 26, 27, c2) C_ROW(st1, 28, 29, 30, 31, c3) /* clang-format on */
         : [a0] "+r"(a0), [a1] "+r"(a1), [a2] "+r"(a2), [a3] "+r"(a3), [b0] "+r"(b0), [b1] "+r"(b1),
           [b2] "+r"(b2), [b3] "+r"(b3), [at] "+r"(at), [rest] "+r"(rest)
         : [c0] "r"(c0), [c1] "r"(c1), [c2] "r"(c2), [c3] "r"(c3), [row] "r"(row),
-          [round] "r"(4 * row), [enter] "r"((rounds - 1) % 3), [add] "r"(g->add)
+          [round] "r"(4 * row), [enter] "r"((rounds - 1) % 3), [factor] "r"(g->factor ? g->factor + i : NULL)
         : "memory", "cc", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11",
           "v12", "v13", "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24",
           "v25", "v26", "v27", "v28", "v29", "v30", "v31");
@@ -135,7 +142,7 @@ static inline __attribute__((always_inline)) void part(const struct qkv_gemm *g,
     for (int r = 0; r < M; r++)
 #pragma GCC unroll 4
         for (int v = 0; v < 4; v++)
-            acc[r][v] = g->add ? vld1q_f32(c + r * ldc + v * 4) : vdupq_n_f32(0.0f);
+            acc[r][v] = vdupq_n_f32(0.0f);
 
     for (ptrdiff_t p = g->k; p > 0; p--, a++, b += b_k) {
         const float32x4_t b0 = vld1q_f32(b), b1 = vld1q_f32(b + 4);
@@ -154,7 +161,9 @@ static inline __attribute__((always_inline)) void part(const struct qkv_gemm *g,
     for (int r = 0; r < M; r++)
 #pragma GCC unroll 4
         for (int v = 0; v < 4; v++)
-            vst1q_f32(c + r * ldc + v * 4, acc[r][v]);
+            vst1q_f32(c + r * ldc + v * 4,
+                      g->factor ? vfmaq_n_f32(acc[r][v], vld1q_f32(c + r * ldc + v * 4), g->factor[i + r])
+                                : acc[r][v]);
 }
 
 #define PART(rows)                                                                \

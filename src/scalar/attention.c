@@ -12,7 +12,6 @@ const struct qkv_attention_kernels qkv_scalar_attention = {
     .pack = {ROOM(pack_panel), ROOM(pack_rows), ROOM(finite)},
     .sees = ROOM(sees),
     .weigh = WEIGH_TIERS,
-    .rescale = rescale,
     .marked = ROOM(mix_marked),
     .merge = merge,
     .seal = seal,

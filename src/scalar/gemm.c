@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The product of a row-major A and a panel-wise B (struct qkv_gemm in kernels.h) in plain C: the
- * arithmetic of scores, mix, attention and project. Reads and writes exactly what the sizes say;
- * n = 0 or m = 0 does nothing, k = 0 writes zeros (or leaves C, when adding).
+ * arithmetic of scores, mix and attention. Reads and writes exactly what the sizes say;
+ * n = 0 or m = 0 does nothing, k = 0 writes zeros (or C * factor).
  */
 #include "kernels.h"
 #include "tile.h"
@@ -23,7 +23,7 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
     for (int r = 0; r < M; r++)
 #pragma GCC unroll 4
         for (int v = 0; v < COLUMNS; v++)
-            acc[r][v] = g->add ? c[r * ldc + v] : 0.0f;
+            acc[r][v] = 0.0f;
 
     for (ptrdiff_t p = g->k; p > 0; p--) {
 #pragma GCC unroll 4
@@ -41,7 +41,8 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
     for (int r = 0; r < M; r++)
 #pragma GCC unroll 4
         for (int v = 0; v < COLUMNS; v++)
-            c[r * ldc + v] = acc[r][v];
+            c[r * ldc + v] =
+                g->factor ? vf_fma(c[r * ldc + v], g->factor[i + r], acc[r][v]) : acc[r][v];
 }
 
 #define TILE(rows)                                                                \

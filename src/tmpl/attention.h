@@ -139,16 +139,6 @@ WEIGH(weigh_poly4, exp2_poly4)
         [QKV_EXP_POLY5] = weigh_poly5, [QKV_EXP_POLY4] = weigh_poly4,                 \
     }
 
-static void rescale(float *acc, ptrdiff_t ld, int rows, ptrdiff_t n, const float *factor) {
-    for (int r = 0; r < rows; r++, acc += ld) {
-        if (factor[r] == 1.0f)
-            continue;
-        vf x = vf_set1(factor[r]);
-        for (ptrdiff_t c = 0; c < n; c += VF_LANES)
-            vf_store(acc + c, vf_mul(vf_load(acc + c), x));
-    }
-}
-
 /* acc = acc * a + piece * b for one row, without the multiplications by 1. */
 static inline void merge_row(float *acc, const float *piece, float a, float b, ptrdiff_t n) {
     const vf fa = vf_set1(a), fb = vf_set1(b);

@@ -28,14 +28,14 @@ static inline int is_marked(float weight) {
     return bits == 0x80000000u;
 }
 
-void ROOM(mix_marked)(float *acc, const float *a, const float *v, ptrdiff_t ld_v, ptrdiff_t k,
-                      ptrdiff_t n) {
-    for (ptrdiff_t p = 0; p < k; p++, v += ld_v) {
-        if (is_marked(a[p]))
-            continue;
-        vf weight = vf_set1(a[p]);
-        for (ptrdiff_t c = 0; c < n; c += VF_LANES)
-            vf_store(acc + c, vf_fma(weight, vf_load(v + c), vf_load(acc + c)));
+void ROOM(mix_marked)(float *acc, float factor, const float *a, const float *v, ptrdiff_t ld_v,
+                      ptrdiff_t k, ptrdiff_t n) {
+    for (ptrdiff_t c = 0; c < n; c += VF_LANES) {
+        vf sum = vf_set1(0.0f);
+        for (ptrdiff_t p = 0; p < k; p++)
+            if (!is_marked(a[p]))
+                sum = vf_fma(vf_set1(a[p]), vf_load(v + p * ld_v + c), sum);
+        vf_store(acc + c, vf_fma(vf_load(acc + c), vf_set1(factor), sum));
     }
 }
 

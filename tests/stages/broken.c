@@ -228,13 +228,14 @@ static void attention_masks_one_more(const struct qkv_score_row *row, const floa
     weigh_cut(row, rows, rule, state, factor, mark, one_key_less);
 }
 
-static void attention_forgets_to_rescale(float *acc, ptrdiff_t ld, int rows, ptrdiff_t n,
-                                         const float *factor) {
-    (void)acc;
-    (void)ld;
-    (void)rows;
-    (void)n;
-    (void)factor;
+static void attention_forgets_to_rescale(const struct qkv_gemm *g) {
+    float ones[QKV_ROWS];
+    struct qkv_gemm as_it_is = *g;
+    for (int r = 0; r < QKV_ROWS; r++)
+        ones[r] = 1;
+    if (g->factor)
+        as_it_is.factor = ones;
+    own.attention->gemm(&as_it_is);
 }
 
 /* The accumulators of two pieces are added as they are; the sums are joined rightly. */
@@ -316,7 +317,7 @@ static void weigh_with(qkv_weigh_fn *kernel) {
     DO(attention_scales_wrongly, ATTENTION, weigh_with(attention_scales_wrongly))                 \
     DO(attention_masks_one_less, ATTENTION, weigh_with(attention_masks_one_less))                 \
     DO(attention_masks_one_more, ATTENTION, weigh_with(attention_masks_one_more))                 \
-    DO(attention_forgets_to_rescale, ATTENTION, attention.rescale = attention_forgets_to_rescale) \
+    DO(attention_forgets_to_rescale, ATTENTION, attention.gemm = attention_forgets_to_rescale)    \
     DO(attention_merges_without_rescale, ATTENTION,                                               \
        attention.merge = attention_merges_without_rescale)                                        \
     DO(attention_writes_past_the_end, ATTENTION, attention.store = attention_writes_past_the_end) \
