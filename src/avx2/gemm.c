@@ -18,15 +18,16 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
     const ptrdiff_t lda = g->lda, ldc = g->ldc, b_k = g->b_k;
     __m256 acc[MR][2];
 
-#pragma GCC unroll 6
-    for (int r = 0; r < M; r++)
-#pragma GCC unroll 2
+    QKV_UNROLL(6)
+    for (int r = 0; r < M; r++) {
+        QKV_UNROLL(2)
         for (int v = 0; v < 2; v++)
             acc[r][v] = _mm256_setzero_ps();
+    }
 
     for (ptrdiff_t p = g->k; p > 0; p--) {
         __m256 b0 = _mm256_loadu_ps(b), b1 = _mm256_loadu_ps(b + 8);
-#pragma GCC unroll 6
+        QKV_UNROLL(6)
         for (int r = 0; r < M; r++) {
             __m256 x = _mm256_broadcast_ss(a + r * lda);
             acc[r][0] = _mm256_fmadd_ps(x, b0, acc[r][0]);
@@ -36,20 +37,22 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
         b += b_k;
     }
 
-    if (g->factor)
-#pragma GCC unroll 6
+    if (g->factor) {
+        QKV_UNROLL(6)
         for (int r = 0; r < M; r++) {
             const __m256 x = _mm256_broadcast_ss(g->factor + i + r);
-#pragma GCC unroll 2
+            QKV_UNROLL(2)
             for (int v = 0; v < 2; v++)
                 acc[r][v] = _mm256_fmadd_ps(_mm256_loadu_ps(c + r * ldc + v * 8), x, acc[r][v]);
         }
+    }
 
-#pragma GCC unroll 6
-    for (int r = 0; r < M; r++)
-#pragma GCC unroll 2
+    QKV_UNROLL(6)
+    for (int r = 0; r < M; r++) {
+        QKV_UNROLL(2)
         for (int v = 0; v < 2; v++)
             _mm256_storeu_ps(c + r * ldc + v * 8, acc[r][v]);
+    }
 }
 
 #define TILE(rows)                                                                \
@@ -60,11 +63,17 @@ TILE(1)
 TILE(2)
 TILE(3)
 TILE(4)
-TILE(5) TILE(6)
+TILE(5)
+TILE(6)
 
-    typedef void tile_fn(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j);
+typedef void tile_fn(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j);
 
 static tile_fn *const tiles[MR] = {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6};
+
+static inline int gemm_rows(int cols) {
+    (void)cols;
+    return MR;
+}
 
 static inline void gemm_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j, int rows,
                              int cols) {

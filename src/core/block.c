@@ -21,33 +21,46 @@ static int sees_all(const struct qkv_problem *p, const struct qkv_sequence *s) {
     return !p->causal && p->window_left < 0 && p->window_right < 0 && s->q_len == s->rows;
 }
 
-/* The rows from row i of head h on; what each of them sees, and any, and all. */
+/* The rows from row i of head h on, and the keys that any and that all of them see. */
 static void lay_rows(struct qkv_part *part, int64_t h, int64_t i) {
     const struct qkv_problem *p = &part->plan->problem;
     const struct qkv_sequence *s = &part->sequence;
-    const int even = sees_all(p, s);
-    struct qkv_span span = qkv_span_of(p, s, 0);
-    const int64_t shift = span.position;
-    part->lo = part->all_hi = INT64_MAX;
-    part->hi = part->all_lo = 0;
+    int64_t lo = INT64_MAX, hi = 0, all_lo = 0, all_hi = INT64_MAX;
     for (int r = 0; r < part->rows; r++) {
-        if (!even)
-            span = qkv_span_of(p, s, i);
-        else
-            span.position = shift + i;
+        const struct qkv_span span = qkv_span_of(p, s, i);
         part->row[r] = (struct qkv_row){span, h, i};
-        part->all_lo = qkv_max(part->all_lo, span.lo);
-        part->all_hi = qkv_min(part->all_hi, span.hi);
+        all_lo = qkv_max(all_lo, span.lo);
+        all_hi = qkv_min(all_hi, span.hi);
         if (span.lo < span.hi) {
-            part->lo = qkv_min(part->lo, span.lo);
-            part->hi = qkv_max(part->hi, span.hi);
+            lo = qkv_min(lo, span.lo);
+            hi = qkv_max(hi, span.hi);
         }
         if (++i == s->rows) {
             i = 0;
             h++;
         }
     }
-    part->lo = qkv_min(part->lo, part->hi);
+    part->lo = qkv_min(lo, hi);
+    part->hi = hi;
+    part->all_lo = all_lo;
+    part->all_hi = all_hi;
+}
+
+/* The same of rows that see all keys. */
+static void lay_even_rows(struct qkv_part *part, int64_t h, int64_t i) {
+    const struct qkv_sequence *s = &part->sequence;
+    const struct qkv_span first = qkv_span_of(&part->plan->problem, s, 0);
+    struct qkv_row row = {first, h, i};
+    for (int r = 0; r < part->rows; r++) {
+        row.span.position = first.position + row.index;
+        part->row[r] = row;
+        if (++row.index == s->rows) {
+            row.index = 0;
+            row.head++;
+        }
+    }
+    part->lo = part->all_lo = first.lo;
+    part->hi = part->all_hi = first.hi;
 }
 
 int qkv_part_begin(struct qkv_part *part, const struct qkv_plan_state *plan,
@@ -66,7 +79,8 @@ int qkv_part_begin(struct qkv_part *part, const struct qkv_plan_state *plan,
     part->rows = (int)qkv_min(all - row0, plan->rows);
     begin_worker(part, worker);
 
-    lay_rows(part, part->kv_head * p->group + row0 / rows, row0 % rows);
+    int64_t h = part->kv_head * p->group + row0 / rows;
+    (sees_all(p, &part->sequence) ? lay_even_rows : lay_rows)(part, h, row0 % rows);
     return 1;
 }
 

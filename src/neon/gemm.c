@@ -138,16 +138,17 @@ static inline __attribute__((always_inline)) void part(const struct qkv_gemm *g,
     const ptrdiff_t lda = g->lda, ldc = g->ldc, b_k = g->b_k;
     float32x4_t acc[MR][4];
 
-#pragma GCC unroll 4
-    for (int r = 0; r < M; r++)
-#pragma GCC unroll 4
+    QKV_UNROLL(4)
+    for (int r = 0; r < M; r++) {
+        QKV_UNROLL(4)
         for (int v = 0; v < 4; v++)
             acc[r][v] = vdupq_n_f32(0.0f);
+    }
 
     for (ptrdiff_t p = g->k; p > 0; p--, a++, b += b_k) {
         const float32x4_t b0 = vld1q_f32(b), b1 = vld1q_f32(b + 4);
         const float32x4_t b2 = vld1q_f32(b + 8), b3 = vld1q_f32(b + 12);
-#pragma GCC unroll 4
+        QKV_UNROLL(4)
         for (int r = 0; r < M; r++) {
             const float x = a[r * lda];
             acc[r][0] = vfmaq_n_f32(acc[r][0], b0, x);
@@ -157,13 +158,22 @@ static inline __attribute__((always_inline)) void part(const struct qkv_gemm *g,
         }
     }
 
-#pragma GCC unroll 4
-    for (int r = 0; r < M; r++)
-#pragma GCC unroll 4
+    if (g->factor) {
+        QKV_UNROLL(4)
+        for (int r = 0; r < M; r++) {
+            const float x = g->factor[i + r];
+            QKV_UNROLL(4)
+            for (int v = 0; v < 4; v++)
+                acc[r][v] = vfmaq_n_f32(acc[r][v], vld1q_f32(c + r * ldc + v * 4), x);
+        }
+    }
+
+    QKV_UNROLL(4)
+    for (int r = 0; r < M; r++) {
+        QKV_UNROLL(4)
         for (int v = 0; v < 4; v++)
-            vst1q_f32(c + r * ldc + v * 4,
-                      g->factor ? vfmaq_n_f32(acc[r][v], vld1q_f32(c + r * ldc + v * 4), g->factor[i + r])
-                                : acc[r][v]);
+            vst1q_f32(c + r * ldc + v * 4, acc[r][v]);
+    }
 }
 
 #define PART(rows)                                                                \
@@ -178,6 +188,11 @@ PART(4)
 typedef void tile_fn(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j);
 
 static tile_fn *const parts[MR] = {part_1, part_2, part_3, part_4};
+
+static inline int gemm_rows(int cols) {
+    (void)cols;
+    return MR;
+}
 
 static inline void gemm_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j, int rows,
                              int cols) {

@@ -19,17 +19,18 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
     const ptrdiff_t lda = g->lda, ldc = g->ldc, b_k = g->b_k;
     float acc[MR][COLUMNS];
 
-#pragma GCC unroll 3
-    for (int r = 0; r < M; r++)
-#pragma GCC unroll 4
+    QKV_UNROLL(3)
+    for (int r = 0; r < M; r++) {
+        QKV_UNROLL(4)
         for (int v = 0; v < COLUMNS; v++)
             acc[r][v] = 0.0f;
+    }
 
     for (ptrdiff_t p = g->k; p > 0; p--) {
-#pragma GCC unroll 4
+        QKV_UNROLL(4)
         for (int v = 0; v < COLUMNS; v++) {
             float y = b[v];
-#pragma GCC unroll 3
+            QKV_UNROLL(3)
             for (int r = 0; r < M; r++)
                 acc[r][v] = vf_fma(a[r * lda], y, acc[r][v]);
         }
@@ -37,12 +38,13 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
         b += b_k;
     }
 
-#pragma GCC unroll 3
-    for (int r = 0; r < M; r++)
-#pragma GCC unroll 4
+    QKV_UNROLL(3)
+    for (int r = 0; r < M; r++) {
+        QKV_UNROLL(4)
         for (int v = 0; v < COLUMNS; v++)
             c[r * ldc + v] =
                 g->factor ? vf_fma(c[r * ldc + v], g->factor[i + r], acc[r][v]) : acc[r][v];
+    }
 }
 
 #define TILE(rows)                                                                \
@@ -56,6 +58,11 @@ TILE(3)
 typedef void tile_fn(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j);
 
 static tile_fn *const tiles[MR] = {tile_1, tile_2, tile_3};
+
+static inline int gemm_rows(int cols) {
+    (void)cols;
+    return MR;
+}
 
 static inline void gemm_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j, int rows,
                              int cols) {

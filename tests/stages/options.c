@@ -175,6 +175,13 @@ static void poison(struct desc *d) {
     d->values = VALUES_POISON;
 }
 
+/* Rows of V in whole panels are multiplied where they are. */
+static void poison_in_place(struct desc *d) {
+    d->head_dim = d->v_dim = 16;
+    mask(d);
+    poison(d);
+}
+
 static void wild(struct desc *d) {
     d->values = VALUES_WILD;
 }
@@ -223,6 +230,7 @@ static const struct {
     OPTION(poly4),
     OPTION(large_scores),
     OPTION(poison),
+    OPTION(poison_in_place),
     OPTION(wild),
 };
 
