@@ -175,10 +175,11 @@ static void poison(struct desc *d) {
     d->values = VALUES_POISON;
 }
 
-/* Rows of V in whole panels are multiplied where they are. */
+/* Rows of V in whole panels are multiplied where they are, also those of keys that all rows mask.
+ */
 static void poison_in_place(struct desc *d) {
     d->head_dim = d->v_dim = 16;
-    mask(d);
+    mask_of_a_key(d);
     poison(d);
 }
 
