@@ -72,8 +72,8 @@ static void lay_tiles(struct tiles *t, const struct qkv_attention_kernels *kerne
     }
 }
 
-/* The tiles from row r on that have the columns [from, to) among those before `end`, or all none
- * there: how many rows that is. */
+/* Rows from row r on, whole tiles, that have the same columns [from, to) of [first, end), or none
+ * (from >= to). */
 struct run {
     int rows, from, to;
 };
@@ -93,7 +93,7 @@ static struct run run_of(const struct tiles *t, const struct qkv_part *part, int
 
 /* The scores of a run's rows, from row r on, in its columns. */
 static void score(const struct qkv_attention_kernels *kernels, const struct qkv_part *part,
-                  const float *keys, int r, struct run run, float *max) {
+                  const float *keys, int r, struct run run, float *max, int ahead) {
     const int64_t dim = part->plan->problem.head_dim;
     const struct qkv_gemm g = {
         .a = part->q + r * dim,
@@ -107,7 +107,7 @@ static void score(const struct qkv_attention_kernels *kernels, const struct qkv_
         .m = run.rows,
         .n = run.to - run.from,
         .k = dim,
-        .ahead = max && part->plan->packs,
+        .ahead = ahead,
     };
     kernels->gemm(&g);
 }
@@ -118,20 +118,29 @@ static const float *score_tiles(const struct qkv_attention_kernels *kernels,
                                 const struct qkv_part *part, const struct tiles *t,
                                 const float *keys) {
     const int mr = kernels->mr, nr = kernels->nr;
-    if (t->whole && kernels->gemm_max) {
+    if (t->whole) {
         const struct run all = {part->rows, t->row->from, t->row->to};
-        score(kernels, part, keys, 0, all, part->max);
-        return part->max;
+        float *max = kernels->gemm_max ? part->max : NULL;
+        score(kernels, part, keys, 0, all, max, part->plan->packs);
+        return max;
     }
     struct run run;
     for (int c = 0; c < QKV_KEY_BLOCK; c += nr) {
         for (int r = 0; r < part->rows; r += run.rows) {
             run = run_of(t, part, mr, r, c, c + nr);
             if (run.from < run.to)
-                score(kernels, part, keys, r, run, NULL);
+                score(kernels, part, keys, r, run, NULL, 0);
         }
     }
     return NULL;
+}
+
+/* Zeros in the rows of a tile that no product has written. */
+static void begin_tile(struct accumulator *acc, const struct qkv_part *part, int r, int mr) {
+    const int64_t v_pad = part->plan->v_pad;
+    if (!acc->begun[r])
+        memset(acc->rows + r * v_pad, 0, (size_t)(tile_rows(part, r, mr) * v_pad) * sizeof(float));
+    acc->begun[r] = acc->any = 1;
 }
 
 /* Weights of a run's rows times V: added to their accumulators times the factors, or (NULL) written
@@ -153,14 +162,6 @@ static void mix(const struct qkv_attention_kernels *kernels, const struct qkv_pa
         .factor = factor,
     };
     kernels->gemm(&g);
-}
-
-/* Zeros in the rows of a tile that no product has written. */
-static void begin_tile(struct accumulator *acc, const struct qkv_part *part, int r, int mr) {
-    const int64_t v_pad = part->plan->v_pad;
-    if (!acc->begun[r])
-        memset(acc->rows + r * v_pad, 0, (size_t)(tile_rows(part, r, mr) * v_pad) * sizeof(float));
-    acc->begun[r] = acc->any = 1;
 }
 
 /* The same without the keys that are marked, for values that hold infinities or NaN. */

@@ -95,38 +95,66 @@ qkv_status qkv_check_exec(const qkv_plan *plan, const qkv_exec *exec) {
                         qkv_plan_workspace(plan, threads_of(plan, exec)), QKV_ARG_WORKSPACE);
 }
 
-/* One phase as the caller's threads see it. */
-struct phase {
+/* A plan's run as the caller's threads see it. */
+struct whole_run {
     const qkv_plan *plan;
     const qkv_exec *exec;
     qkv_run_fn *run;
     const void *job;
-    int32_t number;
+    int64_t groups;
+    int32_t phase; /* the one under way, where phases follow each other */
 };
 
-static void run_task(void *argument, int worker, int64_t begin, int64_t end) {
-    const struct phase *phase = argument;
-    const qkv_plan *plan = phase->plan;
-    char *memory = phase->exec->workspace;
-    const qkv_workspace workspace = {
+static qkv_workspace workspace_of(const struct whole_run *w, int worker) {
+    const qkv_plan *plan = w->plan;
+    char *memory = w->exec->workspace;
+    return (qkv_workspace){
         .shared = memory,
         .shared_size = plan->workspace_shared,
         .worker = memory + plan->workspace_shared + (size_t)worker * plan->workspace_worker,
         .worker_size = plan->workspace_worker,
     };
-    phase->run(phase->job, &workspace, phase->number, begin, end);
 }
 
-qkv_status qkv_run_all(const qkv_plan *plan, const qkv_exec *exec, qkv_run_fn *run,
+static void run_parts(void *argument, int worker, int64_t begin, int64_t end) {
+    const struct whole_run *w = argument;
+    const qkv_workspace workspace = workspace_of(w, worker);
+    w->run(w->job, &workspace, w->phase, begin, end);
+}
+
+/* Groups of parts, each through all phases: what one phase leaves is still in the cache when the
+ * next one wants it. */
+static void run_groups(void *argument, int worker, int64_t begin, int64_t end) {
+    const struct whole_run *w = argument;
+    const qkv_workspace workspace = workspace_of(w, worker);
+    for (int64_t g = begin; g < end; g++)
+        for (int32_t phase = 0; phase < w->plan->phases; phase++) {
+            const int64_t parts = w->plan->parts[phase] / w->groups;
+            w->run(w->job, &workspace, phase, g * parts, (g + 1) * parts);
+        }
+}
+
+static qkv_status run_on(struct whole_run *w, int threads, int64_t parts, qkv_task task) {
+    if (threads == 1)
+        task(w, 0, 0, parts);
+    else if (w->exec->parallel_for(w->exec->pool, threads, parts, task, w))
+        return qkv_fail(QKV_ARG_PARALLEL_FOR, QKV_FAULT_FAILED);
+    return QKV_OK;
+}
+
+/* Threads that get as many groups each, or so many that one more or less does not matter, need not
+ * wait for each other between the phases. */
+static int groups_come_out_even(int64_t groups, int threads) {
+    return groups % threads == 0 || groups >= (int64_t)16 * threads;
+}
+
+qkv_status qkv_run_all(const qkv_plan *plan, const qkv_exec *exec, int64_t groups, qkv_run_fn *run,
                        const void *job) {
     const int threads = threads_of(plan, exec);
-    struct phase phase = {.plan = plan, .exec = exec, .run = run, .job = job};
-    for (; phase.number < plan->phases; phase.number++) {
-        int64_t parts = plan->parts[phase.number];
-        if (threads == 1)
-            run_task(&phase, 0, 0, parts);
-        else if (exec->parallel_for(exec->pool, threads, parts, run_task, &phase))
-            return qkv_fail(QKV_ARG_PARALLEL_FOR, QKV_FAULT_FAILED);
-    }
+    struct whole_run w = {plan, exec, run, job, groups, 0};
+    if (plan->phases > 1 && groups_come_out_even(groups, threads))
+        return run_on(&w, threads, groups, run_groups);
+    for (; w.phase < plan->phases; w.phase++)
+        TRY(run_on(&w, threads, plan->parts[w.phase], run_parts));
     return QKV_OK;
 }

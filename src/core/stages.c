@@ -186,7 +186,8 @@ static qkv_status run_plain(plan_fn *make, const qkv_attention_params *params,
     const struct job job = {qkv_plan_get(&plan), &own_tensors};
     TRY(take_tensors(&own_tensors, job.state, tensors));
     TRY(qkv_check_exec(&plan, &own));
-    return qkv_run_all(&plan, &own, run_job, &job);
+    const struct qkv_problem *p = &job.state->problem;
+    return qkv_run_all(&plan, &own, p->batch * p->kv_heads, run_job, &job);
 }
 
 qkv_status qkv_attention(const qkv_attention_params *params, const qkv_tensors *tensors,
