@@ -2,9 +2,11 @@
 """Builds libqkv and the C part of the comparison, and opens it."""
 
 import ctypes
+import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent.parent
@@ -53,6 +55,14 @@ def project_call(shape, inputs, out, threads):
     )
 
 
+def check_source(library):
+    """A folder that was built from another checkout would measure that one."""
+    info = json.loads((library / "meson-info" / "meson-info.json").read_text())
+    source = Path(info["directories"]["source"]).resolve()
+    if source != ROOT:
+        sys.exit(f"{library} is a build of {source}, not of {ROOT}: set QKV_PEERS_BUILD")
+
+
 def build():
     """libqkv as a release, then the C part against it."""
     library = BUILD / "qkv"
@@ -60,6 +70,7 @@ def build():
         options = ["-Dtests=false", "-Dcli=false", "-Dexamples=false", "-Dbench=disabled"]
         command = ["meson", "setup", *options, str(library), str(ROOT)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    check_source(library)
     subprocess.run(["ninja", "--quiet", "-C", str(library)], check=True)
     compiler = os.environ.get("CC") or shutil.which("cc") or "gcc"
     where = ["-I", str(ROOT / "include"), "-I", str(POOL), "-L", str(library / "src")]
