@@ -77,11 +77,13 @@ static inline __attribute__((always_inline)) void join(__m256 acc[MR][VECTORS],
                                                        const struct tile *t, int add, int ends,
                                                        const int M, const int G) {
     float *sum = g->sum + t->row * g->sum_ld + t->panel * QKV_PANEL;
-    QKV_UNROLL(6)
-    for (int r = 0; r < M && add; r++) {
-        QKV_UNROLL(4)
-        for (int v = 0; v < 2 * G; v++)
-            acc[r][v] = _mm256_add_ps(_mm256_loadu_ps(sum + r * g->sum_ld + v * 8), acc[r][v]);
+    if (add) {
+        QKV_UNROLL(6)
+        for (int r = 0; r < M; r++) {
+            QKV_UNROLL(4)
+            for (int v = 0; v < 2 * G; v++)
+                acc[r][v] = _mm256_add_ps(_mm256_loadu_ps(sum + r * g->sum_ld + v * 8), acc[r][v]);
+        }
     }
     if (!ends) {
         QKV_UNROLL(6)

@@ -63,9 +63,11 @@ static inline __attribute__((always_inline)) void stretch(__m512 acc[FEW][GROUPS
         ahead += QKV_PANEL * sizeof(float);
         QKV_UNROLL(4)
         for (int i = 0; i < UNROLLED; i++) {
-            QKV_UNROLL(4)
-            for (int v = 0; v < G && few; v++)
-                _mm_prefetch((const void *)line_of(at.w + v * at.w_panel, FAR), _MM_HINT_T0);
+            if (few) {
+                QKV_UNROLL(4)
+                for (int v = 0; v < G; v++)
+                    _mm_prefetch((const void *)line_of(at.w + v * at.w_panel, FAR), _MM_HINT_T0);
+            }
             step(acc, at, M, G);
             at.x++;
             at.w += QKV_PANEL;
@@ -85,11 +87,13 @@ static inline __attribute__((always_inline)) void join(__m512 acc[FEW][GROUPS],
                                                        const struct tile *t, int add, int ends,
                                                        const int M, const int G) {
     float *sum = g->sum + t->row * g->sum_ld + t->panel * QKV_PANEL;
-    QKV_UNROLL(8)
-    for (int r = 0; r < M && add; r++) {
-        QKV_UNROLL(4)
-        for (int v = 0; v < G; v++)
-            acc[r][v] = _mm512_add_ps(_mm512_loadu_ps(sum + r * g->sum_ld + v * 16), acc[r][v]);
+    if (add) {
+        QKV_UNROLL(8)
+        for (int r = 0; r < M; r++) {
+            QKV_UNROLL(4)
+            for (int v = 0; v < G; v++)
+                acc[r][v] = _mm512_add_ps(_mm512_loadu_ps(sum + r * g->sum_ld + v * 16), acc[r][v]);
+        }
     }
     if (!ends) {
         QKV_UNROLL(8)

@@ -81,11 +81,13 @@ static inline __attribute__((always_inline)) void join(float32x4_t acc[MR][VECTO
                                                        const struct tile *t, int add, int ends,
                                                        const int M, const int G) {
     float *sum = g->sum + t->row * g->sum_ld + t->panel * QKV_PANEL;
-    QKV_UNROLL(4)
-    for (int r = 0; r < M && add; r++) {
-        QKV_UNROLL(8)
-        for (int v = 0; v < 4 * G; v++)
-            acc[r][v] = vaddq_f32(vld1q_f32(sum + r * g->sum_ld + v * 4), acc[r][v]);
+    if (add) {
+        QKV_UNROLL(4)
+        for (int r = 0; r < M; r++) {
+            QKV_UNROLL(8)
+            for (int v = 0; v < 4 * G; v++)
+                acc[r][v] = vaddq_f32(vld1q_f32(sum + r * g->sum_ld + v * 4), acc[r][v]);
+        }
     }
     if (!ends) {
         QKV_UNROLL(4)
