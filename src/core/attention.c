@@ -182,7 +182,7 @@ static void mix_tiles(const struct qkv_attention_kernels *kernels, const struct 
     const int mr = kernels->mr;
     struct run run;
     for (int r = 0; r < part->rows; r += run.rows) {
-        run = run_of(t, part, mr, r, 0, block->hi);
+        run = run_of(t, part, mr, r, block->lo, block->hi);
         if (run.from >= run.to)
             continue;
         const int add = acc->any || bad;

@@ -90,8 +90,8 @@ struct qkv_key_block qkv_part_key_block(const struct qkv_part *part, int64_t ind
 
 /* Its packed keys, [keys / 16][head_dim][16], or values, [keys][v_pad]; from shared memory, or
  * packed into the worker's now, which overwrites the block that was there, or, for dense values,
- * the caller's own. *bad: some value of V is not finite. Columns outside the panels that hold
- * [lo, hi) are not there. */
+ * the caller's own, of which only [lo, hi) may be read. *bad: some value of V is not finite.
+ * Columns outside the panels that hold [lo, hi) are not there. */
 const float *qkv_part_keys(const struct qkv_part *part, const struct qkv_key_block *block,
                            const struct qkv_pack_kernels *pack);
 const float *qkv_part_values(const struct qkv_part *part, const struct qkv_key_block *block,

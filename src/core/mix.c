@@ -31,17 +31,19 @@ static void mix_tile(const struct qkv_mix_kernels *kernels, const struct qkv_par
     struct qkv_score_row row[QKV_PANEL];
     if (!load_tile(kernels, part, block, r, rows, row))
         return;
+    const int from = row->from > block->lo ? row->from : block->lo;
+    const int to = row->to < block->hi ? row->to : block->hi;
     const struct qkv_gemm g = {
-        .a = row->s + row->from,
+        .a = row->s + from,
         .lda = QKV_KEY_BLOCK,
-        .b = values + row->from * v_pad,
+        .b = values + from * v_pad,
         .b_k = v_pad,
         .b_g = QKV_PANEL,
         .c = part->acc + r * v_pad,
         .ldc = v_pad,
         .m = rows,
         .n = v_pad,
-        .k = (row->to < block->hi ? row->to : block->hi) - row->from,
+        .k = to - from,
         .factor = ones,
     };
     if (!bad) {

@@ -33,16 +33,16 @@ static int values_in_place(const struct qkv_plan_state *plan, const qkv_tensors 
     return tensors->v.stride[2] == plan->v_pad && plan->problem.v_dim == plan->v_pad;
 }
 
-/* A flag for each panel of values that are used where they are. The product multiplies the rows
- * that no query sees, too, from the first panel's beginning on: those must be finite as well. */
+/* A flag for each panel of values that are used where they are. */
 static void scan_values(unsigned char *bad, const struct source *s,
                         const struct qkv_pack_kernels *pack) {
     const struct qkv_problem *p = &s->plan->problem;
     const int64_t ld = s->plan->v_pad;
     for (int c = s->lo / QKV_PANEL * QKV_PANEL; c < s->hi; c += QKV_PANEL) {
-        int rows = s->hi - c < QKV_PANEL ? s->hi - c : QKV_PANEL;
-        const float *src = qkv_kv_row(&s->tensors->v, p, s->sequence, s->head, s->key0 + c);
-        bad[c / QKV_PANEL] = !pack->finite(src, rows * ld);
+        int first = s->lo > c ? s->lo : c;
+        int last = s->hi < c + QKV_PANEL ? s->hi : c + QKV_PANEL;
+        const float *src = qkv_kv_row(&s->tensors->v, p, s->sequence, s->head, s->key0 + first);
+        bad[c / QKV_PANEL] = !pack->finite(src, (last - first) * ld);
     }
 }
 
