@@ -20,12 +20,6 @@ enum { FEW = 4, GROUPS = 2, VECTORS = 2 * GROUPS, UNROLLED = 4, FAR = 256 };
 
 static const int few_panels[FEW] = {2, 2, 1, 1};
 
-/* Where a tile reads, and how far apart its rows and panels are. */
-struct place {
-    const float *x, *w;
-    ptrdiff_t x_ld, w_panel;
-};
-
 /* One input. M and G are constants where this is inlined, so that acc lives in registers. */
 static inline __attribute__((always_inline)) void
 step(__m256 acc[MR][VECTORS], const struct place at, const int M, const int G) {
@@ -106,16 +100,6 @@ static inline __attribute__((always_inline)) void join(__m256 acc[MR][VECTORS],
     }
 }
 
-/* The part of the tile's lines that belongs to n of the k inputs. */
-static inline __attribute__((always_inline)) uintptr_t
-prefetch(const struct qkv_multiply *g, const struct tile *t, uintptr_t ahead, ptrdiff_t n) {
-    for (ptrdiff_t i = (t->lines * n + g->k - 1) / g->k; i > 0; i--) {
-        _mm_prefetch((const void *)ahead, _MM_HINT_T1);
-        ahead += QKV_PANEL * sizeof(float);
-    }
-    return ahead;
-}
-
 static inline __attribute__((always_inline)) void
 tile(const struct qkv_multiply *g, const struct tile *t, const int M, const int G, const int few) {
     struct place at = {g->x + t->row * g->x_ld, g->w + t->panel * g->w_panel, g->x_ld, g->w_panel};
@@ -125,7 +109,7 @@ tile(const struct qkv_multiply *g, const struct tile *t, const int M, const int 
         __m256 acc[MR][VECTORS];
         const ptrdiff_t n = left < QKV_STRETCH ? left : QKV_STRETCH;
         if (!few)
-            ahead = prefetch(g, t, ahead, n);
+            ahead = ask_ahead(g, t, ahead, n);
         stretch(acc, at, n, M, G, few);
         at.x += n;
         at.w += n * QKV_PANEL;

@@ -20,12 +20,6 @@ enum { FEW = 8, GROUPS = NR / QKV_PANEL, UNROLLED = 4, FAR = 64 };
 
 static const int few_panels[FEW] = {2, 2, 2, 2, 2, 2, 2, 2};
 
-/* Where a tile reads, and how far apart its rows and panels are. */
-struct place {
-    const float *x, *w;
-    ptrdiff_t x_ld, w_panel;
-};
-
 /* One input. M and G are constants where this is inlined, so that acc lives in registers. */
 static inline __attribute__((always_inline)) void
 step(__m512 acc[FEW][GROUPS], const struct place at, const int M, const int G) {

@@ -17,4 +17,20 @@ static inline uintptr_t line_of(const float *panel, ptrdiff_t line) {
     return (uintptr_t)panel + (uintptr_t)line * QKV_PANEL * sizeof(float);
 }
 
+/* Where a tile reads, and how far apart its rows and panels are. */
+struct place {
+    const float *x, *w;
+    ptrdiff_t x_ld, w_panel;
+};
+
+/* Asks for the part of the tile's lines that belongs to n of the k inputs; returns what is left. */
+static inline uintptr_t ask_ahead(const struct qkv_multiply *g, const struct tile *t,
+                                  uintptr_t ahead, ptrdiff_t n) {
+    for (ptrdiff_t i = (t->lines * n + g->k - 1) / g->k; i > 0; i--) {
+        __builtin_prefetch((const void *)ahead, 0, 2);
+        ahead += QKV_PANEL * sizeof(float);
+    }
+    return ahead;
+}
+
 #endif
