@@ -128,7 +128,23 @@ typedef int32_t qkv_status;
     DO(WORKSPACE_WORKER, "workspace->worker") \
     DO(THREADS, "threads")                    \
     DO(PARALLEL_FOR, "parallel_for")          \
-    DO(ISA, "isa")
+    DO(ISA, "isa")                            \
+    DO(GRADIENTS, "gradients")                \
+    DO(D_OUT, "gradients->out")               \
+    DO(D_WEIGHTS, "gradients->weights")       \
+    DO(D_SCORES, "gradients->scores")         \
+    DO(D_Q, "gradients->q")                   \
+    DO(D_K, "gradients->k")                   \
+    DO(D_V, "gradients->v")                   \
+    DO(D_BIAS, "gradients->bias")             \
+    DO(D_SINKS, "gradients->sinks")           \
+    DO(D_X, "gradients->x")                   \
+    DO(D_WQ, "gradients->wq")                 \
+    DO(D_WK, "gradients->wk")                 \
+    DO(D_WV, "gradients->wv")                 \
+    DO(D_BQ, "gradients->bq")                 \
+    DO(D_BK, "gradients->bk")                 \
+    DO(D_BV, "gradients->bv")
 
 #define QKV_ENUM_FAULT_(name, text) QKV_FAULT_##name,
 #define QKV_ENUM_ARG_(name, text) QKV_ARG_##name,
@@ -209,6 +225,13 @@ typedef enum qkv_stage {
     QKV_STAGE_SOFTMAX,
     QKV_STAGE_MIX,
     QKV_STAGE_ATTENTION,
+    QKV_STAGE_PROJECT_BACKWARD,
+    QKV_STAGE_SCORES_BACKWARD,
+    QKV_STAGE_SOFTMAX_BACKWARD,
+    QKV_STAGE_MIX_BACKWARD,
+    QKV_STAGE_ATTENTION_BACKWARD,
+    QKV_STAGE_LOSS,
+    QKV_STAGE_DESCENT,
     QKV_STAGE_COUNT
 } qkv_stage;
 
@@ -454,6 +477,71 @@ QKV_API qkv_status qkv_mix(const qkv_attention_params *params, const qkv_tensors
 QKV_API qkv_status qkv_run(const qkv_plan *plan, const qkv_tensors *tensors, int32_t phase,
                            int64_t begin, int64_t end, const qkv_workspace *workspace);
 
+/* ---- Gradients of the stages ------------------------------------------------------------- */
+
+/* The gradients of a loss with respect to the tensors of the same name in qkv_tensors, which have
+ * their shapes. A backward stage reads those of its forward stage's outputs and writes those of
+ * its inputs; an output whose data is NULL is not wanted. bias has the full shape [batch, q_heads,
+ * q_len, kv_len] even if the bias itself is broadcast (the caller adds up); sinks is [1, 1, 1,
+ * q_heads] and summed over the batch and the rows. */
+typedef struct qkv_gradients {
+    size_t size;
+    qkv_tensor q, k, v;
+    qkv_tensor scores, weights;
+    qkv_tensor out;
+    qkv_tensor bias, sinks;
+} qkv_gradients;
+
+QKV_API void qkv_gradients_init(qkv_gradients *gradients);
+
+/* attention_backward: dQ, dK, dV, and if wanted the gradients of bias and sinks, from q, k, v, out
+ * and lse of the forward call and the gradient of out. With P = exp(S - LSE), recomputed block by
+ * block (FlashAttention-2, Dao 2023, section 3.1.2, algorithm 2):
+ *
+ *   dV = P^T dO      dP = dO V^T      D_i = sum_c dO_ic O_ic      dS = P (dP - D)
+ *   dQ = scale dS K      dK = scale dS^T Q      dbias = dS      dsink_h = -sum_i exp(sink - LSE_i)
+ * D_i
+ *
+ * with dS times 1 - tanh^2 (S / softcap) on the way to dQ and dK if there is a soft-cap. dK and dV
+ * are summed over the query heads of a group. Masked elements of dS are zero whatever stands in K,
+ * V or the gradient of out; rows and keys that nothing sees get zeros. The same bits for any
+ * number of threads and division into parts, and for a sequence alone or in any batch. Never
+ * q_len x kv_len of memory: the shared workspace is at most 8 times Q, and K and V twice. */
+QKV_API qkv_status qkv_attention_backward_plan(qkv_plan *plan, const qkv_attention_params *params,
+                                               const qkv_context *context);
+QKV_API qkv_status qkv_attention_backward(const qkv_attention_params *params,
+                                          const qkv_tensors *tensors,
+                                          const qkv_gradients *gradients, const qkv_exec *exec);
+
+/* The same chain, stage by stage.
+ *
+ * mix_backward: weights' gradient dA = dO V^T (zero where masked) and dV = A^T dO, from weights, v
+ * and the gradient of out.
+ * softmax_backward: dS = A (dA - sum_j A_ij dA_ij), from weights and their gradient, and the
+ * gradient of sinks, which needs lse; dS may be the same view as dA.
+ * scores_backward: dQ = scale dS K, dK = scale dS^T Q, from q, k and the gradient of scores, which
+ * is read where the masks leave it. The gradient of bias is that of the scores, and 0 where masked;
+ * the soft-cap's factor comes from q and k. */
+QKV_API qkv_status qkv_mix_backward_plan(qkv_plan *plan, const qkv_attention_params *params,
+                                         const qkv_context *context);
+QKV_API qkv_status qkv_mix_backward(const qkv_attention_params *params, const qkv_tensors *tensors,
+                                    const qkv_gradients *gradients, const qkv_exec *exec);
+QKV_API qkv_status qkv_softmax_backward_plan(qkv_plan *plan, const qkv_attention_params *params,
+                                             const qkv_context *context);
+QKV_API qkv_status qkv_softmax_backward(const qkv_attention_params *params,
+                                        const qkv_tensors *tensors, const qkv_gradients *gradients,
+                                        const qkv_exec *exec);
+QKV_API qkv_status qkv_scores_backward_plan(qkv_plan *plan, const qkv_attention_params *params,
+                                            const qkv_context *context);
+QKV_API qkv_status qkv_scores_backward(const qkv_attention_params *params,
+                                       const qkv_tensors *tensors, const qkv_gradients *gradients,
+                                       const qkv_exec *exec);
+
+/* Runs the parts [begin, end) of one phase of a plan of the four backward stages above. */
+QKV_API qkv_status qkv_backward_run(const qkv_plan *plan, const qkv_tensors *tensors,
+                                    const qkv_gradients *gradients, int32_t phase, int64_t begin,
+                                    int64_t end, const qkv_workspace *workspace);
+
 /* ---- Projection -------------------------------------------------------------------------- */
 
 typedef enum qkv_weight_layout {
@@ -519,6 +607,134 @@ QKV_API size_t qkv_project_pack_size(const qkv_project_params *params, int which
 QKV_API qkv_status qkv_project_pack(const qkv_project_params *params, int which,
                                     const qkv_tensor *w, void *packed, size_t packed_size,
                                     const qkv_context *context);
+
+/* The gradients of a projection: those of q, k and v are read, the others written where data is not
+ * NULL. Shapes and layouts as in qkv_project_tensors: a matrix's gradient is stored as the matrix
+ * is (params->layout, which may not be QKV_W_PACKED). */
+typedef struct qkv_project_gradients {
+    size_t size;
+    qkv_tensor q, k, v;
+    qkv_tensor x;
+    qkv_tensor wq, wk, wv;
+    qkv_tensor bq, bk, bv;
+} qkv_project_gradients;
+
+QKV_API void qkv_project_gradients_init(qkv_project_gradients *gradients);
+
+/* project_backward: dX = dQ W^Q^T + dK W^K^T + dV W^V^T; dW^Q = X^T dQ and db^Q = sum over tokens
+ * of dQ, likewise for K and V, summed over batch and tokens in an order that depends on the shape
+ * alone. Reads x, the matrices, and the gradients of q, k and v; with QKV_PROJECT_ACCUMULATE in
+ * params->flags every output is added to what stands there. */
+#define QKV_PROJECT_ACCUMULATE ((uint64_t)1)
+QKV_API qkv_status qkv_project_backward_plan(qkv_plan *plan, const qkv_project_params *params,
+                                             const qkv_context *context);
+QKV_API qkv_status qkv_project_backward_run(const qkv_plan *plan,
+                                            const qkv_project_tensors *tensors,
+                                            const qkv_project_gradients *gradients, int32_t phase,
+                                            int64_t begin, int64_t end,
+                                            const qkv_workspace *workspace);
+QKV_API qkv_status qkv_project_backward(const qkv_project_params *params,
+                                        const qkv_project_tensors *tensors,
+                                        const qkv_project_gradients *gradients,
+                                        const qkv_exec *exec);
+
+/* ---- Loss and descent -------------------------------------------------------------------- */
+
+/* What is to be made small: the mean over all elements of (prediction - target)^2, or the mean over
+ * the counted rows of -log softmax(prediction)[label]. A label of -1 leaves its row out. */
+typedef enum qkv_loss_kind {
+    QKV_LOSS_SQUARED,
+    QKV_LOSS_CROSS_ENTROPY,
+    QKV_LOSS_COUNT
+} qkv_loss_kind;
+
+typedef struct qkv_loss_params {
+    size_t size;
+    uint64_t flags; /* 0 */
+    int64_t rows, columns;
+    int32_t kind; /* a qkv_loss_kind */
+    int32_t reserved;
+} qkv_loss_params;
+
+QKV_API void qkv_loss_params_init(qkv_loss_params *params);
+
+/* prediction, target and gradient are [1, 1, rows, columns]: stride[2] is the row stride. */
+typedef struct qkv_loss_tensors {
+    size_t size;
+    qkv_tensor prediction;
+    qkv_tensor target;     /* of QKV_LOSS_SQUARED */
+    const int32_t *labels; /* [rows], of QKV_LOSS_CROSS_ENTROPY */
+    qkv_tensor gradient;   /* of the loss with respect to prediction; optional, may be prediction */
+    float *loss;           /* one number */
+} qkv_loss_tensors;
+
+QKV_API void qkv_loss_tensors_init(qkv_loss_tensors *tensors);
+
+QKV_API qkv_status qkv_loss_plan(qkv_plan *plan, const qkv_loss_params *params,
+                                 const qkv_context *context);
+QKV_API qkv_status qkv_loss_run(const qkv_plan *plan, const qkv_loss_tensors *tensors,
+                                int32_t phase, int64_t begin, int64_t end,
+                                const qkv_workspace *workspace);
+QKV_API qkv_status qkv_loss(const qkv_loss_params *params, const qkv_loss_tensors *tensors,
+                            const qkv_exec *exec);
+
+/* How weights descend, with g = gradient_scale * gradient:
+ *
+ *   QKV_DESCENT_SGD    g += weight_decay * W;  M = momentum * M + g (M = g at step 1);
+ *                      W -= rate * M.  With momentum 0 and weight_decay 0 exactly W <- W - rate g,
+ *                      and M is not needed.
+ *   QKV_DESCENT_ADAMW  W -= rate * weight_decay * W;  M = beta1 M + (1 - beta1) g;
+ *                      V = beta2 V + (1 - beta2) g^2;
+ *                      W -= rate * (M / (1 - beta1^step)) / (sqrt(V / (1 - beta2^step)) + epsilon)
+ *                      (Loshchilov and Hutter 2019, algorithm 2)
+ */
+typedef enum qkv_descent_rule {
+    QKV_DESCENT_SGD,
+    QKV_DESCENT_ADAMW,
+    QKV_DESCENT_COUNT
+} qkv_descent_rule;
+
+typedef struct qkv_descent_params {
+    size_t size;
+    uint64_t flags;       /* 0 */
+    int64_t count;        /* numbers */
+    int64_t step;         /* from 1 */
+    int32_t rule;         /* a qkv_descent_rule */
+    float rate;           /* a positive finite number */
+    float gradient_scale; /* 1, or what clipping by the global norm asks for */
+    float momentum, weight_decay;
+    float beta1, beta2, epsilon;
+} qkv_descent_params;
+
+/* rate 1e-3, gradient_scale 1, momentum and weight_decay 0, beta1 0.9, beta2 0.999, epsilon 1e-8 */
+QKV_API void qkv_descent_params_init(qkv_descent_params *params);
+
+/* Arrays of count numbers, aligned to theirs; weights, and the running means where the rule has
+ * them, are changed in place, in one pass over memory. */
+typedef struct qkv_descent_arrays {
+    size_t size;
+    float *weights;
+    const float *gradient;
+    float *mean;   /* M */
+    float *square; /* V */
+} qkv_descent_arrays;
+
+QKV_API void qkv_descent_arrays_init(qkv_descent_arrays *arrays);
+
+QKV_API qkv_status qkv_descent_plan(qkv_plan *plan, const qkv_descent_params *params,
+                                    const qkv_context *context);
+QKV_API qkv_status qkv_descent_run(const qkv_plan *plan, const qkv_descent_arrays *arrays,
+                                   int32_t phase, int64_t begin, int64_t end,
+                                   const qkv_workspace *workspace);
+QKV_API qkv_status qkv_descent(const qkv_descent_params *params, const qkv_descent_arrays *arrays,
+                               const qkv_exec *exec);
+
+/* Clipping by the global norm (Pascanu, Mikolov and Bengio 2013): *sum += the squares of x[count],
+ * in double precision and a fixed order; then the gradient_scale that keeps sqrt(sum) at or below
+ * max_norm: 1 if it is there already; NaN where the sum is not a finite number. */
+QKV_API qkv_status qkv_sum_squares(double *sum, const float *x, int64_t count,
+                                   const qkv_context *context);
+QKV_API float qkv_clip_scale(double sum, float max_norm);
 
 #ifdef __cplusplus
 }

@@ -15,7 +15,7 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
     const float *a = g->a + i * g->lda;
     const float *b = g->b + j / QKV_PANEL * g->b_g;
     float *c = g->c + i * g->ldc + j;
-    const ptrdiff_t lda = g->lda, ldc = g->ldc, b_k = g->b_k;
+    const ptrdiff_t lda = g->lda, a_k = g->a_k, ldc = g->ldc, b_k = g->b_k;
     __m256 acc[MR][2];
 
     QKV_UNROLL(6)
@@ -33,7 +33,7 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
             acc[r][0] = _mm256_fmadd_ps(x, b0, acc[r][0]);
             acc[r][1] = _mm256_fmadd_ps(x, b1, acc[r][1]);
         }
-        a++;
+        a += a_k;
         b += b_k;
     }
 

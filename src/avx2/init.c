@@ -10,4 +10,11 @@ void qkv_avx2_init(struct qkv_table *table, uint64_t features) {
     table->softmax = &qkv_avx2_softmax;
     table->mix = &qkv_avx2_mix;
     table->attention = &qkv_avx2_attention;
+    table->project_backward = &qkv_avx2_project_backward;
+    table->scores_backward = &qkv_avx2_scores_backward;
+    table->softmax_backward = &qkv_avx2_softmax_backward;
+    table->mix_backward = &qkv_avx2_mix_backward;
+    table->attention_backward = &qkv_avx2_attention_backward;
+    table->loss = &qkv_avx2_loss;
+    table->descent = &qkv_avx2_descent;
 }

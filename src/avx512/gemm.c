@@ -36,7 +36,7 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
     const float *a = g->a + i * g->lda;
     const float *b = g->b + j / QKV_PANEL * g->b_g;
     float *c = g->c + i * g->ldc + j;
-    const ptrdiff_t lda = g->lda, ldc = g->ldc, b_g = g->b_g, b_k = g->b_k;
+    const ptrdiff_t lda = g->lda, a_k = g->a_k, ldc = g->ldc, b_g = g->b_g, b_k = g->b_k;
     __m512 acc[TALL][GROUPS];
 
     QKV_UNROLL(12)
@@ -58,7 +58,7 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
             for (int v = 0; v < G; v++)
                 acc[r][v] = _mm512_fmadd_ps(x, bv[v], acc[r][v]);
         }
-        a++;
+        a += a_k;
         b += b_k;
     }
 

@@ -10,4 +10,11 @@ void qkv_avx512_init(struct qkv_table *table, uint64_t features) {
     table->softmax = &qkv_avx512_softmax;
     table->mix = &qkv_avx512_mix;
     table->attention = &qkv_avx512_attention;
+    table->project_backward = &qkv_avx512_project_backward;
+    table->scores_backward = &qkv_avx512_scores_backward;
+    table->softmax_backward = &qkv_avx512_softmax_backward;
+    table->mix_backward = &qkv_avx512_mix_backward;
+    table->attention_backward = &qkv_avx512_attention_backward;
+    table->loss = &qkv_avx512_loss;
+    table->descent = &qkv_avx512_descent;
 }

@@ -98,6 +98,7 @@ static void score(const struct qkv_attention_kernels *kernels, const struct qkv_
     const struct qkv_gemm g = {
         .a = part->q + r * dim,
         .lda = dim,
+        .a_k = 1,
         .b = keys + run.from * dim,
         .b_k = QKV_PANEL,
         .b_g = QKV_PANEL * dim,
@@ -151,6 +152,7 @@ static void mix(const struct qkv_attention_kernels *kernels, const struct qkv_pa
     const struct qkv_gemm g = {
         .a = part->scores + r * QKV_KEY_BLOCK + run.from,
         .lda = QKV_KEY_BLOCK,
+        .a_k = 1,
         .b = values + run.from * v_pad,
         .b_k = v_pad,
         .b_g = QKV_PANEL,

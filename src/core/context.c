@@ -23,9 +23,18 @@ static const struct {
 };
 
 static const char *const stage_names[QKV_STAGE_COUNT] = {
-    [QKV_STAGE_PROJECT] = "project",     [QKV_STAGE_SCORES] = "scores",
-    [QKV_STAGE_SOFTMAX] = "softmax",     [QKV_STAGE_MIX] = "mix",
+    [QKV_STAGE_PROJECT] = "project",
+    [QKV_STAGE_SCORES] = "scores",
+    [QKV_STAGE_SOFTMAX] = "softmax",
+    [QKV_STAGE_MIX] = "mix",
     [QKV_STAGE_ATTENTION] = "attention",
+    [QKV_STAGE_PROJECT_BACKWARD] = "project_backward",
+    [QKV_STAGE_SCORES_BACKWARD] = "scores_backward",
+    [QKV_STAGE_SOFTMAX_BACKWARD] = "softmax_backward",
+    [QKV_STAGE_MIX_BACKWARD] = "mix_backward",
+    [QKV_STAGE_ATTENTION_BACKWARD] = "attention_backward",
+    [QKV_STAGE_LOSS] = "loss",
+    [QKV_STAGE_DESCENT] = "descent",
 };
 
 const char *qkv_stage_name(int stage) {
@@ -111,6 +120,20 @@ static const char *table_variant(const struct qkv_table *table, int stage) {
         return table->mix->variant;
     case QKV_STAGE_ATTENTION:
         return table->attention->variant;
+    case QKV_STAGE_PROJECT_BACKWARD:
+        return table->project_backward->variant;
+    case QKV_STAGE_SCORES_BACKWARD:
+        return table->scores_backward->variant;
+    case QKV_STAGE_SOFTMAX_BACKWARD:
+        return table->softmax_backward->variant;
+    case QKV_STAGE_MIX_BACKWARD:
+        return table->mix_backward->variant;
+    case QKV_STAGE_ATTENTION_BACKWARD:
+        return table->attention_backward->variant;
+    case QKV_STAGE_LOSS:
+        return table->loss->variant;
+    case QKV_STAGE_DESCENT:
+        return table->descent->variant;
     default:
         return NULL;
     }

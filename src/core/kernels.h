@@ -36,7 +36,8 @@ enum {
 
 /* C[m x n] = C * factor[row] + A[m x k] B[k x n], or A B alone if factor is NULL: every element of
  * the product is one ascending FMA chain over k, to which C is added last, in one more FMA.
- * A is row-major. B's element (p, 16 g + c) is at b[p * b_k + g * b_g + c]. n is a multiple of
+ * A's element (i, p) is at a[i * lda + p * a_k], of which one is 1: A stands by rows or by columns.
+ * B's element (p, 16 g + c) is at b[p * b_k + g * b_g + c]. n is a multiple of
  * PANEL and C, row-major, is written in full panels. Any m, n, k >= 0. C overlaps neither input.
  * If max is not NULL, column c of row r takes part in the maximum at max[r * PANEL + c % PANEL],
  * -inf for a column of nothing but NaN (only rooms whose attention says so look at max). */
@@ -45,7 +46,7 @@ struct qkv_gemm {
     const float *b;
     float *c;
     float *max;
-    ptrdiff_t lda, b_k, b_g, ldc;
+    ptrdiff_t lda, a_k, b_k, b_g, ldc;
     ptrdiff_t m, n, k;
     const float *factor;
     int ahead; /* B's panels stand one behind the other, also after the last: they are prefetched */
@@ -231,6 +232,34 @@ struct qkv_attention_kernels {
     int gemm_max; /* gemm looks at max */
 };
 
+struct qkv_project_backward_kernels {
+    const char *variant;
+};
+
+struct qkv_scores_backward_kernels {
+    const char *variant;
+};
+
+struct qkv_softmax_backward_kernels {
+    const char *variant;
+};
+
+struct qkv_mix_backward_kernels {
+    const char *variant;
+};
+
+struct qkv_attention_backward_kernels {
+    const char *variant;
+};
+
+struct qkv_loss_kernels {
+    const char *variant;
+};
+
+struct qkv_descent_kernels {
+    const char *variant;
+};
+
 /* What a context binds. A room's init overlays the entries that it has. */
 struct qkv_table {
     const struct qkv_project_kernels *project;
@@ -238,23 +267,37 @@ struct qkv_table {
     const struct qkv_softmax_kernels *softmax;
     const struct qkv_mix_kernels *mix;
     const struct qkv_attention_kernels *attention;
+    const struct qkv_project_backward_kernels *project_backward;
+    const struct qkv_scores_backward_kernels *scores_backward;
+    const struct qkv_softmax_backward_kernels *softmax_backward;
+    const struct qkv_mix_backward_kernels *mix_backward;
+    const struct qkv_attention_backward_kernels *attention_backward;
+    const struct qkv_loss_kernels *loss;
+    const struct qkv_descent_kernels *descent;
 };
 
 /* What every room provides: its entries of the table, made of its kernels. */
-#define QKV_DECLARE_ROOM(room)                                        \
-    extern const struct qkv_project_kernels qkv_##room##_project;     \
-    extern const struct qkv_scores_kernels qkv_##room##_scores;       \
-    extern const struct qkv_softmax_kernels qkv_##room##_softmax;     \
-    extern const struct qkv_mix_kernels qkv_##room##_mix;             \
-    extern const struct qkv_attention_kernels qkv_##room##_attention; \
-    qkv_gemm_fn qkv_##room##_gemm;                                    \
-    qkv_multiply_fn qkv_##room##_multiply;                            \
-    qkv_pack_panel_fn qkv_##room##_pack_panel;                        \
-    qkv_pack_rows_fn qkv_##room##_pack_rows;                          \
-    qkv_finite_fn qkv_##room##_finite;                                \
-    qkv_store_fn qkv_##room##_store;                                  \
-    qkv_mix_marked_fn qkv_##room##_mix_marked;                        \
-    qkv_sees_fn qkv_##room##_sees;                                    \
+#define QKV_DECLARE_ROOM(room)                                                          \
+    extern const struct qkv_project_kernels qkv_##room##_project;                       \
+    extern const struct qkv_scores_kernels qkv_##room##_scores;                         \
+    extern const struct qkv_softmax_kernels qkv_##room##_softmax;                       \
+    extern const struct qkv_mix_kernels qkv_##room##_mix;                               \
+    extern const struct qkv_attention_kernels qkv_##room##_attention;                   \
+    extern const struct qkv_project_backward_kernels qkv_##room##_project_backward;     \
+    extern const struct qkv_scores_backward_kernels qkv_##room##_scores_backward;       \
+    extern const struct qkv_softmax_backward_kernels qkv_##room##_softmax_backward;     \
+    extern const struct qkv_mix_backward_kernels qkv_##room##_mix_backward;             \
+    extern const struct qkv_attention_backward_kernels qkv_##room##_attention_backward; \
+    extern const struct qkv_loss_kernels qkv_##room##_loss;                             \
+    extern const struct qkv_descent_kernels qkv_##room##_descent;                       \
+    qkv_gemm_fn qkv_##room##_gemm;                                                      \
+    qkv_multiply_fn qkv_##room##_multiply;                                              \
+    qkv_pack_panel_fn qkv_##room##_pack_panel;                                          \
+    qkv_pack_rows_fn qkv_##room##_pack_rows;                                            \
+    qkv_finite_fn qkv_##room##_finite;                                                  \
+    qkv_store_fn qkv_##room##_store;                                                    \
+    qkv_mix_marked_fn qkv_##room##_mix_marked;                                          \
+    qkv_sees_fn qkv_##room##_sees;                                                      \
     void qkv_##room##_init(struct qkv_table *table, uint64_t features);
 
 #define ROOM(folder, name, built, needs) QKV_DECLARE_ROOM(folder)

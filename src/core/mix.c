@@ -36,6 +36,7 @@ static void mix_tile(const struct qkv_mix_kernels *kernels, const struct qkv_par
     const struct qkv_gemm g = {
         .a = row->s + from,
         .lda = QKV_KEY_BLOCK,
+        .a_k = 1,
         .b = values + from * v_pad,
         .b_k = v_pad,
         .b_g = QKV_PANEL,

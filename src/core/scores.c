@@ -13,6 +13,7 @@ static void score_tile(const struct qkv_scores_kernels *kernels, const struct qk
         const struct qkv_gemm g = {
             .a = part->q + r * p->head_dim,
             .lda = p->head_dim,
+            .a_k = 1,
             .b = keys + row->from * p->head_dim,
             .b_k = QKV_PANEL,
             .b_g = QKV_PANEL * p->head_dim,

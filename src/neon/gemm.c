@@ -128,14 +128,14 @@ static void whole_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j) {
           "v25", "v26", "v27", "v28", "v29", "v30", "v31");
 }
 
-/* Fewer rows or steps. M is a constant where this is inlined, so that the accumulators live in
+/* Fewer rows or steps, or A by columns. M is a constant where this is inlined, so that the accumulators live in
  * registers. */
 static inline __attribute__((always_inline)) void part(const struct qkv_gemm *g, ptrdiff_t i,
                                                        ptrdiff_t j, const int M) {
     const float *a = g->a + i * g->lda;
     const float *b = g->b + j / QKV_PANEL * g->b_g;
     float *c = g->c + i * g->ldc + j;
-    const ptrdiff_t lda = g->lda, ldc = g->ldc, b_k = g->b_k;
+    const ptrdiff_t lda = g->lda, a_k = g->a_k, ldc = g->ldc, b_k = g->b_k;
     float32x4_t acc[MR][4];
 
     QKV_UNROLL(4)
@@ -145,7 +145,7 @@ static inline __attribute__((always_inline)) void part(const struct qkv_gemm *g,
             acc[r][v] = vdupq_n_f32(0.0f);
     }
 
-    for (ptrdiff_t p = g->k; p > 0; p--, a++, b += b_k) {
+    for (ptrdiff_t p = g->k; p > 0; p--, a += a_k, b += b_k) {
         const float32x4_t b0 = vld1q_f32(b), b1 = vld1q_f32(b + 4);
         const float32x4_t b2 = vld1q_f32(b + 8), b3 = vld1q_f32(b + 12);
         QKV_UNROLL(4)
@@ -197,7 +197,7 @@ static inline int gemm_rows(int cols) {
 static inline void gemm_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j, int rows,
                              int cols) {
     (void)cols; /* a tile is one panel wide */
-    if (rows == MR && g->k >= 4)
+    if (rows == MR && g->k >= 4 && g->a_k == 1)
         whole_tile(g, i, j);
     else
         parts[rows - 1](g, i, j);

@@ -10,4 +10,11 @@ void qkv_neon_init(struct qkv_table *table, uint64_t features) {
     table->softmax = &qkv_neon_softmax;
     table->mix = &qkv_neon_mix;
     table->attention = &qkv_neon_attention;
+    table->project_backward = &qkv_neon_project_backward;
+    table->scores_backward = &qkv_neon_scores_backward;
+    table->softmax_backward = &qkv_neon_softmax_backward;
+    table->mix_backward = &qkv_neon_mix_backward;
+    table->attention_backward = &qkv_neon_attention_backward;
+    table->loss = &qkv_neon_loss;
+    table->descent = &qkv_neon_descent;
 }

@@ -16,7 +16,7 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
     const float *a = g->a + i * g->lda;
     const float *b = g->b + j / QKV_PANEL * g->b_g + j % QKV_PANEL;
     float *c = g->c + i * g->ldc + j;
-    const ptrdiff_t lda = g->lda, ldc = g->ldc, b_k = g->b_k;
+    const ptrdiff_t lda = g->lda, a_k = g->a_k, ldc = g->ldc, b_k = g->b_k;
     float acc[MR][COLUMNS];
 
     QKV_UNROLL(3)
@@ -34,7 +34,7 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
             for (int r = 0; r < M; r++)
                 acc[r][v] = vf_fma(a[r * lda], y, acc[r][v]);
         }
-        a++;
+        a += a_k;
         b += b_k;
     }
 

@@ -10,4 +10,11 @@ void qkv_scalar_init(struct qkv_table *table, uint64_t features) {
     table->softmax = &qkv_scalar_softmax;
     table->mix = &qkv_scalar_mix;
     table->attention = &qkv_scalar_attention;
+    table->project_backward = &qkv_scalar_project_backward;
+    table->scores_backward = &qkv_scalar_scores_backward;
+    table->softmax_backward = &qkv_scalar_softmax_backward;
+    table->mix_backward = &qkv_scalar_mix_backward;
+    table->attention_backward = &qkv_scalar_attention_backward;
+    table->loss = &qkv_scalar_loss;
+    table->descent = &qkv_scalar_descent;
 }

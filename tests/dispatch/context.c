@@ -101,6 +101,8 @@ START_TEST(names_of_rooms_and_stages) {
     ck_assert_str_eq(qkv_stage_name(QKV_STAGE_SOFTMAX), "softmax");
     ck_assert_str_eq(qkv_stage_name(QKV_STAGE_MIX), "mix");
     ck_assert_str_eq(qkv_stage_name(QKV_STAGE_ATTENTION), "attention");
+    ck_assert_str_eq(qkv_stage_name(QKV_STAGE_ATTENTION_BACKWARD), "attention_backward");
+    ck_assert_str_eq(qkv_stage_name(QKV_STAGE_DESCENT), "descent");
     ck_assert_ptr_null(qkv_stage_name(-1));
     ck_assert_ptr_null(qkv_stage_name(QKV_STAGE_COUNT));
     ck_assert_ptr_null(qkv_context_variant(NULL, -1));

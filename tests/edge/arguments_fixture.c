@@ -2,6 +2,8 @@
 /* The fixture of the table test: valid arguments, edits, and the comparison byte for byte. */
 #include "arguments.h"
 
+#include "support/stages.h"
+
 #include <string.h>
 
 struct fixture f;
@@ -215,7 +217,7 @@ typedef qkv_status plain_fn(const qkv_attention_params *, const qkv_tensors *, c
 static const struct {
     plan_fn *plan;
     plain_fn *plain;
-} functions[QKV_STAGE_COUNT] = {
+} functions[FORWARD_STAGES] = {
     [QKV_STAGE_SCORES] = {qkv_scores_plan, qkv_scores},
     [QKV_STAGE_SOFTMAX] = {qkv_softmax_plan, qkv_softmax},
     [QKV_STAGE_MIX] = {qkv_mix_plan, qkv_mix},
@@ -261,7 +263,7 @@ void prepare_ready(int stage) {
 
 void run_case(const struct fault_case *c, void (*prepare)(int stage), const char *name,
               argument_call *call) {
-    for (int stage = 0; stage < QKV_STAGE_COUNT; stage++) {
+    for (int stage = 0; stage < FORWARD_STAGES; stage++) {
         if ((c->stages >> stage & 1) == 0)
             continue;
         fixture_edit(c, prepare, stage);

@@ -3,6 +3,8 @@
  * every stage. */
 #include "arguments.h"
 
+#include "support/stages.h"
+
 #include <string.h>
 
 #define EXEC exec.now
@@ -181,7 +183,7 @@ END_TEST
 
 /* Plans of nothing have no phase to run. */
 START_TEST(a_plan_of_nothing_has_no_phases) {
-    for (int stage = QKV_STAGE_SCORES; stage < QKV_STAGE_COUNT; stage++) {
+    for (int stage = QKV_STAGE_SCORES; stage < FORWARD_STAGES; stage++) {
         fixture_reset();
         f.params.now.q_len = 0;
         ck_assert_int_eq(call_plan(stage), QKV_OK);

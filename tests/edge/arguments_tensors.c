@@ -2,6 +2,8 @@
 /* The tensors of attention's stages: each fault is told by the plain call and by the run alike. */
 #include "arguments.h"
 
+#include "support/stages.h"
+
 #define TENSORS tensors.now
 #define FAR_END \
     ((const void *)(UINTPTR_MAX - 63)) /* of the address space: nothing fits behind it */
@@ -113,7 +115,7 @@ START_TEST(a_single_element_has_no_stride) {
         all[i]->stride[0] = i % 2 == 0 ? 0 : INT64_MIN;
         all[i]->stride[1] = i % 2 == 0 ? INT64_MAX : -3;
     }
-    for (int stage = QKV_STAGE_SCORES; stage < QKV_STAGE_COUNT; stage++)
+    for (int stage = QKV_STAGE_SCORES; stage < FORWARD_STAGES; stage++)
         ck_assert_msg(call_plain(stage) == QKV_OK, "%s: %s", qkv_stage_name(stage),
                       qkv_status_string(call_plain(stage)));
 }
@@ -123,7 +125,7 @@ END_TEST
 START_TEST(empty_tensors_need_no_memory) {
     fixture_reset();
     f.params.now.q_len = 0;
-    for (int stage = QKV_STAGE_SCORES; stage < QKV_STAGE_COUNT; stage++) {
+    for (int stage = QKV_STAGE_SCORES; stage < FORWARD_STAGES; stage++) {
         qkv_tensors_init(&f.TENSORS);
         f.TENSORS.k = qkv_tensor_bshd(f.k, KV_HEADS, KV_LEN, DIM);
         f.TENSORS.v = qkv_tensor_bshd(f.v, KV_HEADS, KV_LEN, V_DIM);
@@ -133,7 +135,7 @@ START_TEST(empty_tensors_need_no_memory) {
     f.params.now.kv_len = 0;
     f.TENSORS.k.data = f.TENSORS.v.data = NULL;
     f.TENSORS.scores.data = f.TENSORS.weights.data = NULL;
-    for (int stage = QKV_STAGE_SCORES; stage < QKV_STAGE_COUNT; stage++)
+    for (int stage = QKV_STAGE_SCORES; stage < FORWARD_STAGES; stage++)
         ck_assert_int_eq(call_plain(stage), QKV_OK);
 }
 END_TEST
@@ -146,7 +148,7 @@ START_TEST(ragged_tensors_have_no_batch_stride) {
     f.TENSORS.q.stride[0] = f.TENSORS.k.stride[0] = f.TENSORS.v.stride[0] = INT64_MIN;
     f.TENSORS.scores.stride[0] = f.TENSORS.weights.stride[0] = INT64_MAX;
     f.TENSORS.out.stride[0] = f.TENSORS.lse.stride[0] = 0;
-    for (int stage = QKV_STAGE_SCORES; stage < QKV_STAGE_COUNT; stage++)
+    for (int stage = QKV_STAGE_SCORES; stage < FORWARD_STAGES; stage++)
         ck_assert_int_eq(call_plain(stage), QKV_OK);
 }
 END_TEST

@@ -11,6 +11,7 @@
 #include "support/compare.h"
 #include "ref/ref.h"
 #include "support/run.h"
+#include "support/stages.h"
 
 #define UNFUSED \
     (STAGES_ONE(QKV_STAGE_SCORES) | STAGES_ONE(QKV_STAGE_SOFTMAX) | STAGES_ONE(QKV_STAGE_MIX))
@@ -150,10 +151,10 @@ static struct verdict run(const struct test_case *c, const qkv_context *context,
 static struct verdict run_and_check(const struct test_case *c, const qkv_context *context) {
     struct verdict verdict = verdict_ok();
 
-    for (int stage = 0; stage < QKV_STAGE_COUNT && verdict.ok; stage++)
+    for (int stage = 0; stage < FORWARD_STAGES && verdict.ok; stage++)
         if (c->stages & STAGES_ONE(stage))
             verdict = run(c, context, stage);
-    for (int stage = 0; stage < QKV_STAGE_COUNT && verdict.ok; stage++)
+    for (int stage = 0; stage < FORWARD_STAGES && verdict.ok; stage++)
         if (c->stages & STAGES_ONE(stage)) {
             verdict = check_results(c, stage);
             verdict_add(&verdict, "%s", qkv_stage_name(stage));

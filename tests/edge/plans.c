@@ -5,6 +5,7 @@
 
 #include "support/rng.h"
 #include "support/rooms.h"
+#include "support/stages.h"
 
 enum { SHAPES = 400, SIZES = 7, PATIENCE = 120 };
 
@@ -19,7 +20,7 @@ static const char *const size_names[SIZES] = {"batch",  "group",    "kv_heads", 
 static const int64_t largest[SIZES] = {3, 5, 3, 700, 2300, 512, 512};
 
 static qkv_status plan_attention(qkv_plan *plan, int stage, const struct shape *s) {
-    static qkv_status (*const plans[QKV_STAGE_COUNT])(qkv_plan *, const qkv_attention_params *,
+    static qkv_status (*const plans[FORWARD_STAGES])(qkv_plan *, const qkv_attention_params *,
                                                       const qkv_context *) = {
         [QKV_STAGE_SCORES] = qkv_scores_plan,
         [QKV_STAGE_SOFTMAX] = qkv_softmax_plan,
@@ -153,10 +154,10 @@ static Suite *make(void) {
 
     suite_add_tcase(suite, test);
     tcase_set_timeout(test, PATIENCE);
-    tcase_add_loop_test(test, workspaces_never_shrink, 0, QKV_STAGE_COUNT);
-    tcase_add_loop_test(test, threads_have_parts_and_follow_the_work, 0, QKV_STAGE_COUNT);
+    tcase_add_loop_test(test, workspaces_never_shrink, 0, FORWARD_STAGES);
+    tcase_add_loop_test(test, threads_have_parts_and_follow_the_work, 0, FORWARD_STAGES);
     tcase_add_loop_test(test, threads_that_shapes_are_worth, 0, 8);
-    tcase_add_loop_test(test, plans_are_made_of_the_description_alone, 0, QKV_STAGE_COUNT);
+    tcase_add_loop_test(test, plans_are_made_of_the_description_alone, 0, FORWARD_STAGES);
     return suite;
 }
 

@@ -161,7 +161,7 @@ static qkv_status stage(int which, int every_option, int exp_tier, const qkv_con
     static const struct {
         plan_fn *plan;
         call_fn *call;
-    } stages[QKV_STAGE_COUNT] = {
+    } stages[QKV_STAGE_ATTENTION + 1] = {
         [QKV_STAGE_SCORES] = {qkv_scores_plan, qkv_scores},
         [QKV_STAGE_SOFTMAX] = {qkv_softmax_plan, qkv_softmax},
         [QKV_STAGE_MIX] = {qkv_mix_plan, qkv_mix},

@@ -352,7 +352,11 @@ static void copy_tables(qkv_context *context) {
     softmax = *own.softmax;
     mix = *own.mix;
     attention = *own.attention;
-    state->table = (struct qkv_table){&project, &scores, &softmax, &mix, &attention};
+    state->table.project = &project;
+    state->table.scores = &scores;
+    state->table.softmax = &softmax;
+    state->table.mix = &mix;
+    state->table.attention = &attention;
 }
 
 int broken_make(qkv_context *context, int mutant) {

@@ -14,6 +14,7 @@
 #include "sizes.h"
 #include "stage.h"
 #include "support/project_case.h"
+#include "support/stages.h"
 
 /* The checks of the stage suites, the quick ones first. */
 static struct verdict check_stage(const qkv_context *context, int stage) {
@@ -99,13 +100,13 @@ START_TEST(canaries_find_what_is_written_past_a_row) {
                       broken_name(m), verdict.message);
         found++;
     }
-    ck_assert_int_eq(found, QKV_STAGE_COUNT);
+    ck_assert_int_eq(found, FORWARD_STAGES);
 }
 END_TEST
 
 /* A context whose kernels are wrapped and not broken must pass: the wrapping is not what fails. */
 START_TEST(wrapped_but_not_broken_passes) {
-    for (int stage = 0; stage < QKV_STAGE_COUNT; stage++) {
+    for (int stage = 0; stage < FORWARD_STAGES; stage++) {
         qkv_context context = rooms_get(_i)->context;
         broken_wrap(&context);
         struct verdict verdict = check_sizes_alone(&context, stage);

@@ -1,0 +1,9 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The gradients of scores in AVX2. */
+#include "kernels.h"
+#include "tile.h"
+#include "vec.h"
+
+const struct qkv_scores_backward_kernels qkv_avx2_scores_backward = {
+    .variant = ROOM_NAME,
+};

@@ -1,0 +1,9 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The gradients of softmax in NEON. */
+#include "kernels.h"
+#include "tile.h"
+#include "vec.h"
+
+const struct qkv_softmax_backward_kernels qkv_neon_softmax_backward = {
+    .variant = ROOM_NAME,
+};
