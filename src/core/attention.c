@@ -5,7 +5,7 @@
  * is fixed by the key blocks and pieces alone: which rows stand beside it, and which of its
  * masked columns are computed, changes nothing.
  */
-#include "block.h"
+#include "tiles.h"
 
 #include <math.h>
 #include <string.h>
@@ -41,72 +41,22 @@ static void begin_piece(struct accumulator *acc, const struct qkv_part *part,
     }
 }
 
-/* The score rows of a whole row block over one key block. The rows of a tile have the same columns;
- * those of a tile that sees nothing have none. */
-struct tiles {
-    struct qkv_score_row row[QKV_ROWS];
-    int any;   /* some tile sees something */
-    int whole; /* all rows have the same columns, and no score is masked or changed */
-};
-
-static int tile_rows(const struct qkv_part *part, int r, int mr) {
-    return part->rows - r < mr ? part->rows - r : mr;
-}
-
-static void lay_tiles(struct tiles *t, const struct qkv_attention_kernels *kernels,
-                      const struct qkv_part *part, const struct qkv_key_block *block) {
-    const struct qkv_score_row *row = t->row;
-    t->any = qkv_part_even_rows(part, block, t->row);
-    t->whole =
-        t->any && !part->plan->problem.rule.modified && row->from == row->lo && row->to == row->hi;
-    if (t->any)
-        return;
-    for (int r = 0; r < part->rows; r += kernels->mr) {
-        int rows = tile_rows(part, r, kernels->mr);
-        int live = qkv_part_score_rows(part, block, r, rows, kernels->sees, t->row + r);
-        if (!live)
-            memset(t->row + r, 0, (size_t)rows * sizeof(t->row[0]));
-        else if (!t->any)
-            qkv_prefetch_bias(t->row + r, rows);
-        t->any |= live;
-    }
-}
-
-/* Rows from row r on, whole tiles, that have the same columns [from, to) of [first, end), or none
- * (from >= to). */
-struct run {
-    int rows, from, to;
-};
-
-static struct run run_of(const struct tiles *t, const struct qkv_part *part, int mr, int r,
-                         int first, int end) {
-    struct run run = {0};
-    for (int i = r; i < part->rows; i += mr) {
-        const int from = t->row[i].from > first ? t->row[i].from : first;
-        const int to = t->row[i].to < end ? t->row[i].to : end;
-        if (i > r && (from != run.from || to != run.to))
-            break;
-        run = (struct run){i - r + tile_rows(part, i, mr), from, to};
-    }
-    return run;
-}
-
-/* The scores of a run's rows, from row r on, in its columns. */
+/* The scores of a band's rows, from row r on, in its columns. */
 static void score(const struct qkv_attention_kernels *kernels, const struct qkv_part *part,
-                  const float *keys, int r, struct run run, float *max, int ahead) {
+                  const float *keys, int r, struct qkv_band band, float *max, int ahead) {
     const int64_t dim = part->plan->problem.head_dim;
     const struct qkv_gemm g = {
         .a = part->q + r * dim,
         .lda = dim,
         .a_k = 1,
-        .b = keys + run.from * dim,
+        .b = keys + band.from * dim,
         .b_k = QKV_PANEL,
         .b_g = QKV_PANEL * dim,
-        .c = part->scores + r * QKV_KEY_BLOCK + run.from,
+        .c = part->scores + r * QKV_SCORES_LD + band.from,
         .max = max,
-        .ldc = QKV_KEY_BLOCK,
-        .m = run.rows,
-        .n = run.to - run.from,
+        .ldc = QKV_SCORES_LD,
+        .m = band.rows,
+        .n = band.to - band.from,
         .k = dim,
         .ahead = ahead,
     };
@@ -116,21 +66,21 @@ static void score(const struct qkv_attention_kernels *kernels, const struct qkv_
 /* A tile's width of columns at a time, so that their keys stay in the first-level cache while all
  * rows pass. Returns the rows' largest scores if the product has left them. */
 static const float *score_tiles(const struct qkv_attention_kernels *kernels,
-                                const struct qkv_part *part, const struct tiles *t,
+                                const struct qkv_part *part, const struct qkv_tiles *t,
                                 const float *keys) {
     const int mr = kernels->mr, nr = kernels->nr;
     if (t->whole) {
-        const struct run all = {part->rows, t->row->from, t->row->to};
+        const struct qkv_band all = {part->rows, t->row->from, t->row->to};
         float *max = kernels->gemm_max ? part->max : NULL;
         score(kernels, part, keys, 0, all, max, part->plan->packs);
         return max;
     }
-    struct run run;
+    struct qkv_band band;
     for (int c = 0; c < QKV_KEY_BLOCK; c += nr) {
-        for (int r = 0; r < part->rows; r += run.rows) {
-            run = run_of(t, part, mr, r, c, c + nr);
-            if (run.from < run.to)
-                score(kernels, part, keys, r, run, NULL, 0);
+        for (int r = 0; r < part->rows; r += band.rows) {
+            band = qkv_band_of(t, part, mr, r, c, c + nr);
+            if (band.from < band.to)
+                score(kernels, part, keys, r, band, NULL, 0);
         }
     }
     return NULL;
@@ -140,27 +90,28 @@ static const float *score_tiles(const struct qkv_attention_kernels *kernels,
 static void begin_tile(struct accumulator *acc, const struct qkv_part *part, int r, int mr) {
     const int64_t v_pad = part->plan->v_pad;
     if (!acc->begun[r])
-        memset(acc->rows + r * v_pad, 0, (size_t)(tile_rows(part, r, mr) * v_pad) * sizeof(float));
+        memset(acc->rows + r * v_pad, 0,
+               (size_t)(qkv_tile_rows(part, r, mr) * v_pad) * sizeof(float));
     acc->begun[r] = acc->any = 1;
 }
 
-/* Weights of a run's rows times V: added to their accumulators times the factors, or (NULL) written
- * there. */
+/* Weights of a band's rows times V: added to their accumulators times the factors, or (NULL)
+ * written there. */
 static void mix(const struct qkv_attention_kernels *kernels, const struct qkv_part *part,
-                const float *values, float *acc, int r, struct run run, const float *factor) {
+                const float *values, float *acc, int r, struct qkv_band band, const float *factor) {
     const int64_t v_pad = part->plan->v_pad;
     const struct qkv_gemm g = {
-        .a = part->scores + r * QKV_KEY_BLOCK + run.from,
-        .lda = QKV_KEY_BLOCK,
+        .a = part->scores + r * QKV_SCORES_LD + band.from,
+        .lda = QKV_SCORES_LD,
         .a_k = 1,
-        .b = values + run.from * v_pad,
+        .b = values + band.from * v_pad,
         .b_k = v_pad,
         .b_g = QKV_PANEL,
         .c = acc + r * v_pad,
         .ldc = v_pad,
-        .m = run.rows,
+        .m = band.rows,
         .n = v_pad,
-        .k = run.to - run.from,
+        .k = band.to - band.from,
         .factor = factor,
     };
     kernels->gemm(&g);
@@ -168,35 +119,36 @@ static void mix(const struct qkv_attention_kernels *kernels, const struct qkv_pa
 
 /* The same without the keys that are marked, for values that hold infinities or NaN. */
 static void mix_marked(const struct qkv_attention_kernels *kernels, const struct qkv_part *part,
-                       const float *values, float *acc, int r, struct run run,
+                       const float *values, float *acc, int r, struct qkv_band band,
                        const float *factor) {
     const int64_t v_pad = part->plan->v_pad;
-    for (int i = r; i < r + run.rows; i++)
-        kernels->marked(acc + i * v_pad, factor[i - r], part->scores + i * QKV_KEY_BLOCK + run.from,
-                        values + run.from * v_pad, v_pad, run.to - run.from, v_pad);
+    for (int i = r; i < r + band.rows; i++)
+        kernels->marked(acc + i * v_pad, factor[i - r],
+                        part->scores + i * QKV_SCORES_LD + band.from, values + band.from * v_pad,
+                        v_pad, band.to - band.from, v_pad);
 }
 
-/* A run's tiles may all be added to once some of them have been written. A row whose tile has not
+/* A band's tiles may all be added to once some of them have been written. A row whose tile has not
  * begun had nothing before: its factor is 1. */
 static void mix_tiles(const struct qkv_attention_kernels *kernels, const struct qkv_part *part,
-                      const struct tiles *t, const struct qkv_key_block *block, const float *values,
-                      struct accumulator *acc, const float *factor, int bad) {
+                      const struct qkv_tiles *t, const struct qkv_key_block *block,
+                      const float *values, struct accumulator *acc, const float *factor, int bad) {
     const int mr = kernels->mr;
-    struct run run;
-    for (int r = 0; r < part->rows; r += run.rows) {
-        run = run_of(t, part, mr, r, block->lo, block->hi);
-        if (run.from >= run.to)
+    struct qkv_band band;
+    for (int r = 0; r < part->rows; r += band.rows) {
+        band = qkv_band_of(t, part, mr, r, block->lo, block->hi);
+        if (band.from >= band.to)
             continue;
         const int add = acc->any || bad;
-        for (int i = r; i < r + run.rows; i += mr) {
+        for (int i = r; i < r + band.rows; i += mr) {
             if (add)
                 begin_tile(acc, part, i, mr);
             acc->begun[i] = 1;
         }
         if (bad)
-            mix_marked(kernels, part, values, acc->rows, r, run, factor + r);
+            mix_marked(kernels, part, values, acc->rows, r, band, factor + r);
         else
-            mix(kernels, part, values, acc->rows, r, run, add ? factor + r : NULL);
+            mix(kernels, part, values, acc->rows, r, band, add ? factor + r : NULL);
     }
     acc->any = 1;
 }
@@ -207,10 +159,10 @@ static void attend_block(const struct qkv_attention_kernels *kernels, const stru
     const struct qkv_key_block block = qkv_part_key_block(part, index);
     const struct qkv_score_rule *rule = &part->plan->problem.rule;
     float *factor = qkv_numbers(part, QKV_N_FACTOR);
-    struct tiles t;
+    struct qkv_tiles t;
     int bad;
 
-    lay_tiles(&t, kernels, part, &block);
+    qkv_lay_tiles(&t, part, &block, kernels->mr, kernels->sees);
     if (!t.any)
         return;
     const float *keys = qkv_part_keys(part, &block, &kernels->pack);

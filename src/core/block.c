@@ -63,24 +63,32 @@ static void lay_even_rows(struct qkv_part *part, int64_t h, int64_t i) {
     part->hi = part->all_hi = first.hi;
 }
 
-int qkv_part_begin(struct qkv_part *part, const struct qkv_plan_state *plan,
-                   const qkv_tensors *tensors, void *shared, void *worker, int64_t index) {
+void qkv_part_open(struct qkv_part *part, const struct qkv_plan_state *plan,
+                   const qkv_tensors *tensors, void *shared, void *worker, int64_t head) {
     const struct qkv_problem *p = &plan->problem;
-    int64_t head = index / plan->row_blocks, row0 = index % plan->row_blocks * plan->rows;
-
     part->plan = plan;
     part->tensors = tensors;
     part->shared = shared;
     part->kv_head = head % p->kv_heads;
     part->sequence = qkv_sequence_at(p, head / p->kv_heads);
-    int64_t rows = part->sequence.rows, all = rows * p->group;
+    begin_worker(part, worker);
+}
+
+void qkv_part_rows(struct qkv_part *part, int64_t head, int64_t index, int64_t rows) {
+    part->rows = (int)rows;
+    (sees_all(&part->plan->problem, &part->sequence) ? lay_even_rows : lay_rows)(part, head, index);
+}
+
+int qkv_part_begin(struct qkv_part *part, const struct qkv_plan_state *plan,
+                   const qkv_tensors *tensors, void *shared, void *worker, int64_t index) {
+    int64_t row0 = index % plan->row_blocks * plan->rows;
+
+    qkv_part_open(part, plan, tensors, shared, worker, index / plan->row_blocks);
+    int64_t rows = part->sequence.rows, all = rows * plan->problem.group;
     if (row0 >= all)
         return 0;
-    part->rows = (int)qkv_min(all - row0, plan->rows);
-    begin_worker(part, worker);
-
-    int64_t h = part->kv_head * p->group + row0 / rows;
-    (sees_all(p, &part->sequence) ? lay_even_rows : lay_rows)(part, h, row0 % rows);
+    int64_t h = part->kv_head * plan->problem.group + row0 / rows;
+    qkv_part_rows(part, h, row0 % rows, qkv_min(all - row0, plan->rows));
     return 1;
 }
 
@@ -181,7 +189,7 @@ int qkv_part_even_rows(const struct qkv_part *part, const struct qkv_key_block *
         .lo = block->lo,
         .hi = block->hi,
     };
-    for (int r = 0; r < part->rows; r++, row.s += QKV_KEY_BLOCK)
+    for (int r = 0; r < part->rows; r++, row.s += QKV_SCORES_LD)
         out[r] = row;
     return 1;
 }
@@ -222,7 +230,7 @@ int qkv_part_score_rows(const struct qkv_part *part, const struct qkv_key_block 
     for (int r = 0; r < rows; r++) {
         const int lo = out[r].lo, hi = out[r].hi;
         out[r] = (struct qkv_score_row){
-            .s = part->scores + (row0 + r) * QKV_KEY_BLOCK,
+            .s = part->scores + (row0 + r) * QKV_SCORES_LD,
             .from = from,
             .to = to,
             .lo = lo < hi ? lo : from,

@@ -47,6 +47,12 @@ static inline float *qkv_numbers(const struct qkv_part *part, int which) {
     return part->numbers + which * QKV_ROWS;
 }
 
+/* Sets up a part for key/value head `head` of the whole batch, without rows; and its rows, `rows`
+ * from row `index` of query head `head` on, the next heads' after that head's last. */
+void qkv_part_open(struct qkv_part *part, const struct qkv_plan_state *plan,
+                   const qkv_tensors *tensors, void *shared, void *worker, int64_t head);
+void qkv_part_rows(struct qkv_part *part, int64_t head, int64_t index, int64_t rows);
+
 /* Sets up row block `index` of the plan (batch, key/value head, block of rows). Returns 0 if the
  * block has no rows, as in a short sequence of a ragged batch. */
 int qkv_part_begin(struct qkv_part *part, const struct qkv_plan_state *plan,

@@ -25,6 +25,10 @@ enum {
      * in every room (and a multiple of PANEL), so that a packed cache suits them all. */
     QKV_KEY_BLOCK = 256,
     QKV_PIECE = 4 * QKV_KEY_BLOCK,
+    /* Floats from one row of a row block's scores to the next: not a power of two, so that a walk
+     * down a column, as the gradients' products take it, does not meet the same few sets of the
+     * cache. */
+    QKV_SCORES_LD = QKV_KEY_BLOCK + QKV_PANEL,
     /* Law of the bits: project sums d_model in stretches of so many inputs. */
     QKV_STRETCH = 64,
     /* Panels of W that project's kernel takes at a time, at most: the widest room's tile. */
@@ -248,8 +252,54 @@ struct qkv_mix_backward_kernels {
     const char *variant;
 };
 
+/* One query row, for the gradients of attention: D = sum of d_out * out, in lanes of a vector and
+ * then by the room's tree, and base = -lse * log2(e); both 0 for a row that sees no key (an lse of
+ * -inf, or the sink's own), and base NaN for an lse of +inf. Returns non-zero if q or d_out holds
+ * infinities or NaN. */
+struct qkv_backward_row {
+    const float *q, *d_out, *out;
+    ptrdiff_t head_dim, v_dim;
+    float lse, sink; /* -inf: none */
+};
+typedef int qkv_backward_row_fn(const struct qkv_backward_row *row, float *delta, float *base);
+
+/* The gradient of a sink from some rows: -(sum of exp(sink - lse) * D). */
+typedef float qkv_backward_sink_fn(const float *base, const float *delta, ptrdiff_t rows,
+                                   float sink);
+
+/* One block's scores to weights, and the gradients of the weights to those of the scores, for the
+ * rows of a row block. Row r's gradients of the weights stand in d_scores + r * SCORES_LD, its
+ * numbers in base[r] and delta[r]. With p = 2^(score + base) in the rule's units:
+ *   s = p and d_scores = p * (d_scores - delta), both -0 in the columns [begin, end) that are
+ * outside the row's [from, to), and, if mark is set, wherever p is 0. With a soft-cap d_scores is
+ * then multiplied by the cap's slope, and slope (of the same shape; else not looked at) has it as
+ * it was before that. */
+struct qkv_weigh_backward {
+    const struct qkv_score_row *row;
+    const struct qkv_score_rule *rule;
+    float *scores, *d_scores, *slope; /* scores: row 0's, at the block's first column */
+    const float *base, *delta;
+    int rows, begin, end, mark;
+};
+typedef void qkv_weigh_backward_fn(const struct qkv_weigh_backward *block);
+
+/* out[c] = scale * (the sum of pieces rows, `step` apart, from the left) + 0 for c < n; the rows
+ * are readable up to the next multiple of PANEL. */
+typedef void qkv_store_sum_fn(float *out, const float *piece, ptrdiff_t step, int pieces,
+                              float scale, ptrdiff_t n);
+
 struct qkv_attention_backward_kernels {
     const char *variant;
+    qkv_gemm_fn *gemm;
+    struct qkv_pack_kernels pack;
+    qkv_sees_fn *sees;
+    qkv_backward_row_fn *row;
+    qkv_backward_sink_fn *sink;
+    qkv_weigh_backward_fn *weigh[QKV_EXP_COUNT]; /* by exponential tier */
+    qkv_mix_marked_fn *marked;
+    qkv_store_scaled_fn *store;
+    qkv_store_sum_fn *store_sum;
+    int mr, nr;
 };
 
 struct qkv_loss_kernels {

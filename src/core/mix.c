@@ -35,7 +35,7 @@ static void mix_tile(const struct qkv_mix_kernels *kernels, const struct qkv_par
     const int to = row->to < block->hi ? row->to : block->hi;
     const struct qkv_gemm g = {
         .a = row->s + from,
-        .lda = QKV_KEY_BLOCK,
+        .lda = QKV_SCORES_LD,
         .a_k = 1,
         .b = values + from * v_pad,
         .b_k = v_pad,
@@ -52,7 +52,7 @@ static void mix_tile(const struct qkv_mix_kernels *kernels, const struct qkv_par
         return;
     }
     for (int i = 0; i < rows; i++)
-        kernels->marked(g.c + i * v_pad, 1.0f, g.a + i * QKV_KEY_BLOCK, g.b, v_pad, g.k, v_pad);
+        kernels->marked(g.c + i * v_pad, 1.0f, g.a + i * QKV_SCORES_LD, g.b, v_pad, g.k, v_pad);
 }
 
 static void mix_part(const struct qkv_mix_kernels *kernels, const struct qkv_part *part) {

@@ -18,6 +18,10 @@ void qkv_tensors_init(qkv_tensors *tensors) {
     *tensors = (qkv_tensors){.size = sizeof(*tensors)};
 }
 
+void qkv_gradients_init(qkv_gradients *gradients) {
+    *gradients = (qkv_gradients){.size = sizeof(*gradients)};
+}
+
 qkv_tensor qkv_tensor_bhsd(const void *data, int64_t heads, int64_t length, int64_t dim) {
     return (qkv_tensor){.data = (void *)data,
                         .stride = {heads * length * dim, length * dim, dim, 1},

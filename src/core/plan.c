@@ -4,33 +4,23 @@
 
 #include <string.h>
 
-#include "block.h"
+#include "pack.h"
 #include "run.h"
 #include "status.h"
 
-/* Reserves `bytes` at the end of a layout, aligned; returns their offset. */
-static size_t reserve(size_t *size, int64_t bytes) {
+size_t qkv_reserve(size_t *size, int64_t bytes) {
     size_t offset = *size;
     *size += (size_t)qkv_round_up(bytes, QKV_ALIGNMENT);
     return offset;
 }
 
-/* Panels of keys that all sequences and heads take when packed; see pack.c for the ragged sum. */
-static int64_t packed_keys(const struct qkv_problem *p) {
-    int64_t keys = p->batch * qkv_round_up(p->kv_len, QKV_PANEL);
-    if (p->cu_kv)
-        keys = qkv_round_up((int64_t)p->cu_kv[p->batch] - p->cu_kv[0], QKV_PANEL) +
-               p->batch * QKV_PANEL;
-    return keys * p->kv_heads;
-}
-
 static void lay_out_shared(struct qkv_plan_state *s) {
-    const int64_t f = sizeof(float), keys = packed_keys(&s->problem);
+    const int64_t f = sizeof(float), keys = qkv_packed_keys(&s->problem);
     if (!s->packs)
         return;
-    s->shared.k = reserve(&s->shared.size, keys * s->problem.head_dim * f);
-    s->shared.v = reserve(&s->shared.size, keys * s->v_pad * f);
-    s->shared.flags = reserve(&s->shared.size, s->v_pad ? keys / QKV_PANEL : 0);
+    s->shared.k = qkv_reserve(&s->shared.size, keys * s->problem.head_dim * f);
+    s->shared.v = qkv_reserve(&s->shared.size, keys * s->v_pad * f);
+    s->shared.flags = qkv_reserve(&s->shared.size, s->v_pad ? keys / QKV_PANEL : 0);
 }
 
 /* The same whether a phase packs or not, so that a longer q_len never needs less. */
@@ -40,16 +30,16 @@ static void lay_out_worker(struct qkv_plan_state *s) {
     /* Wide heads have half the rows: never more than QKV_ROWS rows of QKV_WIDE. */
     const int64_t acc = QKV_ROWS * qkv_min(s->v_pad, QKV_WIDE) * f;
     struct qkv_worker_layout *w = &s->worker;
-    w->rows = reserve(&w->size, QKV_ROWS * (int64_t)sizeof(struct qkv_row));
+    w->rows = qkv_reserve(&w->size, QKV_ROWS * (int64_t)sizeof(struct qkv_row));
     if (s->stage == QKV_STAGE_SOFTMAX)
         return;
-    w->numbers = reserve(&w->size, QKV_NUMBERS * QKV_ROWS * f);
-    w->scores = reserve(&w->size, QKV_ROWS * QKV_KEY_BLOCK * f);
-    w->max = reserve(&w->size, QKV_ROWS * QKV_PANEL * f);
-    w->acc = reserve(&w->size, acc);
-    w->piece = reserve(&w->size, kv_len > QKV_PIECE ? acc : 0);
-    w->q = reserve(&w->size, QKV_ROWS * qkv_min(dim, QKV_WIDE) * f);
-    w->block = reserve(&w->size, keys * qkv_max(dim, s->v_pad) * f);
+    w->numbers = qkv_reserve(&w->size, QKV_NUMBERS * QKV_ROWS * f);
+    w->scores = qkv_reserve(&w->size, QKV_ROWS * QKV_SCORES_LD * f);
+    w->max = qkv_reserve(&w->size, QKV_ROWS * QKV_PANEL * f);
+    w->acc = qkv_reserve(&w->size, acc);
+    w->piece = qkv_reserve(&w->size, kv_len > QKV_PIECE ? acc : 0);
+    w->q = qkv_reserve(&w->size, QKV_ROWS * qkv_min(dim, QKV_WIDE) * f);
+    w->block = qkv_reserve(&w->size, keys * qkv_max(dim, s->v_pad) * f);
 }
 
 static double flops_of(const struct qkv_problem *p) {
@@ -57,25 +47,40 @@ static double flops_of(const struct qkv_problem *p) {
            (double)(p->head_dim + p->v_dim + 16);
 }
 
-static void fill_plan(qkv_plan *plan, const struct qkv_plan_state *s) {
+int qkv_forward_stage(int stage) {
+    switch (stage) {
+    case QKV_STAGE_SCORES_BACKWARD:
+        return QKV_STAGE_SCORES;
+    case QKV_STAGE_SOFTMAX_BACKWARD:
+        return QKV_STAGE_SOFTMAX;
+    case QKV_STAGE_MIX_BACKWARD:
+        return QKV_STAGE_MIX;
+    case QKV_STAGE_ATTENTION_BACKWARD:
+        return QKV_STAGE_ATTENTION;
+    default:
+        return stage;
+    }
+}
+
+static void lay_out_forward(struct qkv_plan_state *s, qkv_plan *plan) {
     const struct qkv_problem *p = &s->problem;
     const int64_t heads = p->batch * p->kv_heads;
-    memset(plan, 0, sizeof(*plan));
+    s->packs = s->row_blocks > 1 && s->blocks > 0 && s->stage != QKV_STAGE_SOFTMAX;
+    lay_out_shared(s);
+    lay_out_worker(s);
     if (s->packs)
         plan->parts[plan->phases++] = heads * s->blocks;
     if (s->row_blocks > 0)
         plan->parts[plan->phases++] = heads * s->row_blocks;
-    plan->workspace_shared = s->shared.size;
-    plan->workspace_worker = s->worker.size;
     plan->threads = qkv_worth_threads(flops_of(p), heads * s->row_blocks);
-    memcpy(plan->state, s, sizeof(*s));
+    s->grouped = plan->phases;
 }
 
-static qkv_status make_plan(qkv_plan *plan, int stage, const qkv_attention_params *params,
-                            const qkv_context *context) {
+qkv_status qkv_make_plan(qkv_plan *plan, int stage, const qkv_attention_params *params,
+                         const qkv_context *context, qkv_layout_fn *layout) {
     struct qkv_plan_state s = {.magic = QKV_PLAN_MAGIC + (uint64_t)stage, .stage = stage};
     TRY(qkv_check_plan(plan));
-    TRY(qkv_problem_make(&s.problem, stage, params));
+    TRY(qkv_problem_make(&s.problem, qkv_forward_stage(stage), params));
     TRY(qkv_check_context(context));
     s.table = &qkv_context_get(context)->table;
 
@@ -84,38 +89,39 @@ static qkv_status make_plan(qkv_plan *plan, int stage, const qkv_attention_param
     s.blocks = qkv_round_up(p->kv_len, QKV_KEY_BLOCK) / QKV_KEY_BLOCK;
     s.rows = qkv_max(p->head_dim, p->v_dim) > QKV_WIDE ? QKV_ROWS / 2 : QKV_ROWS;
     s.row_blocks = qkv_round_up(p->group * p->q_len, s.rows) / s.rows;
-    s.packs = s.row_blocks > 1 && s.blocks > 0 && stage != QKV_STAGE_SOFTMAX;
-    lay_out_shared(&s);
-    lay_out_worker(&s);
-    fill_plan(plan, &s);
+    memset(plan, 0, sizeof(*plan));
+    layout(&s, plan);
+    plan->workspace_shared = s.shared.size;
+    plan->workspace_worker = s.worker.size;
+    memcpy(plan->state, &s, sizeof(s));
     return QKV_OK;
 }
 
+/* The stages of attention's parameters stand one after the other but for the projection's. */
 const struct qkv_plan_state *qkv_plan_get(const qkv_plan *plan) {
     const struct qkv_plan_state *s = (const struct qkv_plan_state *)plan->state;
-    int known = s->magic == QKV_PLAN_MAGIC + QKV_STAGE_SCORES ||
-                s->magic == QKV_PLAN_MAGIC + QKV_STAGE_SOFTMAX ||
-                s->magic == QKV_PLAN_MAGIC + QKV_STAGE_MIX ||
-                s->magic == QKV_PLAN_MAGIC + QKV_STAGE_ATTENTION;
+    const uint64_t stage = s->magic - QKV_PLAN_MAGIC;
+    const int known = stage >= QKV_STAGE_SCORES && stage <= QKV_STAGE_ATTENTION_BACKWARD &&
+                      stage != QKV_STAGE_PROJECT_BACKWARD;
     return known ? s : NULL;
 }
 
 qkv_status qkv_attention_plan(qkv_plan *plan, const qkv_attention_params *params,
                               const qkv_context *context) {
-    return make_plan(plan, QKV_STAGE_ATTENTION, params, context);
+    return qkv_make_plan(plan, QKV_STAGE_ATTENTION, params, context, lay_out_forward);
 }
 
 qkv_status qkv_scores_plan(qkv_plan *plan, const qkv_attention_params *params,
                            const qkv_context *context) {
-    return make_plan(plan, QKV_STAGE_SCORES, params, context);
+    return qkv_make_plan(plan, QKV_STAGE_SCORES, params, context, lay_out_forward);
 }
 
 qkv_status qkv_softmax_plan(qkv_plan *plan, const qkv_attention_params *params,
                             const qkv_context *context) {
-    return make_plan(plan, QKV_STAGE_SOFTMAX, params, context);
+    return qkv_make_plan(plan, QKV_STAGE_SOFTMAX, params, context, lay_out_forward);
 }
 
 qkv_status qkv_mix_plan(qkv_plan *plan, const qkv_attention_params *params,
                         const qkv_context *context) {
-    return make_plan(plan, QKV_STAGE_MIX, params, context);
+    return qkv_make_plan(plan, QKV_STAGE_MIX, params, context, lay_out_forward);
 }

@@ -261,7 +261,7 @@ qkv_status qkv_project(const qkv_project_params *params, const qkv_project_tenso
     const struct job job = {(const struct qkv_project_state *)plan.state, &own_tensors};
     TRY(take_tensors(&own_tensors, job.state, tensors));
     TRY(qkv_check_exec(&plan, &own));
-    return qkv_run_all(&plan, &own, 1, run_job, &job);
+    return qkv_run_all(&plan, &own, 1, plan.phases, run_job, &job);
 }
 
 /* The matrix to be packed, whose layout must be that of plain weights. */

@@ -102,6 +102,7 @@ struct whole_run {
     qkv_run_fn *run;
     const void *job;
     int64_t groups;
+    int32_t grouped;
     int32_t phase; /* the one under way, where phases follow each other */
 };
 
@@ -128,7 +129,7 @@ static void run_groups(void *argument, int worker, int64_t begin, int64_t end) {
     const struct whole_run *w = argument;
     const qkv_workspace workspace = workspace_of(w, worker);
     for (int64_t g = begin; g < end; g++)
-        for (int32_t phase = 0; phase < w->plan->phases; phase++) {
+        for (int32_t phase = 0; phase < w->grouped; phase++) {
             const int64_t parts = w->plan->parts[phase] / w->groups;
             w->run(w->job, &workspace, phase, g * parts, (g + 1) * parts);
         }
@@ -148,12 +149,14 @@ static int groups_come_out_even(int64_t groups, int threads) {
     return groups % threads == 0 || groups >= (int64_t)16 * threads;
 }
 
-qkv_status qkv_run_all(const qkv_plan *plan, const qkv_exec *exec, int64_t groups, qkv_run_fn *run,
-                       const void *job) {
+qkv_status qkv_run_all(const qkv_plan *plan, const qkv_exec *exec, int64_t groups, int32_t grouped,
+                       qkv_run_fn *run, const void *job) {
     const int threads = threads_of(plan, exec);
-    struct whole_run w = {plan, exec, run, job, groups, 0};
-    if (plan->phases > 1 && groups_come_out_even(groups, threads))
-        return run_on(&w, threads, groups, run_groups);
+    struct whole_run w = {plan, exec, run, job, groups, grouped, 0};
+    if (grouped > 1 && groups_come_out_even(groups, threads)) {
+        TRY(run_on(&w, threads, groups, run_groups));
+        w.phase = grouped;
+    }
     for (; w.phase < plan->phases; w.phase++)
         TRY(run_on(&w, threads, plan->parts[w.phase], run_parts));
     return QKV_OK;

@@ -29,10 +29,10 @@ qkv_status qkv_check_exec(const qkv_plan *plan, const qkv_exec *exec);
 typedef void qkv_run_fn(const void *job, const qkv_workspace *workspace, int32_t phase,
                         int64_t begin, int64_t end);
 
-/* All phases of a plan, on the exec's threads; both were checked. The parts of every phase come in
- * `groups` runs of the same length, and a group needs nothing of earlier phases but the same
- * group's. */
-qkv_status qkv_run_all(const qkv_plan *plan, const qkv_exec *exec, int64_t groups, qkv_run_fn *run,
-                       const void *job);
+/* All phases of a plan, on the exec's threads; both were checked. The parts of the first `grouped`
+ * phases come in `groups` runs of the same length, and a group needs nothing of earlier phases but
+ * the same group's. */
+qkv_status qkv_run_all(const qkv_plan *plan, const qkv_exec *exec, int64_t groups, int32_t grouped,
+                       qkv_run_fn *run, const void *job);
 
 #endif

@@ -18,7 +18,7 @@ static void score_tile(const struct qkv_scores_kernels *kernels, const struct qk
             .b_k = QKV_PANEL,
             .b_g = QKV_PANEL * p->head_dim,
             .c = row->s + row->from,
-            .ldc = QKV_KEY_BLOCK,
+            .ldc = QKV_SCORES_LD,
             .m = rows,
             .n = row->to - row->from,
             .k = p->head_dim,

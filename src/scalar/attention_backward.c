@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The fused stage's gradients in plain C. */
+/* The gradients of the fused stage in plain C: the products are gemm.c's, the row steps
+ * tmpl/attention_backward.h's. */
 #include "kernels.h"
 #include "tile.h"
 #include "vec.h"
 
-const struct qkv_attention_backward_kernels qkv_scalar_attention_backward = {
-    .variant = ROOM_NAME,
-};
+#include "tmpl/attention_backward.h"
+
+const struct qkv_attention_backward_kernels qkv_scalar_attention_backward = ATTENTION_BACKWARD;

@@ -15,13 +15,9 @@
 #include "exp2.h"
 #include "row.h"
 #include "score.h"
+#include "store.h"
 
 #define LN_2 0x1.62e43p-1f
-
-#define INLINE static inline __attribute__((always_inline))
-
-/* How exponentials are made: one inline function a tier. */
-typedef vf exp2_step(vf x);
 
 /* 2^(from - to) in each lane; 1 where they are equal, and where there was nothing before: then no
  * lane may need the exponential, which is the usual case once the maxima have settled. */
@@ -191,19 +187,6 @@ static void seal(struct qkv_running state, const float *sink, int rows, float *s
         /* Without keys the sink itself, which does not survive the way to base 2 and back. */
         vf ln = vf_fma(top, vf_set1(LN_2), vf_log(mass));
         vf_store(lse + r, vf_select(empty, vf_load(sink + r), ln));
-    }
-}
-
-static void store_scaled(float *out, ptrdiff_t ld_out, const float *acc, ptrdiff_t ld,
-                         const float *scale, int rows, ptrdiff_t n) {
-    const vf zero = vf_set1(0.0f);
-    for (int r = 0; r < rows; r++, out += ld_out, acc += ld) {
-        const vf x = vf_set1(scale[r]);
-        ptrdiff_t c = 0;
-        for (; c + VF_LANES <= n; c += VF_LANES)
-            vf_store(out + c, vf_fma(vf_load(acc + c), x, zero));
-        if (c < n)
-            vf_store_part(out + c, vf_fma(vf_load(acc + c), x, zero), (int)(n - c));
     }
 }
 

@@ -8,6 +8,11 @@
 #ifndef QKV_TMPL_EXP2_H
 #define QKV_TMPL_EXP2_H
 
+#define INLINE static inline __attribute__((always_inline))
+
+/* How exponentials are made: one inline function a tier. */
+typedef vf exp2_step(vf x);
+
 static inline vf exp2_poly5(vf x) {
     vf n, r = vf_exp2_split(x, &n);
     vf p = vf_set1(0x1.5bba14p-10f);

@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the gradients of the fused stage need beside the products: packed keys, the numbers of the
+ * query rows, the sums of dQ and of the sinks' gradients (attention_backward.h). */
+#include "attention_backward.h"
+
+#include <math.h>
+#include <string.h>
+
+static void pack_block(const struct qkv_plan_state *plan, const qkv_tensors *tensors, char *shared,
+                       int64_t head, int64_t block) {
+    const struct qkv_problem *p = &plan->problem;
+    const struct qkv_pack_kernels *pack = &plan->table->attention_backward->pack;
+    const struct qkv_sequence sequence = qkv_sequence_at(p, head / p->kv_heads);
+    const int64_t key0 = block * QKV_KEY_BLOCK;
+    struct qkv_key_source source;
+    if (!qkv_seen_source(&source, plan, &sequence, head % p->kv_heads, key0))
+        return;
+    const int64_t key = qkv_shared_key(p, &sequence, source.head) + key0;
+    source.tensor = &tensors->v;
+    source.dim = p->v_dim;
+    qkv_pack_panels((float *)(shared + plan->shared.v) + key * p->v_dim, &source, pack);
+    source.tensor = &tensors->k;
+    source.dim = p->head_dim;
+    qkv_pack_panels((float *)(shared + plan->shared.k) + key * p->head_dim, &source, pack);
+    qkv_pack_rows((float *)(shared + plan->backward.k_rows) + key * plan->backward.q_pad,
+                  (unsigned char *)shared + plan->shared.flags + key / QKV_PANEL, &source, pack);
+}
+
+/* The rows of the gradient of bias, of which only what is seen will be written again. */
+static void clear_bias(const struct qkv_plan_state *plan, const qkv_tensor *bias,
+                       const struct qkv_sequence *s, int64_t head, int64_t begin) {
+    const struct qkv_problem *p = &plan->problem;
+    const int64_t end = qkv_min(begin + plan->rows, p->q_len);
+    for (int64_t i = begin; i < end && p->kv_len > 0; i++)
+        memset((float *)bias->data + s->index * bias->stride[0] + head * bias->stride[1] +
+                   i * bias->stride[2],
+               0, (size_t)p->kv_len * sizeof(float));
+}
+
+/* A row block's numbers; its sink's part goes to *sink. */
+static void take_rows(const struct qkv_plan_state *plan, const qkv_tensors *tensors,
+                      const qkv_tensor *d_out, char *shared, const struct qkv_sequence *s,
+                      int64_t head, int64_t begin) {
+    const struct qkv_attention_backward_kernels *kernels = plan->table->attention_backward;
+    const struct qkv_problem *p = &plan->problem;
+    const int64_t end = qkv_min(begin + plan->rows, s->q_len);
+    const int64_t slot = qkv_query_slot(p, s, head, begin);
+    const int64_t block = qkv_block_slot(plan, s, head, begin);
+    float *delta = (float *)(shared + plan->backward.delta) + slot;
+    float *base = (float *)(shared + plan->backward.base) + slot;
+    const float sink = p->sinks ? p->sinks[head] : -INFINITY;
+    int bad = 0;
+    for (int64_t i = begin; i < end; i++) {
+        const struct qkv_backward_row row = {
+            .q = qkv_q_row(&tensors->q, p, s, head, i),
+            .d_out = qkv_q_row(d_out, p, s, head, i),
+            .out = qkv_q_row(&tensors->out, p, s, head, i),
+            .head_dim = p->head_dim,
+            .v_dim = p->v_dim,
+            .lse = *qkv_q_row(&tensors->lse, p, s, head, i),
+            .sink = sink,
+        };
+        bad |= kernels->row(&row, delta + i - begin, base + i - begin);
+    }
+    *((unsigned char *)shared + plan->backward.bad + block) = bad != 0;
+    if (p->sinks)
+        ((float *)(shared + plan->backward.sinks))[block] =
+            kernels->sink(base, delta, qkv_max(end - begin, 0), sink);
+}
+
+void qkv_backward_prepare(const struct qkv_plan_state *plan, const qkv_tensors *tensors,
+                          const qkv_gradients *gradients, char *shared, int64_t index) {
+    const struct qkv_problem *p = &plan->problem;
+    const int64_t parts = qkv_prepare_parts(plan), head = index / parts, part = index % parts;
+    if (part < plan->blocks) {
+        pack_block(plan, tensors, shared, head, part);
+        return;
+    }
+    const int64_t blocks = plan->backward.head_blocks, block = part - plan->blocks;
+    const struct qkv_sequence s = qkv_sequence_at(p, head / p->kv_heads);
+    const int64_t q_head = head % p->kv_heads * p->group + block / blocks;
+    const int64_t begin = block % blocks * plan->rows;
+    take_rows(plan, tensors, &gradients->out, shared, &s, q_head, begin);
+    if (gradients->bias.data)
+        clear_bias(plan, &gradients->bias, &s, q_head, begin);
+}
+
+/* The pieces that some row of the part sees, which have left something: one run of them, since what
+ * a row block sees is an interval. */
+static struct qkv_piece seen_pieces(const struct qkv_part *part) {
+    struct qkv_piece seen = {0};
+    for (int64_t i = 0; i < part->plan->backward.pieces && part->lo < part->hi; i++) {
+        const struct qkv_piece piece = qkv_piece_at(part->plan, &part->sequence, i);
+        if (part->lo < piece.end * QKV_KEY_BLOCK && part->hi > piece.begin * QKV_KEY_BLOCK) {
+            seen.begin = seen.begin == seen.end ? i : seen.begin;
+            seen.end = i + 1;
+        }
+    }
+    return seen;
+}
+
+static void zero_row(float *row, int64_t n) {
+    memset(row, 0, (size_t)n * sizeof(float));
+}
+
+/* dQ of one row block of one query head. */
+void qkv_backward_sum(const struct qkv_plan_state *plan, const qkv_tensors *tensors,
+                      const qkv_gradients *gradients, const qkv_workspace *workspace,
+                      int64_t index) {
+    const struct qkv_problem *p = &plan->problem;
+    const int64_t pad = plan->backward.q_pad, step = plan->backward.query_rows * pad;
+    const int64_t blocks = plan->backward.head_blocks, heads = index / blocks;
+    const int64_t head = heads % p->q_heads, begin = index % blocks * plan->rows;
+    struct qkv_part part;
+    if (!gradients->q.data)
+        return;
+    qkv_part_open(&part, plan, tensors, workspace->shared, workspace->worker, heads / p->group);
+    const struct qkv_sequence *s = &part.sequence;
+    const int64_t end = qkv_min(begin + plan->rows, s->q_len);
+    struct qkv_piece seen = {0};
+    if (begin < end) {
+        qkv_part_rows(&part, head, begin, end - begin);
+        seen = seen_pieces(&part);
+    }
+    const float *partial = (const float *)((char *)workspace->shared + plan->backward.partial) +
+                           seen.begin * step + qkv_query_slot(p, s, head, begin) * pad;
+    for (int64_t i = begin; i < qkv_min(begin + plan->rows, s->rows); i++) {
+        float *row = qkv_q_row(&gradients->q, p, s, head, i);
+        if (i < end && seen.begin < seen.end)
+            plan->table->attention_backward->store_sum(row, partial + (i - begin) * pad, step,
+                                                       (int)(seen.end - seen.begin), p->rule.scale,
+                                                       p->head_dim);
+        else
+            zero_row(row, p->head_dim);
+    }
+}
+
+/* Row blocks in the order of their rows, sequence after sequence. */
+void qkv_backward_sinks(const struct qkv_plan_state *plan, const qkv_gradients *gradients,
+                        const char *shared) {
+    const struct qkv_problem *p = &plan->problem;
+    const float *parts = (const float *)(shared + plan->backward.sinks);
+    const int64_t blocks = plan->backward.head_blocks;
+    for (int64_t h = 0; h < p->q_heads && gradients->sinks.data; h++) {
+        double sum = 0.0;
+        for (int64_t b = 0; b < p->batch; b++)
+            for (int64_t i = 0; i < blocks; i++)
+                sum += parts[(b * p->q_heads + h) * blocks + i];
+        ((float *)gradients->sinks.data)[h] = (float)sum;
+    }
+}

@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which tensors a stage of attention reads and writes, and their checks (operands.h). */
+#include "operands.h"
+
+#include "param_size.h"
+#include "status.h"
+#include "tensor.h"
+
+/* A tensor's heads, rows and columns, as qkv.h gives its shape. */
+enum shape {
+    SHAPE_Q,
+    SHAPE_K,
+    SHAPE_V,
+    SHAPE_SCORES,
+    SHAPE_OUT,
+    SHAPE_LSE,
+    SHAPE_BIAS,
+    SHAPE_SINKS
+};
+
+enum role { READ = 1, READ_FOR_SINKS, WRITE, WRITE_OPTIONAL };
+
+struct operand {
+    qkv_arg arg;
+    size_t offset;
+    enum shape shape;
+    unsigned char role[QKV_STAGE_COUNT]; /* by stage; 0: not looked at */
+};
+
+#define TENSOR(name) offsetof(struct qkv_operands, tensors.name)
+#define GRADIENT(name) offsetof(struct qkv_operands, gradients.name)
+static const struct operand operands[] = {
+    {QKV_ARG_Q,
+     TENSOR(q),
+     SHAPE_Q,
+     {[QKV_STAGE_SCORES] = READ,
+      [QKV_STAGE_ATTENTION] = READ,
+      [QKV_STAGE_SCORES_BACKWARD] = READ,
+      [QKV_STAGE_ATTENTION_BACKWARD] = READ}},
+    {QKV_ARG_K,
+     TENSOR(k),
+     SHAPE_K,
+     {[QKV_STAGE_SCORES] = READ,
+      [QKV_STAGE_ATTENTION] = READ,
+      [QKV_STAGE_SCORES_BACKWARD] = READ,
+      [QKV_STAGE_ATTENTION_BACKWARD] = READ}},
+    {QKV_ARG_V,
+     TENSOR(v),
+     SHAPE_V,
+     {[QKV_STAGE_MIX] = READ,
+      [QKV_STAGE_ATTENTION] = READ,
+      [QKV_STAGE_MIX_BACKWARD] = READ,
+      [QKV_STAGE_ATTENTION_BACKWARD] = READ}},
+    {QKV_ARG_SCORES,
+     TENSOR(scores),
+     SHAPE_SCORES,
+     {[QKV_STAGE_SCORES] = WRITE, [QKV_STAGE_SOFTMAX] = READ}},
+    {QKV_ARG_WEIGHTS,
+     TENSOR(weights),
+     SHAPE_SCORES,
+     {[QKV_STAGE_SOFTMAX] = WRITE,
+      [QKV_STAGE_MIX] = READ,
+      [QKV_STAGE_MIX_BACKWARD] = READ,
+      [QKV_STAGE_SOFTMAX_BACKWARD] = READ}},
+    {QKV_ARG_OUT,
+     TENSOR(out),
+     SHAPE_OUT,
+     {[QKV_STAGE_MIX] = WRITE,
+      [QKV_STAGE_ATTENTION] = WRITE,
+      [QKV_STAGE_ATTENTION_BACKWARD] = READ}},
+    {QKV_ARG_LSE,
+     TENSOR(lse),
+     SHAPE_LSE,
+     {[QKV_STAGE_SOFTMAX] = WRITE_OPTIONAL,
+      [QKV_STAGE_ATTENTION] = WRITE_OPTIONAL,
+      [QKV_STAGE_SOFTMAX_BACKWARD] = READ_FOR_SINKS,
+      [QKV_STAGE_ATTENTION_BACKWARD] = READ}},
+    {QKV_ARG_D_OUT,
+     GRADIENT(out),
+     SHAPE_OUT,
+     {[QKV_STAGE_MIX_BACKWARD] = READ, [QKV_STAGE_ATTENTION_BACKWARD] = READ}},
+    {QKV_ARG_D_WEIGHTS,
+     GRADIENT(weights),
+     SHAPE_SCORES,
+     {[QKV_STAGE_MIX_BACKWARD] = WRITE_OPTIONAL, [QKV_STAGE_SOFTMAX_BACKWARD] = READ}},
+    {QKV_ARG_D_SCORES,
+     GRADIENT(scores),
+     SHAPE_SCORES,
+     {[QKV_STAGE_SOFTMAX_BACKWARD] = WRITE_OPTIONAL, [QKV_STAGE_SCORES_BACKWARD] = READ}},
+    {QKV_ARG_D_Q,
+     GRADIENT(q),
+     SHAPE_Q,
+     {[QKV_STAGE_SCORES_BACKWARD] = WRITE_OPTIONAL,
+      [QKV_STAGE_ATTENTION_BACKWARD] = WRITE_OPTIONAL}},
+    {QKV_ARG_D_K,
+     GRADIENT(k),
+     SHAPE_K,
+     {[QKV_STAGE_SCORES_BACKWARD] = WRITE_OPTIONAL,
+      [QKV_STAGE_ATTENTION_BACKWARD] = WRITE_OPTIONAL}},
+    {QKV_ARG_D_V,
+     GRADIENT(v),
+     SHAPE_V,
+     {[QKV_STAGE_MIX_BACKWARD] = WRITE_OPTIONAL, [QKV_STAGE_ATTENTION_BACKWARD] = WRITE_OPTIONAL}},
+    {QKV_ARG_D_BIAS,
+     GRADIENT(bias),
+     SHAPE_BIAS,
+     {[QKV_STAGE_SCORES_BACKWARD] = WRITE_OPTIONAL,
+      [QKV_STAGE_ATTENTION_BACKWARD] = WRITE_OPTIONAL}},
+    {QKV_ARG_D_SINKS,
+     GRADIENT(sinks),
+     SHAPE_SINKS,
+     {[QKV_STAGE_SOFTMAX_BACKWARD] = WRITE_OPTIONAL,
+      [QKV_STAGE_ATTENTION_BACKWARD] = WRITE_OPTIONAL}},
+};
+enum { OPERANDS = sizeof(operands) / sizeof(operands[0]) };
+
+static const qkv_tensor *tensor_of(const struct qkv_operands *own, const struct operand *o) {
+    return (const qkv_tensor *)((const char *)own + o->offset);
+}
+
+static int columns_of(const struct qkv_problem *p, enum shape kind) {
+    switch (kind) {
+    case SHAPE_Q:
+    case SHAPE_K:
+        return (int)p->head_dim;
+    case SHAPE_V:
+    case SHAPE_OUT:
+        return (int)p->v_dim;
+    default:
+        return 1;
+    }
+}
+
+static void shape_of(int64_t shape[4], const struct qkv_problem *p, enum shape kind) {
+    const int keys = kind == SHAPE_K || kind == SHAPE_V;
+    const int32_t *cu = kind == SHAPE_BIAS ? NULL : keys ? p->cu_kv : p->cu_q;
+    shape[0] = cu ? 1 : p->batch;
+    shape[1] = keys ? p->kv_heads : p->q_heads;
+    shape[2] = keys ? p->kv_len : p->q_len;
+    if (cu) /* rows before the first sequence are not ours, but within the view */
+        shape[2] = cu[p->batch];
+    shape[3] = kind == SHAPE_SCORES || kind == SHAPE_BIAS ? p->kv_len : columns_of(p, kind);
+    if (kind == SHAPE_SINKS) {
+        shape[0] = shape[1] = shape[2] = 1;
+        shape[3] = p->q_heads;
+    }
+}
+
+static qkv_status check_operand(struct qkv_footprint *f, const struct qkv_problem *p,
+                                const struct operand *o, const qkv_tensor *t) {
+    int64_t shape[4];
+    shape_of(shape, p, o->shape);
+    if (t->data && t->dtype != QKV_F32)
+        return qkv_fail(o->arg, QKV_FAULT_DTYPE);
+    if (t->reserved)
+        return qkv_fail(o->arg, QKV_FAULT_FUTURE);
+    if (shape[3] > 1 && t->data && t->stride[3] != 1)
+        return qkv_fail(o->arg, QKV_FAULT_STRIDE);
+    return qkv_footprint_make(f, t, shape, sizeof(float), o->arg);
+}
+
+/* softmax, and its backward stage, may work in place: the same view, element by element. */
+static int in_place(const struct qkv_problem *p, const struct qkv_operands *own,
+                    const struct operand *a, const struct operand *b) {
+    const qkv_tensor *x = tensor_of(own, a), *y = tensor_of(own, b);
+    int64_t shape[4];
+    if (!(a->arg == QKV_ARG_WEIGHTS && b->arg == QKV_ARG_SCORES) &&
+        !(a->arg == QKV_ARG_D_SCORES && b->arg == QKV_ARG_D_WEIGHTS))
+        return 0;
+    shape_of(shape, p, SHAPE_SCORES);
+    int same = x->data == y->data;
+    for (int d = 0; d < 3; d++)
+        same &= shape[d] <= 1 || x->stride[d] == y->stride[d];
+    return same;
+}
+
+static int overlaps_array(const struct qkv_footprint *out, const void *data, int64_t count) {
+    if (!data)
+        return 0;
+    const struct qkv_footprint f = qkv_footprint_array(data, count, 4);
+    return qkv_overlap(out, &f);
+}
+
+/* The arrays of the parameters, which no output may overlap either. */
+static int overlaps_params(const struct qkv_problem *p, const struct qkv_footprint *out) {
+    const int64_t shape[4] = {p->batch, p->q_heads, p->q_len, p->kv_len};
+    struct qkv_footprint f;
+    int overlaps =
+        overlaps_array(out, p->slopes, p->q_heads) | overlaps_array(out, p->sinks, p->q_heads) |
+        overlaps_array(out, p->q_lens, p->batch) | overlaps_array(out, p->kv_lens, p->batch) |
+        overlaps_array(out, p->cu_q, p->batch + 1) | overlaps_array(out, p->cu_kv, p->batch + 1);
+    /* Both were checked when the plan was made. */
+    if (p->bias.data && !qkv_footprint_make(&f, &p->bias, shape, sizeof(float), QKV_ARG_BIAS))
+        overlaps |= qkv_overlap(out, &f);
+    if (p->mask.data && !qkv_footprint_make(&f, &p->mask, shape, 1, QKV_ARG_MASK))
+        overlaps |= qkv_overlap(out, &f);
+    return overlaps;
+}
+
+static qkv_status check_outputs(const struct qkv_problem *p, int stage,
+                                const struct qkv_operands *own, const struct qkv_footprint *f) {
+    for (int i = 0; i < OPERANDS; i++) {
+        const struct operand *o = operands + i;
+        if (o->role[stage] < WRITE || !f[i].element)
+            continue;
+        if (qkv_overlaps_itself(f + i))
+            return qkv_fail(o->arg, QKV_FAULT_SELF_OVERLAP);
+        int overlaps = overlaps_params(p, f + i);
+        for (int k = 0; k < OPERANDS; k++)
+            if (k != i && f[k].element && !in_place(p, own, o, operands + k))
+                overlaps |= qkv_overlap(f + i, f + k);
+        if (overlaps)
+            return qkv_fail(o->arg, QKV_FAULT_OVERLAP);
+    }
+    return QKV_OK;
+}
+
+/* Does the stage look at the tensor in this call? */
+static int takes_part(const struct qkv_operands *own, const struct operand *o, int stage) {
+    const int role = o->role[stage];
+    if (role == READ_FOR_SINKS)
+        return own->gradients.sinks.data != NULL;
+    return role && !(role == WRITE_OPTIONAL && !tensor_of(own, o)->data);
+}
+
+qkv_status qkv_take_operands(struct qkv_operands *own, const struct qkv_problem *p, int stage,
+                             const qkv_tensors *tensors, const qkv_gradients *gradients) {
+    struct qkv_footprint f[OPERANDS];
+    const size_t size = sizeof(own->tensors), gradients_size = sizeof(own->gradients);
+    TRY(qkv_take_struct(&own->tensors, size, tensors, size, QKV_ARG_TENSORS));
+    if (stage > QKV_STAGE_ATTENTION)
+        TRY(qkv_take_struct(&own->gradients, gradients_size, gradients, gradients_size,
+                            QKV_ARG_GRADIENTS));
+    for (int i = 0; i < OPERANDS; i++) {
+        f[i].element = 0;
+        if (takes_part(own, operands + i, stage))
+            TRY(check_operand(f + i, p, operands + i, tensor_of(own, operands + i)));
+    }
+    if (stage > QKV_STAGE_ATTENTION && own->gradients.sinks.data && !p->sinks)
+        return qkv_fail(QKV_ARG_SINKS, QKV_FAULT_NULL);
+    return check_outputs(p, stage, own, f);
+}

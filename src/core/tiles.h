@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The tiles of a row block over one key block: which columns the products of the fused stage, and
+ * of its gradients, compute. */
+#ifndef QKV_CORE_TILES_H
+#define QKV_CORE_TILES_H
+
+#include "block.h"
+
+/* The score rows of a whole row block over one key block. The rows of a tile have the same columns;
+ * those of a tile that sees nothing have none. */
+struct qkv_tiles {
+    struct qkv_score_row row[QKV_ROWS];
+    int any;   /* some tile sees something */
+    int whole; /* all rows have the same columns, and no score is masked or changed */
+};
+
+static inline int qkv_tile_rows(const struct qkv_part *part, int r, int mr) {
+    return part->rows - r < mr ? part->rows - r : mr;
+}
+
+void qkv_lay_tiles(struct qkv_tiles *t, const struct qkv_part *part,
+                   const struct qkv_key_block *block, int mr, qkv_sees_fn *sees);
+
+/* Rows from some row on, whole tiles, that have the same columns [from, to), or none (from >= to).
+ */
+struct qkv_band {
+    int rows, from, to;
+};
+
+/* The band that begins at row r, as far as it lies in the columns [first, end). */
+struct qkv_band qkv_band_of(const struct qkv_tiles *t, const struct qkv_part *part, int mr, int r,
+                            int first, int end);
+
+#endif

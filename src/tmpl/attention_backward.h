@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The row steps of the fused stage's gradients (FlashAttention-2, Dao 2023, algorithm 2; the
+ * Jacobian of softmax gives dS = P (dP - D)). Weights are powers of two, as in the forward stage:
+ * p = 2^(score * factor + base) with base = -lse * log2(e).
+ *
+ * An element whose weight is exactly zero counts as masked: its dS is zero whatever dP is, so that
+ * hidden keys, values and gradients contribute nothing. Where a block holds infinities or NaN such
+ * elements are marked by -0, for the products that leave them out.
+ */
+#ifndef QKV_TMPL_ATTENTION_BACKWARD_H
+#define QKV_TMPL_ATTENTION_BACKWARD_H
+
+#include "exp2.h"
+#include "row.h"
+#include "score.h"
+#include "store.h"
+
+/* Not finite: x - x is NaN then, which no number equals. */
+static inline int any_not_finite(vf x) {
+    const vf zero = vf_set1(0.0f);
+    return vm_any(vm_eq(vf_select(vm_eq(vf_sub(x, x), zero), zero, vf_set1(1.0f)), vf_set1(1.0f)));
+}
+
+static inline int row_not_finite(const float *x, ptrdiff_t n) {
+    vf sum = vf_set1(0.0f);
+    for (ptrdiff_t c = 0; c < n; c += VF_LANES) {
+        vf part = load_upto(x + c, n - c);
+        sum = vf_add(sum, vf_sub(part, part)); /* 0, or NaN for ever */
+    }
+    return any_not_finite(sum);
+}
+
+static inline float row_dot(const float *x, const float *y, ptrdiff_t n) {
+    vf sum = vf_set1(0.0f);
+    for (ptrdiff_t c = 0; c < n; c += VF_LANES)
+        sum = vf_fma(load_upto(x + c, n - c), load_upto(y + c, n - c), sum);
+    return vf_hsum(sum);
+}
+
+static int backward_row(const struct qkv_backward_row *row, float *delta, float *base) {
+    const int empty = row->lse == -INFINITY || row->lse == row->sink;
+    *base = row->lse == -INFINITY ? 0.0f : row->lse == INFINITY ? NAN : -row->lse * LOG2_E;
+    *delta = empty ? 0.0f : row_dot(row->d_out, row->out, row->v_dim);
+    return row_not_finite(row->q, row->head_dim) | row_not_finite(row->d_out, row->v_dim);
+}
+
+static float backward_sink(const float *base, const float *delta, ptrdiff_t rows, float sink) {
+    const vf extra = vf_set1(sink * LOG2_E), zero = vf_set1(0.0f);
+    vf sum = zero;
+    for (ptrdiff_t r = 0; r < rows; r += VF_LANES) {
+        vf d = load_upto(delta + r, rows - r);
+        vf p = vf_exp2(vf_add(extra, load_upto(base + r, rows - r)));
+        sum = vf_sub(sum, vf_select(vm_eq(d, zero), zero, vf_mul(p, d)));
+    }
+    return vf_hsum(sum);
+}
+
+/* The slope of the soft-cap, 1 - tanh^2, at the scores before it. */
+static inline void softcap_slope(float *slope, const struct qkv_score_row *row,
+                                 const struct qkv_score_rule *rule) {
+    const vf factor = vf_set1(rule->scale), uncap = vf_set1(1.0f / rule->softcap);
+    const vf one = vf_set1(1.0f);
+    for (int c = row->from; c < row->to; c += VF_LANES) {
+        vf t = vf_tanh(vf_mul(vf_mul(vf_load(row->s + c), factor), uncap));
+        vf_store(slope + c, vf_sub(one, vf_mul(t, t)));
+    }
+}
+
+static inline void mark_columns(float *row, int from, int to) {
+    for (int c = from; c < to; c += VF_LANES)
+        vf_store(row + c, vf_set1(-0.0f));
+}
+
+/* One vector: s to p, d from dP to dS. */
+INLINE void weigh_step(float *s, float *d, vf factor, vf base, vf delta, const int mark,
+                       exp2_step *exp2) {
+    const vf zero = vf_set1(0.0f), none = vf_set1(-0.0f);
+    /* Also where base is NaN: a masked key has no part in its row's NaN. */
+    vf p = exp2(vf_fma(vf_load(s), factor, base));
+    p = vf_select(vm_eq(vf_load(s), vf_set1(-INFINITY)), zero, p);
+    vf slack = vf_sub(vf_load(d), delta);
+    vm gone = vm_eq(p, zero);
+    vf ds = vf_select(gone, mark ? none : zero, vf_mul(p, slack));
+    vf_store(s, mark ? vf_select(gone, none, p) : p);
+    vf_store(d, ds);
+}
+
+/* dS times the slope of the soft-cap, and the slope's place takes what dS was. */
+static inline void apply_slope(float *d, float *slope, int from, int to) {
+    const vf zero = vf_set1(0.0f);
+    for (int c = from; c < to; c += VF_LANES) {
+        vf x = vf_load(d + c), y = vf_mul(x, vf_load(slope + c));
+        vf_store(d + c, vf_select(vm_eq(x, zero), x, y));
+        vf_store(slope + c, x);
+    }
+}
+
+INLINE void weigh_row(const struct qkv_weigh_backward *w, int r, const int mark, exp2_step *exp2) {
+    const struct qkv_score_row *row = w->row + r;
+    const struct qkv_score_rule *rule = w->rule;
+    const vf factor = vf_set1(LOG2_E * (rule->modified ? 1.0f : rule->scale));
+    const vf base = vf_set1(w->base[r]), delta = vf_set1(w->delta[r]);
+    float *d = w->d_scores + r * QKV_SCORES_LD, *slope = w->slope + r * QKV_SCORES_LD;
+    const int capped = rule->softcap > 0.0f;
+
+    if (capped)
+        softcap_slope(slope, row, rule);
+    if (rule->modified || row->mask)
+        score_finish(row, rule);
+    else
+        score_cut(row);
+    for (int c = row->from; c < row->to; c += VF_LANES)
+        weigh_step(row->s + c, d + c, factor, base, delta, mark, exp2);
+    if (capped)
+        apply_slope(d, slope, row->from, row->to);
+}
+
+INLINE void weigh_rows(const struct qkv_weigh_backward *w, const int mark, exp2_step *exp2) {
+    for (int r = 0; r < w->rows; r++) {
+        const struct qkv_score_row *row = w->row + r;
+        float *p = w->scores + r * QKV_SCORES_LD, *d = w->d_scores + r * QKV_SCORES_LD;
+        const int from = row->from < row->to ? row->from : w->end;
+        const int to = row->from < row->to ? row->to : w->end;
+        mark_columns(p, w->begin, from);
+        mark_columns(p, to, w->end);
+        mark_columns(d, w->begin, from);
+        mark_columns(d, to, w->end);
+        if (row->from < row->to)
+            weigh_row(w, r, mark, exp2);
+    }
+}
+
+/* One kernel a tier. */
+#define WEIGH(name, exp2)                                  \
+    static void name(const struct qkv_weigh_backward *w) { \
+        if (w->mark)                                       \
+            weigh_rows(w, 1, exp2);                        \
+        else                                               \
+            weigh_rows(w, 0, exp2);                        \
+    }
+WEIGH(weigh_sleef_u10, vf_exp2)
+WEIGH(weigh_sleef_u35, vf_exp2_u35)
+WEIGH(weigh_poly5, exp2_poly5)
+WEIGH(weigh_poly4, exp2_poly4)
+
+static void store_sum(float *out, const float *piece, ptrdiff_t step, int pieces, float scale,
+                      ptrdiff_t n) {
+    const vf factor = vf_set1(scale), zero = vf_set1(0.0f);
+    for (ptrdiff_t c = 0; c < n; c += VF_LANES) {
+        vf sum = vf_load(piece + c);
+        for (int i = 1; i < pieces; i++)
+            sum = vf_add(sum, vf_load(piece + i * step + c));
+        store_upto(out + c, vf_fma(sum, factor, zero), n - c);
+    }
+}
+
+/* The stage's table entry, which the rooms make of the same furniture. */
+#define ATTENTION_BACKWARD                                                                   \
+    {                                                                                        \
+        .variant = ROOM_NAME, .gemm = ROOM(gemm),                                            \
+        .pack = {ROOM(pack_panel), ROOM(pack_rows), ROOM(finite)}, .sees = ROOM(sees),       \
+        .row = backward_row, .sink = backward_sink,                                          \
+        .weigh = {[QKV_EXP_SLEEF_U10] = weigh_sleef_u10,                                     \
+                  [QKV_EXP_SLEEF_U35] = weigh_sleef_u35,                                     \
+                  [QKV_EXP_POLY5] = weigh_poly5,                                             \
+                  [QKV_EXP_POLY4] = weigh_poly4},                                            \
+        .marked = ROOM(mix_marked), .store = store_scaled, .store_sum = store_sum, .mr = MR, \
+        .nr = NR,                                                                            \
+    }
+
+#endif
