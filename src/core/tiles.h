@@ -28,7 +28,17 @@ struct qkv_band {
 };
 
 /* The band that begins at row r, as far as it lies in the columns [first, end). */
-struct qkv_band qkv_band_of(const struct qkv_tiles *t, const struct qkv_part *part, int mr, int r,
-                            int first, int end);
+static inline struct qkv_band qkv_band_of(const struct qkv_tiles *t, const struct qkv_part *part,
+                                          int mr, int r, int first, int end) {
+    struct qkv_band band = {0};
+    for (int i = r; i < part->rows; i += mr) {
+        const int from = t->row[i].from > first ? t->row[i].from : first;
+        const int to = t->row[i].to < end ? t->row[i].to : end;
+        if (i > r && (from != band.from || to != band.to))
+            break;
+        band = (struct qkv_band){i - r + qkv_tile_rows(part, i, mr), from, to};
+    }
+    return band;
+}
 
 #endif

@@ -128,7 +128,7 @@ static void whole_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j) {
           "v25", "v26", "v27", "v28", "v29", "v30", "v31");
 }
 
-/* Fewer rows or steps, or A by columns. M is a constant where this is inlined, so that the accumulators live in
+/* Fewer rows or steps. M is a constant where this is inlined, so that the accumulators live in
  * registers. */
 static inline __attribute__((always_inline)) void part(const struct qkv_gemm *g, ptrdiff_t i,
                                                        ptrdiff_t j, const int M) {
@@ -185,6 +185,46 @@ PART(2)
 PART(3)
 PART(4)
 
+/* A whole tile of an A that stands by columns: four rows are one vector. */
+static void columns_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j) {
+    const float *a = g->a + i;
+    const float *b = g->b + j / QKV_PANEL * g->b_g;
+    float *c = g->c + i * g->ldc + j;
+    const ptrdiff_t a_k = g->a_k, b_k = g->b_k, ldc = g->ldc;
+    float32x4_t acc[MR][4];
+
+    QKV_UNROLL(4)
+    for (int r = 0; r < MR; r++) {
+        QKV_UNROLL(4)
+        for (int v = 0; v < 4; v++)
+            acc[r][v] = vdupq_n_f32(0.0f);
+    }
+
+    for (ptrdiff_t p = g->k; p > 0; p--, a += a_k, b += b_k) {
+        const float32x4_t x = vld1q_f32(a);
+        QKV_UNROLL(4)
+        for (int v = 0; v < 4; v++) {
+            const float32x4_t y = vld1q_f32(b + 4 * v);
+            acc[0][v] = vfmaq_laneq_f32(acc[0][v], y, x, 0);
+            acc[1][v] = vfmaq_laneq_f32(acc[1][v], y, x, 1);
+            acc[2][v] = vfmaq_laneq_f32(acc[2][v], y, x, 2);
+            acc[3][v] = vfmaq_laneq_f32(acc[3][v], y, x, 3);
+        }
+    }
+
+    QKV_UNROLL(4)
+    for (int r = 0; r < MR; r++) {
+        const float x = g->factor ? g->factor[i + r] : 0.0f;
+        QKV_UNROLL(4)
+        for (int v = 0; v < 4; v++) {
+            float *out = c + r * ldc + v * 4;
+            if (g->factor)
+                acc[r][v] = vfmaq_n_f32(acc[r][v], vld1q_f32(out), x);
+            vst1q_f32(out, acc[r][v]);
+        }
+    }
+}
+
 typedef void tile_fn(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j);
 
 static tile_fn *const parts[MR] = {part_1, part_2, part_3, part_4};
@@ -197,7 +237,9 @@ static inline int gemm_rows(int cols) {
 static inline void gemm_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j, int rows,
                              int cols) {
     (void)cols; /* a tile is one panel wide */
-    if (rows == MR && g->k >= 4 && g->a_k == 1)
+    if (rows == MR && g->lda == 1)
+        columns_tile(g, i, j);
+    else if (rows == MR && g->k >= 4)
         whole_tile(g, i, j);
     else
         parts[rows - 1](g, i, j);
