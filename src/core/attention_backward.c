@@ -345,6 +345,12 @@ static void pass_keys(struct backward *b) {
     store_keys(b, &b->gradients->v, b->d_v, p->v_dim, 1.0f, keys);
 }
 
+/* Pieces from both ends in turn: under a causal mask the first is the longest work and the last the
+ * shortest, and whoever takes a run of parts gets some of each. */
+static int64_t piece_number(int64_t part, int64_t pieces) {
+    return part % 2 ? pieces - 1 - part / 2 : part / 2;
+}
+
 static void pass_piece(const struct qkv_plan_state *plan, const qkv_tensors *tensors,
                        const qkv_gradients *gradients, const qkv_workspace *workspace,
                        int64_t index) {
@@ -354,7 +360,7 @@ static void pass_piece(const struct qkv_plan_state *plan, const qkv_tensors *ten
         .kernels = plan->table->attention_backward,
         .layout = layout,
         .gradients = gradients,
-        .number = index % layout->pieces,
+        .number = piece_number(index % layout->pieces, layout->pieces),
         .worker = workspace->worker,
     };
     b.d_k = (float *)(b.worker + layout->d_k);
