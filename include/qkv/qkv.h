@@ -496,17 +496,22 @@ QKV_API void qkv_gradients_init(qkv_gradients *gradients);
 
 /* attention_backward: dQ, dK, dV, and if wanted the gradients of bias and sinks, from q, k, v, out
  * and lse of the forward call and the gradient of out. With P = exp(S - LSE), recomputed block by
- * block (FlashAttention-2, Dao 2023, section 3.1.2, algorithm 2):
+ * block (FlashAttention-2, Dao 2023, section 3.1.2, algorithm 2; dS is the Jacobian of softmax
+ * times dP):
  *
  *   dV = P^T dO      dP = dO V^T      D_i = sum_c dO_ic O_ic      dS = P (dP - D)
- *   dQ = scale dS K      dK = scale dS^T Q      dbias = dS      dsink_h = -sum_i exp(sink - LSE_i)
- * D_i
+ *   dQ = scale dS K  dK = scale dS^T Q  dbias = dS  dsink_h = -sum_i exp(sink - LSE_i) D_i
  *
- * with dS times 1 - tanh^2 (S / softcap) on the way to dQ and dK if there is a soft-cap. dK and dV
- * are summed over the query heads of a group. Masked elements of dS are zero whatever stands in K,
- * V or the gradient of out; rows and keys that nothing sees get zeros. The same bits for any
- * number of threads and division into parts, and for a sequence alone or in any batch. Never
- * q_len x kv_len of memory: the shared workspace is at most 8 times Q, and K and V twice. */
+ * with dS times 1 - tanh^2 of the soft-cap on the way to dQ and dK, if there is one. dK and dV are
+ * summed over the query heads of a group. An element whose weight is exactly zero, as every masked
+ * one, has dS = 0 and contributes nothing, whatever stands in Q, K, V or the gradient of out; rows
+ * and keys that nothing sees get zeros. The same bits for any number of threads and division into
+ * parts, and for a sequence alone or in any batch. Never q_len x kv_len of memory: the shared
+ * workspace holds K twice, V once, and at most 8 times Q (32 / kv_heads times, if that is less,
+ * and at least once).
+ *
+ * A row's weights must sum up to 1. Where they do not, lse comes from another call: the status is
+ * then QKV_FAULT_STALE of QKV_ARG_LSE, and the outputs, which are written by then, have no use. */
 QKV_API qkv_status qkv_attention_backward_plan(qkv_plan *plan, const qkv_attention_params *params,
                                                const qkv_context *context);
 QKV_API qkv_status qkv_attention_backward(const qkv_attention_params *params,

@@ -141,16 +141,26 @@ static void by_rows(const struct backward *b, const struct block *block, const f
         add_strip(b, block, weights, rows, acc, c, c + strip < block->end ? c + strip : block->end);
 }
 
-/* The part of dQ that this piece gives to the part's rows. */
-static float *partial_of(const struct backward *b) {
+/* The place of the part's first row among all, and among all of this piece. */
+static int64_t row_slot(const struct backward *b) {
     const struct qkv_part *part = &b->part;
-    const int64_t slot =
-        b->number * b->layout->query_rows +
-        qkv_query_slot(&part->plan->problem, &part->sequence, part->row->head, part->row->index);
-    return (float *)(part->shared + b->layout->partial) + slot * b->layout->q_pad;
+    return qkv_query_slot(&part->plan->problem, &part->sequence, part->row->head, part->row->index);
 }
 
-/* The first block of the piece that the rows see writes their part, the others add to it. */
+static int64_t piece_slot(const struct backward *b) {
+    return b->number * b->layout->query_rows + row_slot(b);
+}
+
+/* What this piece gives to the part's rows: its part of dQ, and the sum of their weights. */
+static float *partial_of(const struct backward *b) {
+    return (float *)(b->part.shared + b->layout->partial) + piece_slot(b) * b->layout->q_pad;
+}
+
+static float *mass_of(const struct backward *b) {
+    return (float *)(b->part.shared + b->layout->mass) + piece_slot(b);
+}
+
+/* The first block of the piece that the rows see writes those, the others add to them. */
 static int writes_queries(const struct backward *b) {
     return b->index == qkv_max(b->piece.begin, b->part.lo / QKV_KEY_BLOCK);
 }
@@ -242,8 +252,7 @@ static void find_keys(const struct backward *b, struct block *block) {
 static void weigh(const struct backward *b, const struct block *block) {
     const struct qkv_plan_state *plan = b->part.plan;
     const struct qkv_problem *p = &plan->problem;
-    const struct qkv_row *first = b->part.row;
-    const int64_t slot = qkv_query_slot(p, &b->part.sequence, first->head, first->index);
+    const int64_t slot = row_slot(b);
     const struct qkv_weigh_backward w = {
         .row = block->tiles.row,
         .rule = &p->rule,
@@ -256,8 +265,17 @@ static void weigh(const struct backward *b, const struct block *block) {
         .begin = block->begin,
         .end = block->end,
         .mark = block->bad_keys || block->bad_rows,
+        .mass = mass_of(b),
+        .add = !writes_queries(b),
     };
     b->kernels->weigh[p->rule.exp](&w);
+}
+
+/* Rows that see nothing of the first block after all, because of a boolean mask or a bias. */
+static void begin_rows(const struct backward *b) {
+    memset(mass_of(b), 0, (size_t)b->part.rows * sizeof(float));
+    if (b->gradients->q.data)
+        zero_queries(b);
 }
 
 /* One row block against the key block. */
@@ -271,8 +289,8 @@ static void pass_rows(const struct backward *b) {
 
     qkv_lay_tiles(&block.tiles, part, &block.keys, b->kernels->mr, b->kernels->sees);
     if (!block.tiles.any) {
-        if (gradients->q.data && writes_queries(b))
-            zero_queries(b);
+        if (writes_queries(b))
+            begin_rows(b);
         return;
     }
     block.begin = block.keys.lo / QKV_PANEL * QKV_PANEL;

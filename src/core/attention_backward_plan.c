@@ -25,6 +25,8 @@ static void lay_out_shared(struct qkv_plan_state *s) {
     b->delta = qkv_reserve(size, b->query_rows * f);
     b->base = qkv_reserve(size, b->query_rows * f);
     b->bad = qkv_reserve(size, row_blocks);
+    b->mass = qkv_reserve(size, b->pieces * b->query_rows * f);
+    b->stale = qkv_reserve(size, row_blocks);
     b->sinks = qkv_reserve(size, p->sinks ? row_blocks * f : 0);
     b->partial = qkv_reserve(size, b->pieces * b->query_rows * b->q_pad * f);
 }

@@ -2,6 +2,7 @@
 /* What the gradients of the fused stage need beside the products: packed keys, the numbers of the
  * query rows, the sums of dQ and of the sinks' gradients (attention_backward.h). */
 #include "attention_backward.h"
+#include "status.h"
 
 #include <math.h>
 #include <string.h>
@@ -103,36 +104,92 @@ static void zero_row(float *row, int64_t n) {
     memset(row, 0, (size_t)n * sizeof(float));
 }
 
-/* dQ of one row block of one query head. */
+/* The rows [begin, end) of a query head, and what the pieces have left for them. */
+struct rows {
+    struct qkv_part part;
+    int64_t head, begin, end;
+    struct qkv_piece seen;
+};
+
+static int64_t first_slot(const struct rows *rows) {
+    const struct qkv_plan_state *plan = rows->part.plan;
+    return rows->seen.begin * plan->backward.query_rows +
+           qkv_query_slot(&plan->problem, &rows->part.sequence, rows->head, rows->begin);
+}
+
+static void store_queries(const struct rows *rows, const qkv_tensor *t) {
+    const struct qkv_plan_state *plan = rows->part.plan;
+    const struct qkv_problem *p = &plan->problem;
+    const int64_t pad = plan->backward.q_pad, step = plan->backward.query_rows * pad;
+    const int pieces = (int)(rows->seen.end - rows->seen.begin);
+    const float *partial =
+        (const float *)(rows->part.shared + plan->backward.partial) + first_slot(rows) * pad;
+    const int64_t end = qkv_min(rows->begin + plan->rows, rows->part.sequence.rows);
+    for (int64_t i = rows->begin; i < end; i++) {
+        float *row = qkv_q_row(t, p, &rows->part.sequence, rows->head, i);
+        if (i < rows->end && pieces > 0)
+            plan->table->attention_backward->store_sum(row, partial + (i - rows->begin) * pad, step,
+                                                       pieces, p->rule.scale, p->head_dim);
+        else
+            zero_row(row, p->head_dim);
+    }
+}
+
+/* The sink's weight in a row. */
+static float sink_mass(const struct rows *rows, int64_t i) {
+    const struct qkv_plan_state *plan = rows->part.plan;
+    const float one = 1.0f, *sinks = plan->problem.sinks;
+    const float *base = (const float *)(rows->part.shared + plan->backward.base) +
+                        qkv_query_slot(&plan->problem, &rows->part.sequence, rows->head, i);
+    return sinks ? -plan->table->attention_backward->sink(base, &one, 1, sinks[rows->head]) : 0.0f;
+}
+
+/* Weights that are made of a row's own LSE sum up to 1, or to 0 if it sees nothing. The tolerance
+ * leaves room for an LSE that another program computed, and for large ones, whose rounding moves
+ * every weight. */
+static int row_is_stale(const struct rows *rows, const qkv_tensor *t, int64_t i) {
+    const struct qkv_plan_state *plan = rows->part.plan;
+    const int64_t pieces = rows->seen.end - rows->seen.begin;
+    const float lse = *qkv_q_row(t, &plan->problem, &rows->part.sequence, rows->head, i);
+    const float *mass = (const float *)(rows->part.shared + plan->backward.mass) +
+                        first_slot(rows) + i - rows->begin;
+    float sum = lse == -INFINITY ? 0.0f : sink_mass(rows, i) - 1.0f;
+    for (int64_t piece = 0; piece < pieces; piece++)
+        sum += mass[piece * plan->backward.query_rows];
+    return fabsf(sum) > 0x1p-6f + 0x1p-17f * fabsf(lse);
+}
+
+/* One row block of one query head: its dQ, and whether its LSE was its own. */
 void qkv_backward_sum(const struct qkv_plan_state *plan, const qkv_tensors *tensors,
                       const qkv_gradients *gradients, const qkv_workspace *workspace,
                       int64_t index) {
     const struct qkv_problem *p = &plan->problem;
-    const int64_t pad = plan->backward.q_pad, step = plan->backward.query_rows * pad;
     const int64_t blocks = plan->backward.head_blocks, heads = index / blocks;
-    const int64_t head = heads % p->q_heads, begin = index % blocks * plan->rows;
-    struct qkv_part part;
-    if (!gradients->q.data)
-        return;
-    qkv_part_open(&part, plan, tensors, workspace->shared, workspace->worker, heads / p->group);
-    const struct qkv_sequence *s = &part.sequence;
-    const int64_t end = qkv_min(begin + plan->rows, s->q_len);
-    struct qkv_piece seen = {0};
-    if (begin < end) {
-        qkv_part_rows(&part, head, begin, end - begin);
-        seen = seen_pieces(&part);
+    struct rows rows = {.head = heads % p->q_heads, .begin = index % blocks * plan->rows};
+    qkv_part_open(&rows.part, plan, tensors, workspace->shared, workspace->worker,
+                  heads / p->group);
+    const struct qkv_sequence *s = &rows.part.sequence;
+    rows.end = qkv_min(rows.begin + plan->rows, s->q_len);
+    if (rows.begin < rows.end) {
+        qkv_part_rows(&rows.part, rows.head, rows.begin, rows.end - rows.begin);
+        rows.seen = seen_pieces(&rows.part);
     }
-    const float *partial = (const float *)((char *)workspace->shared + plan->backward.partial) +
-                           seen.begin * step + qkv_query_slot(p, s, head, begin) * pad;
-    for (int64_t i = begin; i < qkv_min(begin + plan->rows, s->rows); i++) {
-        float *row = qkv_q_row(&gradients->q, p, s, head, i);
-        if (i < end && seen.begin < seen.end)
-            plan->table->attention_backward->store_sum(row, partial + (i - begin) * pad, step,
-                                                       (int)(seen.end - seen.begin), p->rule.scale,
-                                                       p->head_dim);
-        else
-            zero_row(row, p->head_dim);
-    }
+    if (gradients->q.data)
+        store_queries(&rows, &gradients->q);
+
+    int stale = 0;
+    for (int64_t i = rows.begin; i < rows.end; i++)
+        stale |= row_is_stale(&rows, &tensors->lse, i);
+    ((unsigned char *)workspace->shared)[plan->backward.stale + (size_t)index] = stale != 0;
+}
+
+qkv_status qkv_backward_verdict(const struct qkv_plan_state *plan, const void *shared,
+                                int64_t begin, int64_t end) {
+    const unsigned char *stale = (const unsigned char *)shared + plan->backward.stale;
+    for (int64_t i = begin; i < end; i++)
+        if (stale[i])
+            return qkv_fail(QKV_ARG_LSE, QKV_FAULT_STALE);
+    return QKV_OK;
 }
 
 /* Row blocks in the order of their rows, sequence after sequence. */

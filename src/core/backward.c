@@ -31,6 +31,14 @@ static void run_job(const void *job, const qkv_workspace *workspace, int32_t pha
                                    workspace, phase, begin, end);
 }
 
+/* attention_backward tells afterwards if the LSE can't be that of its scores. */
+static qkv_status verdict(const struct qkv_plan_state *s, const void *shared, int32_t phase,
+                          int64_t begin, int64_t end) {
+    if (s->stage != QKV_STAGE_ATTENTION_BACKWARD || phase != QKV_BACKWARD_VERDICT_PHASE)
+        return QKV_OK;
+    return qkv_backward_verdict(s, shared, begin, end);
+}
+
 qkv_status qkv_backward_run(const qkv_plan *plan, const qkv_tensors *tensors,
                             const qkv_gradients *gradients, int32_t phase, int64_t begin,
                             int64_t end, const qkv_workspace *workspace) {
@@ -43,7 +51,7 @@ qkv_status qkv_backward_run(const qkv_plan *plan, const qkv_tensors *tensors,
     TRY(qkv_check_run(plan, phase, begin, end, workspace));
     const struct job job = {s, &own};
     run_job(&job, workspace, phase, begin, end);
-    return QKV_OK;
+    return verdict(s, workspace->shared, phase, begin, end);
 }
 
 static qkv_status make_plan(qkv_plan *plan, int stage, const qkv_attention_params *params,
@@ -63,7 +71,9 @@ static qkv_status run_plain(int stage, const qkv_attention_params *params,
     const struct qkv_problem *p = &job.state->problem;
     TRY(qkv_take_operands(&operands, p, stage, tensors, gradients));
     TRY(qkv_check_exec(&plan, &own));
-    return qkv_run_all(&plan, &own, p->batch * p->kv_heads, job.state->grouped, run_job, &job);
+    TRY(qkv_run_all(&plan, &own, p->batch * p->kv_heads, job.state->grouped, run_job, &job));
+    return verdict(job.state, own.workspace, QKV_BACKWARD_VERDICT_PHASE, 0,
+                   plan.parts[QKV_BACKWARD_VERDICT_PHASE]);
 }
 
 qkv_status qkv_attention_backward_plan(qkv_plan *plan, const qkv_attention_params *params,

@@ -273,13 +273,14 @@ typedef float qkv_backward_sink_fn(const float *base, const float *delta, ptrdif
  *   s = p and d_scores = p * (d_scores - delta), both -0 in the columns [begin, end) that are
  * outside the row's [from, to), and, if mark is set, wherever p is 0. With a soft-cap d_scores is
  * then multiplied by the cap's slope, and slope (of the same shape; else not looked at) has it as
- * it was before that. */
+ * it was before that. The sum of a row's p is added to mass[r], or written there if add is 0. */
 struct qkv_weigh_backward {
     const struct qkv_score_row *row;
     const struct qkv_score_rule *rule;
     float *scores, *d_scores, *slope; /* scores: row 0's, at the block's first column */
     const float *base, *delta;
-    int rows, begin, end, mark;
+    float *mass;
+    int rows, begin, end, mark, add;
 };
 typedef void qkv_weigh_backward_fn(const struct qkv_weigh_backward *block);
 

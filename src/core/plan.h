@@ -42,6 +42,8 @@ struct qkv_backward_layout {
     size_t k_rows;          /* shared: the keys as rows, and with shared.flags what is in them */
     size_t delta, base;     /* shared: a number of each query row (qkv_backward_row_fn) */
     size_t bad;             /* shared: a byte of each row block */
+    size_t mass;            /* shared: [pieces][query_rows], the sums of their weights */
+    size_t stale;           /* shared: a byte of each row block: its masses are not 1 */
     size_t sinks;           /* shared: a number of each row block */
     size_t partial;         /* shared: [pieces][query_rows][q_pad], parts of dQ */
     size_t d_scores, slope; /* worker: [ROWS][SCORES_LD] */

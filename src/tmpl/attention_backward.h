@@ -72,9 +72,9 @@ static inline void mark_columns(float *row, int from, int to) {
         vf_store(row + c, vf_set1(-0.0f));
 }
 
-/* One vector: s to p, d from dP to dS. */
-INLINE void weigh_step(float *s, float *d, vf factor, vf base, vf delta, const int mark,
-                       exp2_step *exp2) {
+/* One vector: s to p, which is returned, and d from dP to dS. */
+INLINE vf weigh_step(float *s, float *d, vf factor, vf base, vf delta, const int mark,
+                     exp2_step *exp2) {
     const vf zero = vf_set1(0.0f), none = vf_set1(-0.0f);
     /* Also where base is NaN: a masked key has no part in its row's NaN. */
     vf p = exp2(vf_fma(vf_load(s), factor, base));
@@ -84,6 +84,7 @@ INLINE void weigh_step(float *s, float *d, vf factor, vf base, vf delta, const i
     vf ds = vf_select(gone, mark ? none : zero, vf_mul(p, slack));
     vf_store(s, mark ? vf_select(gone, none, p) : p);
     vf_store(d, ds);
+    return p;
 }
 
 /* dS times the slope of the soft-cap, and the slope's place takes what dS was. */
@@ -96,7 +97,8 @@ static inline void apply_slope(float *d, float *slope, int from, int to) {
     }
 }
 
-INLINE void weigh_row(const struct qkv_weigh_backward *w, int r, const int mark, exp2_step *exp2) {
+/* Returns the row's mass here. */
+INLINE float weigh_row(const struct qkv_weigh_backward *w, int r, const int mark, exp2_step *exp2) {
     const struct qkv_score_row *row = w->row + r;
     const struct qkv_score_rule *rule = w->rule;
     const vf factor = vf_set1(LOG2_E * (rule->modified ? 1.0f : rule->scale));
@@ -110,10 +112,12 @@ INLINE void weigh_row(const struct qkv_weigh_backward *w, int r, const int mark,
         score_finish(row, rule);
     else
         score_cut(row);
+    vf sum = vf_set1(0.0f);
     for (int c = row->from; c < row->to; c += VF_LANES)
-        weigh_step(row->s + c, d + c, factor, base, delta, mark, exp2);
+        sum = vf_add(sum, weigh_step(row->s + c, d + c, factor, base, delta, mark, exp2));
     if (capped)
         apply_slope(d, slope, row->from, row->to);
+    return vf_hsum(sum);
 }
 
 INLINE void weigh_rows(const struct qkv_weigh_backward *w, const int mark, exp2_step *exp2) {
@@ -126,8 +130,8 @@ INLINE void weigh_rows(const struct qkv_weigh_backward *w, const int mark, exp2_
         mark_columns(p, to, w->end);
         mark_columns(d, w->begin, from);
         mark_columns(d, to, w->end);
-        if (row->from < row->to)
-            weigh_row(w, r, mark, exp2);
+        const float mass = row->from < row->to ? weigh_row(w, r, mark, exp2) : 0.0f;
+        w->mass[r] = w->add ? w->mass[r] + mass : mass;
     }
 }
 
