@@ -144,7 +144,29 @@ typedef int32_t qkv_status;
     DO(D_WV, "gradients->wv")                 \
     DO(D_BQ, "gradients->bq")                 \
     DO(D_BK, "gradients->bk")                 \
-    DO(D_BV, "gradients->bv")
+    DO(D_BV, "gradients->bv")                 \
+    DO(ROWS, "rows")                          \
+    DO(COLUMNS, "columns")                    \
+    DO(KIND, "kind")                          \
+    DO(PREDICTION, "prediction")              \
+    DO(TARGET, "target")                      \
+    DO(LABELS, "labels")                      \
+    DO(GRADIENT, "gradient")                  \
+    DO(LOSS, "loss")                          \
+    DO(NUMBERS, "count")                      \
+    DO(STEP, "step")                          \
+    DO(RULE, "rule")                          \
+    DO(RATE, "rate")                          \
+    DO(GRADIENT_SCALE, "gradient_scale")      \
+    DO(MOMENTUM, "momentum")                  \
+    DO(WEIGHT_DECAY, "weight_decay")          \
+    DO(BETA1, "beta1")                        \
+    DO(BETA2, "beta2")                        \
+    DO(EPSILON, "epsilon")                    \
+    DO(ARRAYS, "arrays")                      \
+    DO(MEAN, "mean")                          \
+    DO(SQUARE, "square")                      \
+    DO(SUM, "sum")
 
 #define QKV_ENUM_FAULT_(name, text) QKV_FAULT_##name,
 #define QKV_ENUM_ARG_(name, text) QKV_ARG_##name,
@@ -646,7 +668,8 @@ QKV_API qkv_status qkv_project_backward(const qkv_project_params *params,
 /* ---- Loss and descent -------------------------------------------------------------------- */
 
 /* What is to be made small: the mean over all elements of (prediction - target)^2, or the mean over
- * the counted rows of -log softmax(prediction)[label]. A label of -1 leaves its row out. */
+ * the counted rows of -log softmax(prediction)[label]. A label of -1 leaves its row out. The mean
+ * of nothing (no rows, or every row left out) is 0, and the gradient zeros. */
 typedef enum qkv_loss_kind {
     QKV_LOSS_SQUARED,
     QKV_LOSS_CROSS_ENTROPY,
@@ -655,15 +678,16 @@ typedef enum qkv_loss_kind {
 
 typedef struct qkv_loss_params {
     size_t size;
-    uint64_t flags; /* 0 */
-    int64_t rows, columns;
-    int32_t kind; /* a qkv_loss_kind */
+    uint64_t flags;        /* 0 */
+    int64_t rows, columns; /* columns: 1 or more */
+    int32_t kind;          /* a qkv_loss_kind */
     int32_t reserved;
 } qkv_loss_params;
 
 QKV_API void qkv_loss_params_init(qkv_loss_params *params);
 
-/* prediction, target and gradient are [1, 1, rows, columns]: stride[2] is the row stride. */
+/* prediction, target and gradient are [1, 1, rows, columns]: stride[2] is the row stride. A label
+ * is -1 or a column; any other is refused as out of range before anything is written. */
 typedef struct qkv_loss_tensors {
     size_t size;
     qkv_tensor prediction;
@@ -675,6 +699,16 @@ typedef struct qkv_loss_tensors {
 
 QKV_API void qkv_loss_tensors_init(qkv_loss_tensors *tensors);
 
+/* loss: writes loss, and gradient if it is there:
+ *
+ *   squared         2 (prediction - target) / (rows * columns)
+ *   cross-entropy   (softmax(prediction) - onehot(label)) / counted rows;  0 where left out
+ *
+ * softmax as in the stage of that name, but sums, and the loss until it is rounded at the end, are
+ * in double precision and joined in an order that depends on the shape alone. A logit of -inf has
+ * the probability zero (as a label's it makes the loss +inf); a NaN or +inf anywhere in a counted
+ * row, or nothing but -inf, makes the loss and that row's gradient NaN. Rows left out are not read.
+ */
 QKV_API qkv_status qkv_loss_plan(qkv_plan *plan, const qkv_loss_params *params,
                                  const qkv_context *context);
 QKV_API qkv_status qkv_loss_run(const qkv_plan *plan, const qkv_loss_tensors *tensors,
@@ -685,14 +719,18 @@ QKV_API qkv_status qkv_loss(const qkv_loss_params *params, const qkv_loss_tensor
 
 /* How weights descend, with g = gradient_scale * gradient:
  *
- *   QKV_DESCENT_SGD    g += weight_decay * W;  M = momentum * M + g (M = g at step 1);
- *                      W -= rate * M.  With momentum 0 and weight_decay 0 exactly W <- W - rate g,
- *                      and M is not needed.
+ *   QKV_DESCENT_SGD    g += weight_decay * W;  M = momentum * M + g;  W -= rate * M.
+ *                      With momentum 0 and weight_decay 0 exactly W <- W - rate g; without momentum
+ *                      M is not needed.
  *   QKV_DESCENT_ADAMW  W -= rate * weight_decay * W;  M = beta1 M + (1 - beta1) g;
  *                      V = beta2 V + (1 - beta2) g^2;
  *                      W -= rate * (M / (1 - beta1^step)) / (sqrt(V / (1 - beta2^step)) + epsilon)
  *                      (Loshchilov and Hutter 2019, algorithm 2)
- */
+ *
+ * W - rate g is one fused multiply-add, rounded once; in the scalar room a multiplication and a
+ * subtraction. At step 1, M and V are taken for 0 and their memory is not read. A NaN or infinity
+ * in the gradient goes into the weights like any number: qkv_sum_squares tells, since its sum is
+ * not finite then. What the rule does not use is not looked at. */
 typedef enum qkv_descent_rule {
     QKV_DESCENT_SGD,
     QKV_DESCENT_ADAMW,
@@ -706,16 +744,19 @@ typedef struct qkv_descent_params {
     int64_t step;         /* from 1 */
     int32_t rule;         /* a qkv_descent_rule */
     float rate;           /* a positive finite number */
-    float gradient_scale; /* 1, or what clipping by the global norm asks for */
-    float momentum, weight_decay;
-    float beta1, beta2, epsilon;
+    float gradient_scale; /* 1, or what clipping by the global norm asks for; finite, 0 or more */
+    float momentum;       /* in [0, 1) */
+    float weight_decay;   /* finite, 0 or more */
+    float beta1, beta2;   /* in [0, 1) */
+    float epsilon;        /* a positive finite number */
 } qkv_descent_params;
 
-/* rate 1e-3, gradient_scale 1, momentum and weight_decay 0, beta1 0.9, beta2 0.999, epsilon 1e-8 */
+/* step 1, rate 1e-3, gradient_scale 1, momentum and weight_decay 0, beta1 0.9, beta2 0.999, epsilon
+ * 1e-8 */
 QKV_API void qkv_descent_params_init(qkv_descent_params *params);
 
 /* Arrays of count numbers, aligned to theirs; weights, and the running means where the rule has
- * them, are changed in place, in one pass over memory. */
+ * them, are changed in place, in one pass over memory. None may overlap another. */
 typedef struct qkv_descent_arrays {
     size_t size;
     float *weights;
@@ -736,7 +777,8 @@ QKV_API qkv_status qkv_descent(const qkv_descent_params *params, const qkv_desce
 
 /* Clipping by the global norm (Pascanu, Mikolov and Bengio 2013): *sum += the squares of x[count],
  * in double precision and a fixed order; then the gradient_scale that keeps sqrt(sum) at or below
- * max_norm: 1 if it is there already; NaN where the sum is not a finite number. */
+ * max_norm: 1 if it is there already; NaN, which qkv_descent refuses, where the sum is not a finite
+ * number or max_norm is negative or NaN. */
 QKV_API qkv_status qkv_sum_squares(double *sum, const float *x, int64_t count,
                                    const qkv_context *context);
 QKV_API float qkv_clip_scale(double sum, float max_norm);

@@ -18,6 +18,7 @@
 
 typedef __m256 vf;
 typedef __m256 vm; /* a mask: a lane's sign bit */
+typedef __m256d vd;
 
 #define VF_LANES 8
 
@@ -65,6 +66,10 @@ static inline vf vf_mul(vf a, vf b) {
 
 static inline vf vf_div(vf a, vf b) {
     return _mm256_div_ps(a, b);
+}
+
+static inline vf vf_sqrt(vf x) {
+    return _mm256_sqrt_ps(x);
 }
 
 static inline vf vf_fma(vf a, vf b, vf c) {
@@ -124,6 +129,32 @@ static inline float vf_hmax(vf x) {
     __m128 z = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
     z = _mm_max_ps(z, _mm_movehl_ps(z, z));
     return _mm_cvtss_f32(_mm_max_ss(z, _mm_movehdup_ps(z)));
+}
+
+/* In double precision: x's halves (lane i and lane i + VF_LANES / 2) added, and their squares, which
+ * are exact before they are added. */
+static inline vd vd_fold(vf x) {
+    return _mm256_add_pd(_mm256_cvtps_pd(_mm256_castps256_ps128(x)),
+                         _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1)));
+}
+
+static inline vd vd_fold_squares(vf x) {
+    __m256d low = _mm256_cvtps_pd(_mm256_castps256_ps128(x));
+    __m256d high = _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1));
+    return _mm256_fmadd_pd(high, high, _mm256_mul_pd(low, low));
+}
+
+static inline vd vd_zero(void) {
+    return _mm256_setzero_pd();
+}
+
+static inline vd vd_add(vd a, vd b) {
+    return _mm256_add_pd(a, b);
+}
+
+static inline double vd_hsum(vd x) {
+    __m128d y = _mm_add_pd(_mm256_castpd256_pd128(x), _mm256_extractf128_pd(x, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(y, _mm_unpackhi_pd(y, y)));
 }
 
 /* The sums, or the largest, of eight vectors in memory, each by the same tree: lane i with i + 2

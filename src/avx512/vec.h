@@ -18,6 +18,7 @@
 
 typedef __m512 vf;
 typedef __mmask16 vm; /* a mask: one bit a lane */
+typedef __m512d vd;
 
 #define VF_LANES 16
 
@@ -65,6 +66,10 @@ static inline vf vf_mul(vf a, vf b) {
 
 static inline vf vf_div(vf a, vf b) {
     return _mm512_div_ps(a, b);
+}
+
+static inline vf vf_sqrt(vf x) {
+    return _mm512_sqrt_ps(x);
 }
 
 static inline vf vf_fma(vf a, vf b, vf c) {
@@ -120,6 +125,33 @@ static inline float vf_hmax(vf x) {
     __m128 z = _mm_max_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
     z = _mm_max_ps(z, _mm_movehl_ps(z, z));
     return _mm_cvtss_f32(_mm_max_ss(z, _mm_movehdup_ps(z)));
+}
+
+/* In double precision: x's halves (lane i and lane i + VF_LANES / 2) added, and their squares, which
+ * are exact before they are added. */
+static inline vd vd_fold(vf x) {
+    return _mm512_add_pd(_mm512_cvtps_pd(_mm512_castps512_ps256(x)),
+                         _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1)));
+}
+
+static inline vd vd_fold_squares(vf x) {
+    __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(x));
+    __m512d high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1));
+    return _mm512_fmadd_pd(high, high, _mm512_mul_pd(low, low));
+}
+
+static inline vd vd_zero(void) {
+    return _mm512_setzero_pd();
+}
+
+static inline vd vd_add(vd a, vd b) {
+    return _mm512_add_pd(a, b);
+}
+
+static inline double vd_hsum(vd x) {
+    __m256d y = _mm256_add_pd(_mm512_castpd512_pd256(x), _mm512_extractf64x4_pd(x, 1));
+    __m128d z = _mm_add_pd(_mm256_castpd256_pd128(y), _mm256_extractf128_pd(y, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(z, _mm_unpackhi_pd(z, z)));
 }
 
 /* The sums, or the largest, of sixteen vectors in memory, each by the same tree: lane i with i + 2

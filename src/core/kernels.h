@@ -187,6 +187,39 @@ struct qkv_multiply {
 };
 typedef void qkv_multiply_fn(const struct qkv_multiply *strip);
 
+/* The sum of (p - t)^2 over n elements of a row, in double precision; gradient (NULL: not wanted; p
+ * itself is fine) gets factor * (p - t). */
+typedef double qkv_square_fn(float *gradient, const float *p, const float *t, ptrdiff_t n,
+                             float factor);
+
+/* -log softmax(x)[label] of a row of n >= 1 logits; gradient (NULL: not wanted; x itself is fine)
+ * gets (softmax(x) - onehot(label)) / counted. */
+typedef double qkv_cross_entropy_fn(float *gradient, const float *x, ptrdiff_t n, int32_t label,
+                                    double counted);
+
+/* n weights one step down: the arrays, and the numbers of qkv_descent_params made ready. With g =
+ * scale * g:
+ *   plain     w -= rate * (g + decay w)
+ *   momentum  m = keep1 m + g + decay w;  w -= rate * m
+ *   adamw     m = keep1 m + take1 g;  v = keep2 v + take2 g^2;
+ *             w -= rate * (m / (root sqrt(v) + epsilon) + decay w)
+ * A decay of 0 is left out. first: m and v are not read, and taken for 0. No array overlaps another;
+ * plain looks at neither m nor v. */
+struct qkv_descend {
+    float *w;
+    const float *g;
+    float *m, *v;
+    ptrdiff_t n;
+    float rate, scale, decay;
+    float keep1, take1, keep2, take2;
+    float root, epsilon;
+    int first;
+};
+typedef void qkv_descend_fn(const struct qkv_descend *d);
+
+/* The sum of the squares of x[n] in double precision. */
+typedef double qkv_sum_squares_fn(const float *x, ptrdiff_t n);
+
 struct qkv_project_kernels {
     const char *variant;
     qkv_multiply_fn *multiply;
@@ -305,10 +338,14 @@ struct qkv_attention_backward_kernels {
 
 struct qkv_loss_kernels {
     const char *variant;
+    qkv_square_fn *square;
+    qkv_cross_entropy_fn *cross_entropy;
 };
 
 struct qkv_descent_kernels {
     const char *variant;
+    qkv_descend_fn *plain, *momentum, *adamw;
+    qkv_sum_squares_fn *sum_squares;
 };
 
 /* What a context binds. A room's init overlays the entries that it has. */

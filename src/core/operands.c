@@ -150,13 +150,7 @@ static qkv_status check_operand(struct qkv_footprint *f, const struct qkv_proble
                                 const struct operand *o, const qkv_tensor *t) {
     int64_t shape[4];
     shape_of(shape, p, o->shape);
-    if (t->data && t->dtype != QKV_F32)
-        return qkv_fail(o->arg, QKV_FAULT_DTYPE);
-    if (t->reserved)
-        return qkv_fail(o->arg, QKV_FAULT_FUTURE);
-    if (shape[3] > 1 && t->data && t->stride[3] != 1)
-        return qkv_fail(o->arg, QKV_FAULT_STRIDE);
-    return qkv_footprint_make(f, t, shape, sizeof(float), o->arg);
+    return qkv_check_tensor(f, t, shape, o->arg);
 }
 
 /* softmax, and its backward stage, may work in place: the same view, element by element. */

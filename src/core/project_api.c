@@ -160,24 +160,13 @@ static qkv_status check_packed(const struct qkv_project_state *s, const struct q
     return QKV_OK;
 }
 
-static qkv_status check_tensor(const qkv_tensor *t, const int64_t shape[4], struct qkv_footprint *f,
-                               qkv_arg arg) {
-    if (t->data && t->dtype != QKV_F32)
-        return qkv_fail(arg, QKV_FAULT_DTYPE);
-    if (t->reserved)
-        return qkv_fail(arg, QKV_FAULT_FUTURE);
-    if (t->data && shape[3] > 1 && t->stride[3] != 1)
-        return qkv_fail(arg, QKV_FAULT_STRIDE);
-    return qkv_footprint_make(f, t, shape, sizeof(float), arg);
-}
-
 static qkv_status check_weights(const struct qkv_project_state *s, int layout,
                                 const struct qkv_matrix *m, const qkv_tensor *w,
                                 struct qkv_footprint *f, qkv_arg arg) {
     const int64_t in_out[4] = {1, 1, s->d_model, m->width};
     const int64_t out_in[4] = {1, 1, m->width, s->d_model};
     if (layout != QKV_W_PACKED)
-        return check_tensor(w, layout == QKV_W_IN_OUT ? in_out : out_in, f, arg);
+        return qkv_check_tensor(f, w, layout == QKV_W_IN_OUT ? in_out : out_in, arg);
     if (w->data && w->dtype != QKV_F32)
         return qkv_fail(arg, QKV_FAULT_DTYPE);
     if (w->reserved)
@@ -202,8 +191,8 @@ static qkv_status check_matrix(const struct qkv_project_state *s, const qkv_proj
         return QKV_OK;
     TRY(check_weights(s, s->layout, m, of.w, f + F_W + which, weight_args[which]));
     if (of.bias->data)
-        TRY(check_tensor(of.bias, bias, f + F_BIAS + which, bias_args[which]));
-    return check_tensor(of.out, out, f + F_OUT + which, out_args[which]);
+        TRY(qkv_check_tensor(f + F_BIAS + which, of.bias, bias, bias_args[which]));
+    return qkv_check_tensor(f + F_OUT + which, of.out, out, out_args[which]);
 }
 
 static qkv_status take_tensors(qkv_project_tensors *own, const struct qkv_project_state *s,
@@ -211,7 +200,7 @@ static qkv_status take_tensors(qkv_project_tensors *own, const struct qkv_projec
     const int64_t x[4] = {s->batch, 1, s->tokens, s->d_model};
     struct qkv_footprint f[F_COUNT] = {{0}};
     TRY(qkv_take_struct(own, sizeof(*own), tensors, sizeof(*own), QKV_ARG_TENSORS));
-    TRY(check_tensor(&own->x, x, f + F_X, QKV_ARG_X));
+    TRY(qkv_check_tensor(f + F_X, &own->x, x, QKV_ARG_X));
     for (int i = 0; i < QKV_WHICH_COUNT; i++)
         TRY(check_matrix(s, own, i, f));
     for (int i = 0; i < QKV_WHICH_COUNT; i++) {

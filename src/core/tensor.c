@@ -45,6 +45,17 @@ qkv_status qkv_footprint_make(struct qkv_footprint *f, const qkv_tensor *tensor,
     return QKV_OK;
 }
 
+qkv_status qkv_check_tensor(struct qkv_footprint *f, const qkv_tensor *tensor,
+                            const int64_t shape[4], qkv_arg arg) {
+    if (tensor->data && tensor->dtype != QKV_F32)
+        return qkv_fail(arg, QKV_FAULT_DTYPE);
+    if (tensor->reserved)
+        return qkv_fail(arg, QKV_FAULT_FUTURE);
+    if (tensor->data && shape[3] > 1 && tensor->stride[3] != 1)
+        return qkv_fail(arg, QKV_FAULT_STRIDE);
+    return qkv_footprint_make(f, tensor, shape, sizeof(float), arg);
+}
+
 struct qkv_footprint qkv_footprint_array(const void *data, int64_t count, int element) {
     struct qkv_footprint f = {0};
     if (!data || count == 0)

@@ -22,6 +22,10 @@ struct qkv_footprint {
 qkv_status qkv_footprint_make(struct qkv_footprint *f, const qkv_tensor *tensor,
                               const int64_t shape[4], int element, qkv_arg arg);
 
+/* The same for a float32 tensor whose last dimension is contiguous. */
+qkv_status qkv_check_tensor(struct qkv_footprint *f, const qkv_tensor *tensor,
+                            const int64_t shape[4], qkv_arg arg);
+
 /* The footprint of a plain array of `count` elements, NULL or empty included. */
 struct qkv_footprint qkv_footprint_array(const void *data, int64_t count, int element);
 

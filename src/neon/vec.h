@@ -18,6 +18,7 @@
 
 typedef float32x4_t vf;
 typedef uint32x4_t vm; /* a mask: all-ones lanes */
+typedef float64x2_t vd;
 
 #define VF_LANES 4
 
@@ -74,6 +75,10 @@ static inline vf vf_mul(vf a, vf b) {
 
 static inline vf vf_div(vf a, vf b) {
     return vdivq_f32(a, b);
+}
+
+static inline vf vf_sqrt(vf x) {
+    return vsqrtq_f32(x);
 }
 
 static inline vf vf_fma(vf a, vf b, vf c) {
@@ -133,6 +138,29 @@ static inline float vf_hsum(vf x) {
 
 static inline float vf_hmax(vf x) {
     return vmaxnmvq_f32(x);
+}
+
+/* In double precision: x's halves (lane i and lane i + VF_LANES / 2) added, and their squares, which
+ * are exact before they are added. */
+static inline vd vd_fold(vf x) {
+    return vaddq_f64(vcvt_f64_f32(vget_low_f32(x)), vcvt_high_f64_f32(x));
+}
+
+static inline vd vd_fold_squares(vf x) {
+    float64x2_t low = vcvt_f64_f32(vget_low_f32(x)), high = vcvt_high_f64_f32(x);
+    return vfmaq_f64(vmulq_f64(low, low), high, high);
+}
+
+static inline vd vd_zero(void) {
+    return vdupq_n_f64(0.0);
+}
+
+static inline vd vd_add(vd a, vd b) {
+    return vaddq_f64(a, b);
+}
+
+static inline double vd_hsum(vd x) {
+    return vgetq_lane_f64(x, 0) + vgetq_lane_f64(x, 1);
 }
 
 /* The sums, or the largest, of four vectors in memory, each by the same tree: neighbours, then

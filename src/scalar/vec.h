@@ -20,6 +20,7 @@
 
 typedef float vf;
 typedef int vm; /* a mask: 0 or 1 a lane */
+typedef double vd;
 
 #define VF_LANES 1
 
@@ -66,6 +67,10 @@ static inline vf vf_div(vf a, vf b) {
     return a / b;
 }
 
+static inline vf vf_sqrt(vf x) {
+    return sqrtf(x);
+}
+
 static inline vf vf_fma(vf a, vf b, vf c) {
     return a * b + c;
 }
@@ -109,6 +114,27 @@ static inline float vf_hsum(vf x) {
 }
 
 static inline float vf_hmax(vf x) {
+    return x;
+}
+
+/* In double precision: the lane, and its square, which is exact. */
+static inline vd vd_fold(vf x) {
+    return x;
+}
+
+static inline vd vd_fold_squares(vf x) {
+    return (double)x * x;
+}
+
+static inline vd vd_zero(void) {
+    return 0.0;
+}
+
+static inline vd vd_add(vd a, vd b) {
+    return a + b;
+}
+
+static inline double vd_hsum(vd x) {
     return x;
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Rows of any length: loads and stores that stop at the end, the one tree of row sums, and the
- * constant that turns an exponent of e into one of 2. */
+ * exponentials of e by way of those of 2. */
 #ifndef QKV_TMPL_ROW_H
 #define QKV_TMPL_ROW_H
 
@@ -33,6 +33,23 @@ static inline float row_sum(const float *row, ptrdiff_t from, ptrdiff_t to) {
     if (c + VF_LANES < to)
         b = vf_add(b, vf_load_part(row + c + VF_LANES, (int)(to - c - VF_LANES)));
     return vf_hsum(vf_add(a, b));
+}
+
+/* exp(x - base), and the exponential and the logarithm of a single number. */
+static inline vf exp_from(vf x, vf base) {
+    return vf_exp2(vf_mul(vf_sub(x, base), vf_set1(LOG2_E)));
+}
+
+static inline float exp_of(float x) {
+    float e[VF_LANES];
+    vf_store(e, exp_from(vf_set1(x), vf_set1(0.0f)));
+    return e[0];
+}
+
+static inline float log_of(float x) {
+    float e[VF_LANES];
+    vf_store(e, vf_log(vf_set1(x)));
+    return e[0];
 }
 
 #endif

@@ -21,22 +21,6 @@ static float softmax_mask(float *out, const float *in, const struct qkv_score_ro
     return vf_hmax(max);
 }
 
-static inline vf exp_from(vf x, vf base) {
-    return vf_exp2(vf_mul(vf_sub(x, base), vf_set1(LOG2_E)));
-}
-
-static inline float exp_of(float x) {
-    float e[VF_LANES];
-    vf_store(e, exp_from(vf_set1(x), vf_set1(0.0f)));
-    return e[0];
-}
-
-static inline float log_of(float x) {
-    float e[VF_LANES];
-    vf_store(e, vf_log(vf_set1(x)));
-    return e[0];
-}
-
 static void softmax_row(float *row, ptrdiff_t n, float max, float sink, float *lse) {
     const float top = sink > max ? sink : max;
     const vf base = vf_set1(top == -INFINITY ? 0.0f : top);
