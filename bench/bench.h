@@ -14,14 +14,13 @@
  *   bytes_per_second  inputs and outputs, each once
  *   pct_read          work whose inputs come from memory: of the speed at which the room reads
  *                     memory, sampled after each repetition
- *   ws_shared         bytes that the plan asks for: shared by all threads, and for each
- *   ws_worker
- *   threads_used      of those in the name, as many as the plan finds the shape worth
- *   speedup           several threads: over one thread, in turn with it in each repetition
- *   peak_speedup      the same of the FMA peak: what the machine has to give at that moment (on a
- *                     virtual machine two CPUs may be one core)
- *   pct_plain         options only: see options.c
- *   noisy             repetitions of which every try was disturbed
+ *   pct_copy          work that changes in place more than the caches hold: of the speed at which
+ * the room copies memory onto itself, bytes read and written; sampled likewise ws_shared bytes that
+ * the plan asks for: shared by all threads, and for each ws_worker threads_used      of those in
+ * the name, as many as the plan finds the shape worth speedup           several threads: over one
+ * thread, in turn with it in each repetition peak_speedup      the same of the FMA peak: what the
+ * machine has to give at that moment (on a virtual machine two CPUs may be one core) pct_plain
+ * options only: see options.c noisy             repetitions of which every try was disturbed
  */
 #ifndef QKV_BENCH_BENCH_H
 #define QKV_BENCH_BENCH_H
@@ -83,7 +82,8 @@ struct bench_work {
     const void *argument;
     double flops;
     double bytes;
-    int from_memory; /* the inputs are more than the caches hold */
+    int from_memory;    /* the inputs are more than the caches hold */
+    int updates_memory; /* so are the arrays that it changes in place; bytes: read and written */
     size_t ws_shared, ws_worker;
     int threads;
     struct pool *pool;              /* of several threads; NULL for one */
@@ -176,5 +176,7 @@ void mix_register(void);
 void attention_register(void);
 void latency_register(void);
 void options_register(void);
+void loss_register(void);
+void descent_register(void);
 
 #endif

@@ -68,6 +68,8 @@ static void register_all(void) {
     attention_register();
     latency_register();
     options_register();
+    loss_register();
+    descent_register();
     if (bench_room.left_out)
         fprintf(stderr,
                 "%s: %d shapes left out, a call of which takes seconds here (--long runs them)\n",

@@ -14,7 +14,8 @@ struct tally {
     double seconds;
     double other_seconds;
     double read_rates; /* of the samples, summed */
-    double together;   /* peaks of all threads over that of one, summed */
+    double copy_rates;
+    double together; /* peaks of all threads over that of one, summed */
     int64_t calls;
     int repetitions;
     int noisy;
@@ -97,6 +98,8 @@ static double repetition(gb_state *state, const struct bench_work *work, int64_t
     tally->repetitions++;
     if (work->from_memory)
         tally->read_rates += peak_read_sample(bench_room.peak.kernel);
+    if (work->updates_memory)
+        tally->copy_rates += peak_copy_sample(bench_room.peak.kernel);
     if (work->pool)
         tally->together += peak_sample_together(&bench_room.peak, work->pool, work->threads) /
                            peak_median(&bench_room.peak);
@@ -128,6 +131,9 @@ static void report(gb_state *state, const struct bench_work *work, const struct 
     if (work->from_memory && tally->read_rates > 0.0)
         gb_counter(state, "pct_read",
                    100.0 * work->bytes * rate * tally->repetitions / tally->read_rates);
+    if (work->updates_memory && tally->copy_rates > 0.0)
+        gb_counter(state, "pct_copy",
+                   100.0 * work->bytes * rate * tally->repetitions / tally->copy_rates);
     bench_report_plan(state, work);
     gb_counter(state, "noisy", tally->noisy);
     const double other_rate = (double)tally->calls / tally->other_seconds;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Samples of the FMA peak, their median, and the bandwidth of reading. */
+/* Samples of the FMA peak, their median, and the bandwidths of reading and copying. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -135,9 +135,13 @@ static float *memory_to_read(size_t bytes) {
     return data;
 }
 
+static size_t memory_bytes(void) {
+    return peak_beyond_caches() / QKV_ALIGNMENT * QKV_ALIGNMENT;
+}
+
 double peak_read_sample(const struct peak_kernel *kernel) {
     static volatile float sink;
-    const size_t bytes = peak_beyond_caches() / QKV_ALIGNMENT * QKV_ALIGNMENT;
+    const size_t bytes = memory_bytes();
     const float *data = memory_to_read(bytes);
     if (!data)
         return 0.0;
@@ -145,4 +149,14 @@ double peak_read_sample(const struct peak_kernel *kernel) {
     sink = kernel->read(data, (int64_t)(bytes / sizeof(*data)));
     (void)sink;
     return (double)bytes / (clock_seconds() - start);
+}
+
+double peak_copy_sample(const struct peak_kernel *kernel) {
+    const size_t bytes = memory_bytes();
+    float *data = memory_to_read(bytes);
+    if (!data)
+        return 0.0;
+    double start = clock_seconds();
+    kernel->update(data, (int64_t)(bytes / sizeof(*data)));
+    return 2.0 * (double)bytes / (clock_seconds() - start);
 }

@@ -11,11 +11,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* A room's chains and its reading, from peak_room.c. */
+/* A room's chains and its ways through memory, from peak_room.c. */
 struct peak_kernel {
     double flops; /* of one round */
     float (*run)(int64_t rounds);
     float (*read)(const float *data, int64_t count);
+    void (*update)(float *data, int64_t count);
 };
 
 enum { PEAK_WINDOW = 63 };
@@ -52,5 +53,9 @@ size_t peak_beyond_caches(void);
 /* Bytes per second that one thread reads once from memory, beyond all caches, in some ten
  * milliseconds; 0 if there is no memory to try it with. */
 double peak_read_sample(const struct peak_kernel *kernel);
+
+/* The same of reading and writing back in place, where each byte counts twice: the fastest copy
+ * there is, since one to another place fetches that place as well. */
+double peak_copy_sample(const struct peak_kernel *kernel);
 
 #endif

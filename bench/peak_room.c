@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A room's FMA peak: independent chains of the room's own fused multiply-add (vec.h) that stay in
- * registers; and its way of reading memory. Compiled once per room with the room's flags, so that a
- * new room has its peak without a line here.
+ * registers; and its ways of reading memory and of writing it back. Compiled once per room with the
+ * room's flags, so that a new room has its peak without a line here.
  *
  * The chains must outnumber latency x ports of every core in sight (5 x 2 for x86-64's fused
  * ones, 6 x 2 for Zen 5's pairs, 4 x 4 on the widest Arm cores) and leave registers for the two
@@ -74,5 +74,14 @@ static float read_all(const float *data, int64_t count) {
     return vf_hsum(vf_add(first, vf_add(vf_add(s4, s5), vf_add(s6, s7))));
 }
 
+/* Reads all of data and writes it back: nothing but that in the loop, and no value that another one
+ * waits for. */
+static void update_all(float *data, int64_t count) {
+    const vf zero = vf_set1(0.0f);
+    for (int64_t i = 0; i + VF_LANES <= count; i += VF_LANES)
+        vf_store(data + i, vf_sub(zero, vf_load(data + i)));
+}
+
 extern const struct peak_kernel ROOM(peak);
-const struct peak_kernel ROOM(peak) = {2.0 * CHAINS_COUNT * (double)VF_LANES, run, read_all};
+const struct peak_kernel ROOM(peak) = {2.0 * CHAINS_COUNT * (double)VF_LANES, run, read_all,
+                                       update_all};
