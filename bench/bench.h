@@ -14,13 +14,16 @@
  *   bytes_per_second  inputs and outputs, each once
  *   pct_read          work whose inputs come from memory: of the speed at which the room reads
  *                     memory, sampled after each repetition
- *   pct_copy          work that changes in place more than the caches hold: of the speed at which
- * the room copies memory onto itself, bytes read and written; sampled likewise ws_shared bytes that
- * the plan asks for: shared by all threads, and for each ws_worker threads_used      of those in
- * the name, as many as the plan finds the shape worth speedup           several threads: over one
- * thread, in turn with it in each repetition peak_speedup      the same of the FMA peak: what the
- * machine has to give at that moment (on a virtual machine two CPUs may be one core) pct_plain
- * options only: see options.c noisy             repetitions of which every try was disturbed
+ *   pct_copy          work that changes more than the caches hold in place: of the speed at which
+ *                     the room copies memory onto itself, bytes read and written; sampled likewise
+ *   ws_shared         bytes that the plan asks for: shared by all threads, and for each
+ *   ws_worker
+ *   threads_used      of those in the name, as many as the plan finds the shape worth
+ *   speedup           several threads: over one thread, in turn with it in each repetition
+ *   peak_speedup      the same of the FMA peak: what the machine has to give at that moment (on a
+ *                     virtual machine two CPUs may be one core)
+ *   pct_plain         options only: see options.c
+ *   noisy             repetitions of which every try was disturbed
  */
 #ifndef QKV_BENCH_BENCH_H
 #define QKV_BENCH_BENCH_H
