@@ -23,6 +23,10 @@ static qkv_status make_plan(const struct call *call, qkv_plan *plan) {
         return qkv_softmax_plan(plan, call->params, call->context);
     case QKV_STAGE_MIX:
         return qkv_mix_plan(plan, call->params, call->context);
+    case QKV_STAGE_LOSS:
+        return qkv_loss_plan(plan, call->params, call->context);
+    case QKV_STAGE_DESCENT:
+        return qkv_descent_plan(plan, call->params, call->context);
     default:
         return qkv_attention_plan(plan, call->params, call->context);
     }
@@ -38,6 +42,10 @@ static qkv_status call_plain(const struct call *call, const qkv_exec *exec) {
         return qkv_softmax(call->params, call->tensors, exec);
     case QKV_STAGE_MIX:
         return qkv_mix(call->params, call->tensors, exec);
+    case QKV_STAGE_LOSS:
+        return qkv_loss(call->params, call->tensors, exec);
+    case QKV_STAGE_DESCENT:
+        return qkv_descent(call->params, call->tensors, exec);
     default:
         return qkv_attention(call->params, call->tensors, exec);
     }
@@ -45,9 +53,16 @@ static qkv_status call_plain(const struct call *call, const qkv_exec *exec) {
 
 static qkv_status run_parts(const struct call *call, const qkv_plan *plan, int32_t phase,
                             int64_t begin, int64_t end, const qkv_workspace *workspace) {
-    if (call->stage == QKV_STAGE_PROJECT)
+    switch (call->stage) {
+    case QKV_STAGE_PROJECT:
         return qkv_project_run(plan, call->tensors, phase, begin, end, workspace);
-    return qkv_run(plan, call->tensors, phase, begin, end, workspace);
+    case QKV_STAGE_LOSS:
+        return qkv_loss_run(plan, call->tensors, phase, begin, end, workspace);
+    case QKV_STAGE_DESCENT:
+        return qkv_descent_run(plan, call->tensors, phase, begin, end, workspace);
+    default:
+        return qkv_run(plan, call->tensors, phase, begin, end, workspace);
+    }
 }
 
 static struct verdict judge(qkv_status status, const char *what) {

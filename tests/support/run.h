@@ -26,7 +26,8 @@ struct how {
     uint64_t seed;
 };
 
-/* A call: params and tensors are those of project if that is the stage. */
+/* A call: params and tensors are those of project, of the loss or of descent (its arrays) if that is
+ * the stage. */
 struct call {
     const qkv_context *context;
     int stage;
