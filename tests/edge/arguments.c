@@ -17,6 +17,8 @@ int main(void) {
     suite_add_tcase(suite, run_case_suite());
     suite_add_tcase(suite, project_case());
     suite_add_tcase(suite, pack_case());
+    suite_add_tcase(suite, loss_faults_case());
+    suite_add_tcase(suite, descent_faults_case());
     suite_add_tcase(suite, context_faults_case());
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

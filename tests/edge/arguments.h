@@ -29,6 +29,9 @@ enum {
     TAIL = 4,
     WORKSPACE = 160 * 1024,
     PACKED = 4096,
+    LOSS_ROWS = 5,
+    LOSS_COLUMNS = 7,
+    NUMBERS = 40,  /* of descent */
     PATIENCE = 60, /* seconds: a test takes milliseconds, but not under an emulator */
 };
 
@@ -45,6 +48,13 @@ struct fixture {
     const qkv_project_params *project_params_arg;
     const qkv_tensors *tensors_arg;
     const qkv_project_tensors *project_tensors_arg;
+    const qkv_loss_params *loss_params_arg;
+    const qkv_loss_tensors *loss_tensors_arg;
+    const qkv_descent_params *descent_params_arg;
+    const qkv_descent_arrays *descent_arrays_arg;
+    double *sum_arg;
+    const float *summed_arg;
+    int64_t summed;
     const qkv_exec *exec_arg;
     const qkv_context *context_arg;
     const qkv_context_config *config_arg;
@@ -63,6 +73,10 @@ struct fixture {
     FUTURE(qkv_project_params) project_params;
     FUTURE(qkv_tensors) tensors;
     FUTURE(qkv_project_tensors) project_tensors;
+    FUTURE(qkv_loss_params) loss_params;
+    FUTURE(qkv_loss_tensors) loss_tensors;
+    FUTURE(qkv_descent_params) descent_params;
+    FUTURE(qkv_descent_arrays) descent_arrays;
     FUTURE(qkv_exec) exec;
     FUTURE(qkv_context_config) config;
     qkv_context made, zeros, noise;
@@ -90,6 +104,14 @@ struct fixture {
     float pq[BATCH][Q_HEADS][TOKENS][DIM];
     float pk[BATCH][KV_HEADS][TOKENS][DIM];
     float pv[BATCH][KV_HEADS][TOKENS][V_DIM];
+
+    float prediction[LOSS_ROWS][LOSS_COLUMNS];
+    float target[LOSS_ROWS][LOSS_COLUMNS];
+    float slope[LOSS_ROWS][LOSS_COLUMNS]; /* the loss's gradient */
+    int32_t labels[LOSS_ROWS];
+    float loss;
+    float descending[NUMBERS], gradient[NUMBERS], mean[NUMBERS], square[NUMBERS];
+    double sum;
 
     float spare[256]; /* what lies behind the last tensor, for edits that move one */
     _Alignas(QKV_ALIGNMENT) unsigned char packed[QKV_WHICH_COUNT][PACKED];
@@ -141,6 +163,8 @@ struct edit {
 #define IN_SOFTMAX (1u << QKV_STAGE_SOFTMAX)
 #define IN_MIX (1u << QKV_STAGE_MIX)
 #define IN_ATTENTION (1u << QKV_STAGE_ATTENTION)
+#define IN_LOSS (1u << QKV_STAGE_LOSS)
+#define IN_DESCENT (1u << QKV_STAGE_DESCENT)
 #define IN_ALL (IN_SCORES | IN_SOFTMAX | IN_MIX | IN_ATTENTION)
 
 enum { EDITS = 6 };
@@ -176,7 +200,7 @@ void fixture_check_untouched(const char *call, int stage);
 /* Fails unless the status is the case's and, if that is a fault, the fixture is untouched. */
 void fixture_check(const struct fault_case *c, qkv_status status, const char *call, int stage);
 
-/* The functions of a stage other than project, with the fixture's arguments. */
+/* The functions of a stage, with the fixture's arguments. */
 qkv_status call_plan(int stage);
 qkv_status call_plain(int stage);
 qkv_status call_run(int stage);
@@ -210,6 +234,8 @@ TCase *tensors_case(void);
 TCase *overlap_case(void);
 TCase *run_case_suite(void);
 TCase *project_case(void);
+TCase *loss_faults_case(void);
+TCase *descent_faults_case(void);
 TCase *pack_case(void);
 TCase *context_faults_case(void);
 

@@ -38,6 +38,14 @@ static void fill_memory(void) {
     fill(f.bq, sizeof f.bq, 1.0f);
     fill(f.bk, sizeof f.bk, 1.0f);
     fill(f.bv, sizeof f.bv, 1.0f);
+    fill(f.prediction, sizeof f.prediction, 0.5f);
+    fill(f.target, sizeof f.target, 0.25f);
+    fill(f.descending, sizeof f.descending, 0.5f);
+    fill(f.gradient, sizeof f.gradient, 0.25f);
+    fill(f.mean, sizeof f.mean, 0.125f);
+    memset(f.square, 0, sizeof f.square);
+    for (int i = 0; i < LOSS_ROWS; i++)
+        f.labels[i] = i - 1;
     for (int b = 0; b < BATCH; b++) {
         f.q_lens[b] = Q_LEN - b;
         f.kv_lens[b] = KV_LEN - b;
@@ -109,11 +117,52 @@ static void describe_project(void) {
     f.w = tensors->wq;
 }
 
+static void describe_loss(void) {
+    qkv_loss_params *params = &f.loss_params.now;
+    qkv_loss_tensors *tensors = &f.loss_tensors.now;
+
+    memset(&f.loss_params, 0, sizeof f.loss_params);
+    qkv_loss_params_init(params);
+    params->rows = LOSS_ROWS;
+    params->columns = LOSS_COLUMNS;
+    params->kind = QKV_LOSS_CROSS_ENTROPY;
+    memset(&f.loss_tensors, 0, sizeof f.loss_tensors);
+    qkv_loss_tensors_init(tensors);
+    tensors->prediction = qkv_tensor_bhsd(f.prediction, 1, LOSS_ROWS, LOSS_COLUMNS);
+    tensors->target = qkv_tensor_bhsd(f.target, 1, LOSS_ROWS, LOSS_COLUMNS);
+    tensors->gradient = qkv_tensor_bhsd(f.slope, 1, LOSS_ROWS, LOSS_COLUMNS);
+    tensors->labels = f.labels;
+    tensors->loss = &f.loss;
+}
+
+static void describe_descent(void) {
+    qkv_descent_arrays *arrays = &f.descent_arrays.now;
+
+    memset(&f.descent_params, 0, sizeof f.descent_params);
+    qkv_descent_params_init(&f.descent_params.now);
+    f.descent_params.now.count = NUMBERS;
+    f.descent_params.now.rule = QKV_DESCENT_ADAMW;
+    memset(&f.descent_arrays, 0, sizeof f.descent_arrays);
+    qkv_descent_arrays_init(arrays);
+    arrays->weights = f.descending;
+    arrays->gradient = f.gradient;
+    arrays->mean = f.mean;
+    arrays->square = f.square;
+    f.sum = 1.0;
+}
+
 static void describe_calls(void) {
     f.params_arg = &f.params.now;
     f.project_params_arg = &f.project_params.now;
     f.tensors_arg = &f.tensors.now;
     f.project_tensors_arg = &f.project_tensors.now;
+    f.loss_params_arg = &f.loss_params.now;
+    f.loss_tensors_arg = &f.loss_tensors.now;
+    f.descent_params_arg = &f.descent_params.now;
+    f.descent_arrays_arg = &f.descent_arrays.now;
+    f.sum_arg = &f.sum;
+    f.summed_arg = f.gradient;
+    f.summed = NUMBERS;
     f.exec_arg = &f.exec.now;
     f.context_arg = NULL;
     f.config_arg = &f.config.now;
@@ -138,6 +187,8 @@ void fixture_reset(void) {
     fill_memory();
     describe_attention();
     describe_project();
+    describe_loss();
+    describe_descent();
     describe_calls();
 }
 
@@ -227,18 +278,32 @@ static const struct {
 qkv_status call_plan(int stage) {
     if (stage == QKV_STAGE_PROJECT)
         return qkv_project_plan(f.plan_arg, f.project_params_arg, f.context_arg);
+    if (stage == QKV_STAGE_LOSS)
+        return qkv_loss_plan(f.plan_arg, f.loss_params_arg, f.context_arg);
+    if (stage == QKV_STAGE_DESCENT)
+        return qkv_descent_plan(f.plan_arg, f.descent_params_arg, f.context_arg);
     return functions[stage].plan(f.plan_arg, f.params_arg, f.context_arg);
 }
 
 qkv_status call_plain(int stage) {
     if (stage == QKV_STAGE_PROJECT)
         return qkv_project(f.project_params_arg, f.project_tensors_arg, f.exec_arg);
+    if (stage == QKV_STAGE_LOSS)
+        return qkv_loss(f.loss_params_arg, f.loss_tensors_arg, f.exec_arg);
+    if (stage == QKV_STAGE_DESCENT)
+        return qkv_descent(f.descent_params_arg, f.descent_arrays_arg, f.exec_arg);
     return functions[stage].plain(f.params_arg, f.tensors_arg, f.exec_arg);
 }
 
 qkv_status call_run(int stage) {
     if (stage == QKV_STAGE_PROJECT)
         return qkv_project_run(f.run_arg, f.project_tensors_arg, f.phase, f.begin, f.end,
+                               f.workspace_arg);
+    if (stage == QKV_STAGE_LOSS)
+        return qkv_loss_run(f.run_arg, f.loss_tensors_arg, f.phase, f.begin, f.end,
+                            f.workspace_arg);
+    if (stage == QKV_STAGE_DESCENT)
+        return qkv_descent_run(f.run_arg, f.descent_arrays_arg, f.phase, f.begin, f.end,
                                f.workspace_arg);
     return qkv_run(f.run_arg, f.tensors_arg, f.phase, f.begin, f.end, f.workspace_arg);
 }
@@ -263,7 +328,7 @@ void prepare_ready(int stage) {
 
 void run_case(const struct fault_case *c, void (*prepare)(int stage), const char *name,
               argument_call *call) {
-    for (int stage = 0; stage < FORWARD_STAGES; stage++) {
+    for (int stage = 0; stage < QKV_STAGE_COUNT; stage++) {
         if ((c->stages >> stage & 1) == 0)
             continue;
         fixture_edit(c, prepare, stage);

@@ -9,52 +9,55 @@
 
 #define EXEC exec.now
 #define IN_ANY (IN_ALL | IN_PROJECT)
+/* With those that need no memory of a worker, and no memory at all. */
+#define IN_WORKING (IN_ANY | IN_LOSS)
+#define IN_EVERY (IN_WORKING | IN_DESCENT)
 /* The stages whose plan asks for shared memory here. */
-#define IN_SHARING (IN_SCORES | IN_MIX | IN_ATTENTION | IN_PROJECT)
+#define IN_SHARING (IN_SCORES | IN_MIX | IN_ATTENTION | IN_PROJECT | IN_LOSS)
 
 static const struct fault_case exec_faults[] = {
-    FAULT(IN_ANY, EXEC, MISALIGNED, MOVE(exec_arg, 1)),
-    FAULT(IN_ANY, EXEC, MISALIGNED, MOVE(exec_arg, 4)),
-    FAULT(IN_ANY, EXEC, SIZE, INT64(EXEC.size, 0)),
-    FAULT(IN_ANY, EXEC, SIZE, INT64(EXEC.size, sizeof f.EXEC - 8)),
-    FAULT(IN_ANY, EXEC, SIZE, INT64(EXEC.size, -1)),
-    FAULT(IN_ANY, EXEC, FUTURE, INT64(EXEC.size, sizeof f.exec), INT64(exec.tail[1], 1)),
-    FAULT(IN_ANY, EXEC, FUTURE, INT32(EXEC.reserved, 1)),
-    FINE(IN_ANY, INT64(EXEC.size, sizeof f.exec)),
-    FAULT(IN_ANY, THREADS, RANGE, INT32(EXEC.threads, 0)),
-    FAULT(IN_ANY, THREADS, RANGE, INT32(EXEC.threads, -1)),
-    FAULT(IN_ANY, THREADS, RANGE, INT32(EXEC.threads, INT32_MIN)),
-    FINE(IN_ANY, INT32(EXEC.threads, INT32_MAX)),            /* of which one is used */
-    FAULT(IN_ANY, WORKSPACE, NULL, POINTER(exec_arg, NULL)), /* the default has no workspace */
-    FAULT(IN_ANY, WORKSPACE, NULL, POINTER(EXEC.workspace, NULL)),
-    FAULT(IN_ANY, WORKSPACE, MISALIGNED, MOVE(EXEC.workspace, 1)),
-    FAULT(IN_ANY, WORKSPACE, MISALIGNED, MOVE(EXEC.workspace, 32)),
-    FAULT(IN_ANY, WORKSPACE, TOO_SMALL, INT64(EXEC.workspace_size, 0)),
-    FAULT(IN_ANY, WORKSPACE, TOO_SMALL, MOVE(EXEC.workspace_size, -1)),
-    FINE(IN_ANY, MOVE(EXEC.workspace_size, 0)), /* exactly what the plan says */
+    FAULT(IN_EVERY, EXEC, MISALIGNED, MOVE(exec_arg, 1)),
+    FAULT(IN_EVERY, EXEC, MISALIGNED, MOVE(exec_arg, 4)),
+    FAULT(IN_EVERY, EXEC, SIZE, INT64(EXEC.size, 0)),
+    FAULT(IN_EVERY, EXEC, SIZE, INT64(EXEC.size, sizeof f.EXEC - 8)),
+    FAULT(IN_EVERY, EXEC, SIZE, INT64(EXEC.size, -1)),
+    FAULT(IN_EVERY, EXEC, FUTURE, INT64(EXEC.size, sizeof f.exec), INT64(exec.tail[1], 1)),
+    FAULT(IN_EVERY, EXEC, FUTURE, INT32(EXEC.reserved, 1)),
+    FINE(IN_EVERY, INT64(EXEC.size, sizeof f.exec)),
+    FAULT(IN_EVERY, THREADS, RANGE, INT32(EXEC.threads, 0)),
+    FAULT(IN_EVERY, THREADS, RANGE, INT32(EXEC.threads, -1)),
+    FAULT(IN_EVERY, THREADS, RANGE, INT32(EXEC.threads, INT32_MIN)),
+    FINE(IN_EVERY, INT32(EXEC.threads, INT32_MAX)),              /* of which one is used */
+    FAULT(IN_WORKING, WORKSPACE, NULL, POINTER(exec_arg, NULL)), /* the default has no workspace */
+    FAULT(IN_WORKING, WORKSPACE, NULL, POINTER(EXEC.workspace, NULL)),
+    FAULT(IN_WORKING, WORKSPACE, MISALIGNED, MOVE(EXEC.workspace, 1)),
+    FAULT(IN_WORKING, WORKSPACE, MISALIGNED, MOVE(EXEC.workspace, 32)),
+    FAULT(IN_WORKING, WORKSPACE, TOO_SMALL, INT64(EXEC.workspace_size, 0)),
+    FAULT(IN_WORKING, WORKSPACE, TOO_SMALL, MOVE(EXEC.workspace_size, -1)),
+    FINE(IN_WORKING, MOVE(EXEC.workspace_size, 0)), /* exactly what the plan says */
 };
 
 static const struct fault_case run_faults[] = {
-    FAULT(IN_ANY, PLAN, NULL, POINTER(run_arg, NULL)),
-    FAULT(IN_ANY, PLAN, MISALIGNED, MOVE(run_arg, 1)),
-    FAULT(IN_ANY, PLAN, MISALIGNED, MOVE(run_arg, 4)),
-    FAULT(IN_ANY, PLAN, STALE, POINTER(run_arg, &f.other)),
-    FAULT(IN_ANY, PLAN, STALE, POINTER(run_arg, &f.zero_plan)),
-    FAULT(IN_ANY, PLAN, STALE, POINTER(run_arg, &f.plan)), /* never made */
-    FAULT(IN_ANY, PHASE, RANGE, INT32(phase, -1)),
-    FAULT(IN_ANY, PHASE, RANGE, INT32(phase, QKV_MAX_PHASES)),
-    FAULT(IN_ANY, PHASE, RANGE, INT32(phase, INT32_MAX)),
-    FAULT(IN_ANY, PHASE, RANGE, INT32(phase, INT32_MIN)),
-    FAULT(IN_ANY, BEGIN, RANGE, INT64(begin, -1)),
-    FAULT(IN_ANY, BEGIN, RANGE, INT64(begin, INT64_MIN)),
-    FAULT(IN_ANY, BEGIN, RANGE, INT64(begin, INT64_MAX), INT64(end, INT64_MAX)),
-    FAULT(IN_ANY, END, RANGE, INT64(end, -1)),
-    FAULT(IN_ANY, END, RANGE, INT64(end, INT64_MAX)),
-    FAULT(IN_ANY, END, RANGE, MOVE(end, 1)),
-    FAULT(IN_ANY, END, RANGE, INT64(begin, 1), INT64(end, 0)),
-    FAULT(IN_ANY, WORKSPACE, NULL, POINTER(workspace_arg, NULL)),
-    FAULT(IN_ANY, WORKSPACE, MISALIGNED, MOVE(workspace_arg, 1)),
-    FAULT(IN_ANY, WORKSPACE, MISALIGNED, MOVE(workspace_arg, 4)),
+    FAULT(IN_EVERY, PLAN, NULL, POINTER(run_arg, NULL)),
+    FAULT(IN_EVERY, PLAN, MISALIGNED, MOVE(run_arg, 1)),
+    FAULT(IN_EVERY, PLAN, MISALIGNED, MOVE(run_arg, 4)),
+    FAULT(IN_EVERY, PLAN, STALE, POINTER(run_arg, &f.other)),
+    FAULT(IN_EVERY, PLAN, STALE, POINTER(run_arg, &f.zero_plan)),
+    FAULT(IN_EVERY, PLAN, STALE, POINTER(run_arg, &f.plan)), /* never made */
+    FAULT(IN_EVERY, PHASE, RANGE, INT32(phase, -1)),
+    FAULT(IN_EVERY, PHASE, RANGE, INT32(phase, QKV_MAX_PHASES)),
+    FAULT(IN_EVERY, PHASE, RANGE, INT32(phase, INT32_MAX)),
+    FAULT(IN_EVERY, PHASE, RANGE, INT32(phase, INT32_MIN)),
+    FAULT(IN_EVERY, BEGIN, RANGE, INT64(begin, -1)),
+    FAULT(IN_EVERY, BEGIN, RANGE, INT64(begin, INT64_MIN)),
+    FAULT(IN_EVERY, BEGIN, RANGE, INT64(begin, INT64_MAX), INT64(end, INT64_MAX)),
+    FAULT(IN_EVERY, END, RANGE, INT64(end, -1)),
+    FAULT(IN_EVERY, END, RANGE, INT64(end, INT64_MAX)),
+    FAULT(IN_EVERY, END, RANGE, MOVE(end, 1)),
+    FAULT(IN_EVERY, END, RANGE, INT64(begin, 1), INT64(end, 0)),
+    FAULT(IN_EVERY, WORKSPACE, NULL, POINTER(workspace_arg, NULL)),
+    FAULT(IN_EVERY, WORKSPACE, MISALIGNED, MOVE(workspace_arg, 1)),
+    FAULT(IN_EVERY, WORKSPACE, MISALIGNED, MOVE(workspace_arg, 4)),
     FAULT(IN_SHARING, WORKSPACE_SHARED, NULL, POINTER(workspace.shared, NULL)),
     FAULT(IN_SHARING, WORKSPACE_SHARED, MISALIGNED, MOVE(workspace.shared, 4)),
     FAULT(IN_SHARING, WORKSPACE_SHARED, MISALIGNED, MOVE(workspace.shared, 32)),
@@ -72,8 +75,8 @@ static const struct fault_case run_faults[] = {
 
 /* A run of no parts is fine, and does nothing. */
 static const struct fault_case empty_runs[] = {
-    FINE(IN_ANY, INT64(begin, 0), INT64(end, 0)),
-    FINE(IN_ANY, INT64(begin, 1), INT64(end, 1)),
+    FINE(IN_EVERY, INT64(begin, 0), INT64(end, 0)),
+    FINE(IN_EVERY, INT64(begin, 1), INT64(end, 1)),
 };
 
 static void check_exec_faults(const struct fault_case *c) {
