@@ -195,12 +195,13 @@ static const struct fault_case length_faults[] = {
 
 /* The context of a plan, and that of a plain call. */
 static const struct fault_case context_faults[] = {
-    FAULT(IN_ALL | IN_PROJECT, CONTEXT, MISALIGNED, POINTER(context_arg, &f.made),
-          MOVE(context_arg, 4), POINTER(exec.now.context, &f.made), MOVE(exec.now.context, 4)),
-    FAULT(IN_ALL | IN_PROJECT, CONTEXT, STALE, POINTER(context_arg, &f.zeros),
-          POINTER(exec.now.context, &f.zeros)),
-    FAULT(IN_ALL | IN_PROJECT, CONTEXT, STALE, POINTER(context_arg, &f.noise),
-          POINTER(exec.now.context, &f.noise)),
+    FAULT(IN_ALL | IN_PROJECT | IN_LOSS | IN_DESCENT, CONTEXT, MISALIGNED,
+          POINTER(context_arg, &f.made), MOVE(context_arg, 4), POINTER(exec.now.context, &f.made),
+          MOVE(exec.now.context, 4)),
+    FAULT(IN_ALL | IN_PROJECT | IN_LOSS | IN_DESCENT, CONTEXT, STALE,
+          POINTER(context_arg, &f.zeros), POINTER(exec.now.context, &f.zeros)),
+    FAULT(IN_ALL | IN_PROJECT | IN_LOSS | IN_DESCENT, CONTEXT, STALE,
+          POINTER(context_arg, &f.noise), POINTER(exec.now.context, &f.noise)),
 };
 
 static const struct fault_case plan_faults[] = {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The calls of work.h. The shapes pass the ends of a tile, a row block, a key block and a piece. */
 #include "work.h"
+#include "work_learn.h"
 
 #include <math.h>
 #include <string.h>
@@ -98,6 +99,7 @@ void work_fill(float spread) {
     }
     kv_lens[0] = KV_LEN;
     kv_lens[1] = KV_LEN - 5;
+    work_fill_learning(spread, uniform);
 }
 
 static void describe(qkv_attention_params *params, int every_option) {
@@ -294,6 +296,11 @@ const struct job jobs[] = {
     {"project", project_in_out, (float *)&result, PROJECT_COUNT},
     {"project, W transposed", project_out_in, (float *)&result, PROJECT_COUNT},
     {"project, W packed", project_packed, (float *)&result, PROJECT_COUNT},
+    {"squared loss", work_squared, work_slope, WORK_SLOPE},
+    {"cross-entropy", work_cross_entropy, work_slope, WORK_SLOPE},
+    {"descent", work_sgd, work_weights, WORK_NUMBERS},
+    {"descent, momentum", work_momentum, work_weights, WORK_NUMBERS},
+    {"descent, adamw", work_adamw, work_weights, WORK_NUMBERS},
 };
 const int jobs_count = sizeof jobs / sizeof *jobs;
 
