@@ -21,7 +21,7 @@ static const int64_t largest[SIZES] = {3, 5, 3, 700, 2300, 512, 512};
 
 static qkv_status plan_attention(qkv_plan *plan, int stage, const struct shape *s) {
     static qkv_status (*const plans[FORWARD_STAGES])(qkv_plan *, const qkv_attention_params *,
-                                                      const qkv_context *) = {
+                                                     const qkv_context *) = {
         [QKV_STAGE_SCORES] = qkv_scores_plan,
         [QKV_STAGE_SOFTMAX] = qkv_softmax_plan,
         [QKV_STAGE_MIX] = qkv_mix_plan,
@@ -148,6 +148,62 @@ START_TEST(threads_that_shapes_are_worth) {
 }
 END_TEST
 
+/* ---- The losses and descent ---- */
+
+static void plan_loss(qkv_plan *plan, int kind, int64_t rows, int64_t columns) {
+    qkv_loss_params params;
+
+    qkv_loss_params_init(&params);
+    params.kind = kind;
+    params.rows = rows;
+    params.columns = columns;
+    ck_assert_int_eq(qkv_loss_plan(plan, &params, NULL), QKV_OK);
+}
+
+/* _i is the kind. A byte of every plan that does not follow from the shape would differ. */
+START_TEST(plans_of_losses) {
+    struct rng rng = rng_seeded(test_seed());
+
+    for (int n = 0; n < SHAPES; n++) {
+        const int64_t rows = rng_below(&rng, 3000), columns = 1 + rng_below(&rng, 60000);
+        qkv_plan plan, again, taller, wider;
+        memset(&plan, 0x5a, sizeof plan);
+        memset(&again, 0xa5, sizeof again);
+        plan_loss(&plan, _i, rows, columns);
+        plan_loss(&again, _i, rows, columns);
+        plan_loss(&taller, _i, rows + 1 + rng_below(&rng, 100), columns);
+        plan_loss(&wider, _i, rows, columns + 1 + rng_below(&rng, 10000));
+        ck_assert_mem_eq(&plan, &again, sizeof plan);
+        ck_assert_uint_le(plan.workspace_shared, taller.workspace_shared);
+        ck_assert_uint_le(plan.workspace_shared, wider.workspace_shared);
+        ck_assert_uint_eq(plan.workspace_shared % QKV_ALIGNMENT, 0);
+        ck_assert_int_ge(plan.threads, 1);
+        ck_assert(plan.threads == 1 || plan.threads <= plan.parts[plan.phases - 2]);
+        ck_assert_int_eq(plan.parts[plan.phases - 1], 1);
+    }
+}
+END_TEST
+
+START_TEST(plans_of_descent) {
+    qkv_descent_params params;
+    qkv_plan plan, again;
+
+    qkv_descent_params_init(&params);
+    for (int64_t count = 0; count < (int64_t)1 << 40; count = 3 * count + 1) {
+        params.count = count;
+        memset(&plan, 0x5a, sizeof plan);
+        memset(&again, 0xa5, sizeof again);
+        ck_assert_int_eq(qkv_descent_plan(&plan, &params, NULL), QKV_OK);
+        ck_assert_int_eq(qkv_descent_plan(&again, &params, NULL), QKV_OK);
+        ck_assert_mem_eq(&plan, &again, sizeof plan);
+        ck_assert_int_eq(plan.phases, count > 0);
+        ck_assert_uint_eq(qkv_plan_workspace(&plan, 64), 0);
+        ck_assert_int_ge(plan.threads, 1);
+        ck_assert(plan.threads == 1 || plan.threads <= plan.parts[0]);
+    }
+}
+END_TEST
+
 static Suite *make(void) {
     Suite *suite = suite_create("plans");
     TCase *test = tcase_create("plans");
@@ -157,6 +213,8 @@ static Suite *make(void) {
     tcase_add_loop_test(test, workspaces_never_shrink, 0, FORWARD_STAGES);
     tcase_add_loop_test(test, threads_have_parts_and_follow_the_work, 0, FORWARD_STAGES);
     tcase_add_loop_test(test, threads_that_shapes_are_worth, 0, 8);
+    tcase_add_loop_test(test, plans_of_losses, 0, QKV_LOSS_COUNT);
+    tcase_add_test(test, plans_of_descent);
     tcase_add_loop_test(test, plans_are_made_of_the_description_alone, 0, FORWARD_STAGES);
     return suite;
 }
