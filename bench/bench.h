@@ -170,6 +170,17 @@ int bench_call_prepare(gb_state *state, struct bench_memory *memory, struct benc
 int bench_exec(gb_state *state, struct bench_memory *memory, qkv_exec *exec, const qkv_plan *plan,
                struct pool *pool, int threads, struct bench_work *work);
 
+/* Says in work how `call`, a copy of its own, is run for one thread or with the pool. 0, or -1 with
+ * the benchmark skipped. */
+typedef int bench_prepare_fn(gb_state *state, struct bench_memory *memory, void *call,
+                             struct pool *pool, int threads, const void *shape,
+                             struct bench_work *work);
+
+/* Measures a call; several threads in turn with one, for which there is a second copy of it. Frees
+ * the memory. */
+void bench_run_threads(gb_state *state, struct bench_memory *memory, bench_prepare_fn *prepare,
+                       const void *shape, int threads, void *call, void *call_alone);
+
 /* ---- The files of the stages ------------------------------------------------------------- */
 
 void project_register(void);

@@ -61,10 +61,10 @@ static double flops(const struct shape *shape) {
     return rules[shape->rule].flops * (double)shape->count;
 }
 
-/* 0, or -1 with the benchmark skipped. */
-static int prepare(gb_state *state, struct bench_memory *memory, struct call *call,
-                   struct pool *pool, int threads, const struct shape *shape,
-                   struct bench_work *work) {
+static int prepare(gb_state *state, struct bench_memory *memory, void *argument, struct pool *pool,
+                   int threads, const void *user, struct bench_work *work) {
+    const struct shape *shape = user;
+    struct call *call = argument;
     qkv_plan plan;
     qkv_status status = qkv_descent_plan(&plan, &call->params, &bench_room.context);
     if (status != QKV_OK) {
@@ -80,18 +80,10 @@ static int prepare(gb_state *state, struct bench_memory *memory, struct call *ca
 static void run(gb_state *state, void *user) {
     const struct shape *shape = user;
     struct bench_memory memory = {.count = 0};
-    struct pool *pool = shape->threads > 1 ? pool_open(shape->threads) : NULL;
-    struct call call;
-    struct bench_work work, alone;
+    struct call call = {.exec = {.size = 0}}, alone;
     set_call(&call, &memory, shape);
-    struct call call_alone = call;
-    if (prepare(state, &memory, &call, pool, shape->threads, shape, &work) == 0 &&
-        prepare(state, &memory, &call_alone, NULL, 1, shape, &alone) == 0) {
-        work.alone = shape->threads > 1 ? &alone : NULL;
-        bench_measure(state, &work);
-    }
-    pool_close(pool);
-    bench_free(&memory);
+    alone = call;
+    bench_run_threads(state, &memory, prepare, shape, shape->threads, &call, &alone);
 }
 
 void descent_register(void) {

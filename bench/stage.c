@@ -23,6 +23,19 @@ int bench_exec(gb_state *state, struct bench_memory *memory, qkv_exec *exec, con
     return 0;
 }
 
+void bench_run_threads(gb_state *state, struct bench_memory *memory, bench_prepare_fn *prepare,
+                       const void *shape, int threads, void *call, void *call_alone) {
+    struct pool *pool = threads > 1 ? pool_open(threads) : NULL;
+    struct bench_work work, alone;
+    if (prepare(state, memory, call, pool, threads, shape, &work) == 0 &&
+        prepare(state, memory, call_alone, NULL, 1, shape, &alone) == 0) {
+        work.alone = threads > 1 ? &alone : NULL;
+        bench_measure(state, &work);
+    }
+    pool_close(pool);
+    bench_free(memory);
+}
+
 static qkv_status run_call(const void *argument) {
     const struct bench_call *call = argument;
     return call->stage->run(&call->params, &call->tensors, &call->exec);
