@@ -17,18 +17,22 @@ struct logits {
     double max, sum, relative;
 };
 
+/* 1 and 0 are exact. */
 static double exp_relative(double x, double max) {
-    return x == -INFINITY ? 0.0 : 3.0 * REF_U * fabs(x - max) + exp_error[QKV_EXP_SLEEF_U10];
+    if (x == max || x == -INFINITY)
+        return 0.0;
+    return 3.0 * REF_U * fabs(x - max) + exp_error[QKV_EXP_SLEEF_U10];
 }
 
 static struct logits logits_of(const qkv_loss_params *p, const qkv_tensor *t, int64_t row) {
     struct logits l = {.max = -INFINITY};
     for (int64_t c = 0; c < p->columns; c++)
-        l.max = fmax(l.max, element(t, row, c));
+        if (element(t, row, c) > l.max)
+            l.max = element(t, row, c);
     for (int64_t c = 0; c < p->columns; c++) {
         const double x = element(t, row, c), e = exp(x - l.max);
         l.sum += e;
-        l.relative += e * (x == l.max ? 0.0 : exp_relative(x, l.max)) + REF_DENORMAL;
+        l.relative += e * exp_relative(x, l.max) + REF_DENORMAL;
     }
     l.relative = l.relative / l.sum;
     return l;
