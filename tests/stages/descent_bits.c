@@ -66,7 +66,10 @@ static void alone(const qkv_context *context, const struct rule *rule, uint64_t 
     view.gradient = &out[G];
     view.mean = &out[M];
     view.square = &out[V];
-    require(descend(context, &p, &view, plainly));
+    qkv_exec exec;
+    qkv_exec_init(&exec);
+    exec.context = context;
+    ck_assert_int_eq(qkv_descent(&p, &view, &exec), QKV_OK);
 }
 
 /* Every number of an array, or of a long one some, is what it would be alone. */
