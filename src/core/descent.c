@@ -238,7 +238,7 @@ qkv_status qkv_descent(const qkv_descent_params *params, const qkv_descent_array
     const struct job job = {(const struct descent_state *)plan.state, &own_arrays};
     TRY(take_arrays(&own_arrays, job.state, arrays));
     TRY(qkv_check_exec(&plan, &own));
-    return qkv_run_all(&plan, &own, 1, run_job, &job);
+    return qkv_run_all(&plan, &own, 1, plan.phases, run_job, &job);
 }
 
 /* ---- Clipping ---- */

@@ -182,5 +182,5 @@ qkv_status qkv_loss(const qkv_loss_params *params, const qkv_loss_tensors *tenso
     TRY(take_tensors(&own_tensors, job.state, tensors));
     TRY(check_labels(job.state, own_tensors.labels, 0, job.state->rows));
     TRY(qkv_check_exec(&plan, &own));
-    return qkv_run_all(&plan, &own, 1, run_job, &job);
+    return qkv_run_all(&plan, &own, 1, plan.phases, run_job, &job);
 }
