@@ -241,3 +241,16 @@ int qkv_part_score_rows(const struct qkv_part *part, const struct qkv_key_block 
     }
     return any_sees(p, out, rows, sees);
 }
+
+struct qkv_score_row qkv_part_chunk_row(const struct qkv_part *part, const struct qkv_row *row,
+                                        int64_t key0, int n) {
+    struct qkv_score_row out = {.to = n};
+    int64_t lo = qkv_max(row->span.lo - key0, 0), hi = qkv_min(row->span.hi - key0, n);
+    if (lo < hi) {
+        out.lo = (int)lo;
+        out.hi = (int)hi;
+    }
+    out.bias = qkv_bias_row(part, row, key0);
+    out.mask = qkv_mask_row(part, row, key0);
+    return out;
+}

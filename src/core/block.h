@@ -114,6 +114,11 @@ int qkv_part_even_rows(const struct qkv_part *part, const struct qkv_key_block *
 int qkv_part_score_rows(const struct qkv_part *part, const struct qkv_key_block *block, int row0,
                         int rows, qkv_sees_fn *sees, struct qkv_score_row *out);
 
+/* What masks leave of the columns [key0, key0 + n) of one row, n <= KEY_BLOCK: for stages that walk
+ * over a row as it stands in the caller's memory. */
+struct qkv_score_row qkv_part_chunk_row(const struct qkv_part *part, const struct qkv_row *row,
+                                        int64_t key0, int n);
+
 /* Asks for the bias of the tile that will be weighed first, while its scores are computed; the
  * others are asked for a tile ahead. */
 void qkv_prefetch_bias(const struct qkv_score_row *row, int rows);

@@ -384,6 +384,7 @@ struct qkv_table {
     qkv_pack_rows_fn qkv_##room##_pack_rows;                                            \
     qkv_finite_fn qkv_##room##_finite;                                                  \
     qkv_store_fn qkv_##room##_store;                                                    \
+    qkv_mix_load_fn qkv_##room##_mix_load;                                              \
     qkv_mix_marked_fn qkv_##room##_mix_marked;                                          \
     qkv_sees_fn qkv_##room##_sees;                                                      \
     void qkv_##room##_init(struct qkv_table *table, uint64_t features);

@@ -14,7 +14,7 @@ size_t qkv_reserve(size_t *size, int64_t bytes) {
     return offset;
 }
 
-static void lay_out_shared(struct qkv_plan_state *s) {
+void qkv_lay_out_shared(struct qkv_plan_state *s) {
     const int64_t f = sizeof(float), keys = qkv_packed_keys(&s->problem);
     if (!s->packs)
         return;
@@ -66,7 +66,7 @@ static void lay_out_forward(struct qkv_plan_state *s, qkv_plan *plan) {
     const struct qkv_problem *p = &s->problem;
     const int64_t heads = p->batch * p->kv_heads;
     s->packs = s->row_blocks > 1 && s->blocks > 0 && s->stage != QKV_STAGE_SOFTMAX;
-    lay_out_shared(s);
+    qkv_lay_out_shared(s);
     lay_out_worker(s);
     if (s->packs)
         plan->parts[plan->phases++] = heads * s->blocks;

@@ -44,7 +44,7 @@ struct qkv_backward_layout {
     size_t bad;             /* shared: a byte of each row block */
     size_t mass;            /* shared: [pieces][query_rows], the sums of their weights */
     size_t stale;           /* shared: a byte of each row block: its masses are not 1 */
-    size_t sinks;           /* shared: a number of each row block */
+    size_t sinks;           /* shared: a number of each row block, or row */
     size_t partial;         /* shared: [pieces][query_rows][q_pad], parts of dQ */
     size_t d_scores, slope; /* worker: [ROWS][SCORES_LD] */
     size_t d_out;           /* worker: [rows][v_pad] */
@@ -80,6 +80,9 @@ _Static_assert(sizeof(struct qkv_plan_state) <= sizeof(((qkv_plan *)0)->state), 
 typedef void qkv_layout_fn(struct qkv_plan_state *state, qkv_plan *plan);
 qkv_status qkv_make_plan(qkv_plan *plan, int stage, const qkv_attention_params *params,
                          const qkv_context *context, qkv_layout_fn *layout);
+
+/* Shared memory for packed keys and values, if the plan packs. */
+void qkv_lay_out_shared(struct qkv_plan_state *state);
 
 /* Reserves `bytes` at the end of a layout, aligned; returns their offset. */
 size_t qkv_reserve(size_t *size, int64_t bytes);

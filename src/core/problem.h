@@ -82,10 +82,10 @@ static inline float *qkv_q_row(const qkv_tensor *t, const struct qkv_problem *pr
     return (float *)t->data + first + h * t->stride[1] + i * t->stride[2];
 }
 
-static inline const float *qkv_kv_row(const qkv_tensor *t, const struct qkv_problem *problem,
-                                      const struct qkv_sequence *s, int64_t h, int64_t j) {
+static inline float *qkv_kv_row(const qkv_tensor *t, const struct qkv_problem *problem,
+                                const struct qkv_sequence *s, int64_t h, int64_t j) {
     int64_t first = problem->cu_kv ? s->kv0 * t->stride[2] : s->index * t->stride[0];
-    return (const float *)t->data + first + h * t->stride[1] + j * t->stride[2];
+    return (float *)t->data + first + h * t->stride[1] + j * t->stride[2];
 }
 
 #endif

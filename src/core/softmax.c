@@ -5,19 +5,6 @@
 
 #include <math.h>
 
-static struct qkv_score_row chunk_row(const struct qkv_part *part, const struct qkv_row *row,
-                                      int64_t key0, int n) {
-    struct qkv_score_row out = {.to = n};
-    int64_t lo = qkv_max(row->span.lo - key0, 0), hi = qkv_min(row->span.hi - key0, n);
-    if (lo < hi) {
-        out.lo = (int)lo;
-        out.hi = (int)hi;
-    }
-    out.bias = qkv_bias_row(part, row, key0);
-    out.mask = qkv_mask_row(part, row, key0);
-    return out;
-}
-
 static void softmax_row(const struct qkv_softmax_kernels *kernels, const struct qkv_part *part,
                         const struct qkv_row *row) {
     const struct qkv_problem *p = &part->plan->problem;
@@ -33,7 +20,7 @@ static void softmax_row(const struct qkv_softmax_kernels *kernels, const struct 
 
     for (int64_t c = 0; c < p->kv_len; c += QKV_KEY_BLOCK) {
         int n = (int)qkv_min(p->kv_len - c, QKV_KEY_BLOCK);
-        const struct qkv_score_row chunk = chunk_row(part, row, c, n);
+        const struct qkv_score_row chunk = qkv_part_chunk_row(part, row, c, n);
         float here = kernels->mask(out + c, in + c, &chunk, &p->rule, n);
         max = here > max ? here : max;
     }

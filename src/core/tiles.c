@@ -7,7 +7,7 @@
 void qkv_lay_tiles(struct qkv_tiles *t, const struct qkv_part *part,
                    const struct qkv_key_block *block, int mr, qkv_sees_fn *sees) {
     const struct qkv_score_row *row = t->row;
-    t->any = qkv_part_even_rows(part, block, t->row);
+    t->any = t->even = qkv_part_even_rows(part, block, t->row);
     t->whole =
         t->any && !part->plan->problem.rule.modified && row->from == row->lo && row->to == row->hi;
     if (t->any)

@@ -11,6 +11,7 @@
 struct qkv_tiles {
     struct qkv_score_row row[QKV_ROWS];
     int any;   /* some tile sees something */
+    int even;  /* all rows have the same columns, and nothing is masked or added but outside them */
     int whole; /* all rows have the same columns, and no score is masked or changed */
 };
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The mix stage's own steps, and the selecting product that attention shares with it. A key that
- * must not count is marked by a weight of -0, which no exponential gives.
+ * The mix stage's own steps, which the gradients' products share with it, and the selecting product
+ * that all of them and attention use. A key that must not count is marked by a weight of -0, which
+ * no exponential gives.
  */
 #ifndef QKV_TMPL_MIX_H
 #define QKV_TMPL_MIX_H
@@ -11,8 +12,8 @@
 #include "mask.h"
 #include "row.h"
 
-static void mix_load(float *out, const float *in, const struct qkv_score_row *row,
-                     const struct qkv_score_rule *rule, int n) {
+void ROOM(mix_load)(float *out, const float *in, const struct qkv_score_row *row,
+                    const struct qkv_score_rule *rule, int n) {
     const vf skip = vf_set1(-0.0f), zero = vf_set1(0.0f);
     int padded = (n + QKV_PANEL - 1) / QKV_PANEL * QKV_PANEL;
     for (int c = 0; c < padded; c += VF_LANES) {
