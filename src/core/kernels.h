@@ -165,6 +165,17 @@ typedef void qkv_softmax_row_fn(float *row, ptrdiff_t n, float max, float sink, 
 typedef void qkv_mix_load_fn(float *out, const float *in, const struct qkv_score_row *row,
                              const struct qkv_score_rule *rule, int n);
 
+/* A chunk of a row of a gradient to the user: out[c] = in[c] in the columns c < n that the row's
+ * intervals and masks keep, 0 in the others, whatever stands there. in is read in [lo, hi), and in
+ * the vectors at its ends. */
+typedef void qkv_keep_fn(float *out, const float *in, const struct qkv_score_row *row,
+                         const struct qkv_score_rule *rule, int n);
+
+/* The soft-cap on the way from scores to dot products s: x[c] *= 1 - tanh^2(scale * s[c] / softcap)
+ * for c < n, a multiple of PANEL. What is zero, before or after, becomes -0, as in
+ * qkv_mix_load_fn. */
+typedef void qkv_uncap_fn(float *x, const float *s, const struct qkv_score_rule *rule, int n);
+
 /* A row of a product to the user: out[c] = acc[c] + bias[c] (NULL: + 0) for c < n. */
 typedef void qkv_store_fn(float *out, const float *acc, const float *bias, ptrdiff_t n);
 
@@ -273,8 +284,22 @@ struct qkv_project_backward_kernels {
     const char *variant;
 };
 
+/* What the backward stages of mix and of scores share (chain.h). */
+struct qkv_chain_kernels {
+    qkv_gemm_fn *gemm;
+    struct qkv_pack_kernels pack;
+    qkv_sees_fn *sees;
+    qkv_mix_load_fn *load;
+    qkv_mix_marked_fn *marked;
+    qkv_keep_fn *keep;
+    qkv_store_scaled_fn *store;
+    int mr, nr;
+};
+
 struct qkv_scores_backward_kernels {
     const char *variant;
+    struct qkv_chain_kernels chain;
+    qkv_uncap_fn *uncap;
 };
 
 struct qkv_softmax_backward_kernels {
@@ -283,6 +308,7 @@ struct qkv_softmax_backward_kernels {
 
 struct qkv_mix_backward_kernels {
     const char *variant;
+    struct qkv_chain_kernels chain;
 };
 
 /* One query row, for the gradients of attention: D = sum of d_out * out, in lanes of a vector and
