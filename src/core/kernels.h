@@ -176,6 +176,19 @@ typedef void qkv_keep_fn(float *out, const float *in, const struct qkv_score_row
  * qkv_mix_load_fn. */
 typedef void qkv_uncap_fn(float *x, const float *s, const struct qkv_score_rule *rule, int n);
 
+/* A chunk of a row of softmax's gradient, columns [0, n), n <= KEY_BLOCK: the sum of weight * dw
+ * over the columns that intervals and masks keep; and out = weight * (dw - mean) there, 0 in the
+ * others. A weight of zero makes zero of whatever stands in dw. out may be dw. */
+typedef float qkv_weighted_sum_fn(const float *weight, const float *dw,
+                                  const struct qkv_score_row *row,
+                                  const struct qkv_score_rule *rule, int n);
+typedef void qkv_softmax_gradient_fn(float *out, const float *weight, const float *dw, float mean,
+                                     const struct qkv_score_row *row,
+                                     const struct qkv_score_rule *rule, int n);
+
+/* exp(sink - lse): the share of the sink in a row's mass. */
+typedef float qkv_sink_share_fn(float sink, float lse);
+
 /* A row of a product to the user: out[c] = acc[c] + bias[c] (NULL: + 0) for c < n. */
 typedef void qkv_store_fn(float *out, const float *acc, const float *bias, ptrdiff_t n);
 
@@ -304,6 +317,9 @@ struct qkv_scores_backward_kernels {
 
 struct qkv_softmax_backward_kernels {
     const char *variant;
+    qkv_weighted_sum_fn *sum;
+    qkv_softmax_gradient_fn *gradient;
+    qkv_sink_share_fn *sink_share;
 };
 
 struct qkv_mix_backward_kernels {

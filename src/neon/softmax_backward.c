@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The gradients of softmax in NEON. */
+/* The gradient of softmax in NEON: the passes of tmpl/softmax_backward.h over this room's vec.h. */
 #include "kernels.h"
-#include "tile.h"
 #include "vec.h"
+
+#include "tmpl/softmax_backward.h"
 
 const struct qkv_softmax_backward_kernels qkv_neon_softmax_backward = {
     .variant = ROOM_NAME,
+    .sum = weighted_sum,
+    .gradient = softmax_gradient,
+    .sink_share = sink_share,
 };
