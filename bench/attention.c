@@ -99,7 +99,13 @@ static void fill(qkv_tensors *t, struct bench_memory *memory, const struct bench
     t->out = qkv_tensor_bhsd(bench_zeros(memory, q_count), s->heads, s->q_len, s->head_dim);
 }
 
-const struct bench_stage bench_attention = {qkv_attention_plan, qkv_attention, flops, bytes, fill};
+const struct bench_stage bench_attention = {
+    .plan = qkv_attention_plan,
+    .run = qkv_attention,
+    .flops = flops,
+    .bytes = bytes,
+    .fill = fill,
+};
 
 struct row {
     const struct bench_shape *shape;

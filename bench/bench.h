@@ -132,7 +132,7 @@ double bench_shape_products(const struct bench_shape *shape);
 
 void bench_shape_params(qkv_attention_params *params, const struct bench_shape *shape);
 
-/* ---- Scores, softmax, mix and attention (stage.c) ---------------------------------------- */
+/* ---- The stages of attention and their gradients (stage.c) ------------------------------- */
 
 struct bench_stage {
     qkv_status (*plan)(qkv_plan *plan, const qkv_attention_params *params,
@@ -143,6 +143,11 @@ struct bench_stage {
     double (*bytes)(const struct bench_shape *shape);
     void (*fill)(qkv_tensors *tensors, struct bench_memory *memory,
                  const struct bench_shape *shape);
+    /* Instead of run, and beside fill, for a backward stage: */
+    qkv_status (*run_backward)(const qkv_attention_params *params, const qkv_tensors *tensors,
+                               const qkv_gradients *gradients, const qkv_exec *exec);
+    void (*fill_gradients)(qkv_gradients *gradients, struct bench_memory *memory,
+                           const struct bench_shape *shape);
 };
 
 /* Registers one benchmark a shape, name first. function hands its shape on to bench_stage_run. */
@@ -156,6 +161,7 @@ struct bench_call {
     const struct bench_stage *stage;
     qkv_attention_params params;
     qkv_tensors tensors;
+    qkv_gradients gradients;
     qkv_exec exec;
 };
 
@@ -188,6 +194,7 @@ void scores_register(void);
 void softmax_register(void);
 void mix_register(void);
 void attention_register(void);
+void chain_register(void);
 void latency_register(void);
 void options_register(void);
 void loss_register(void);

@@ -66,6 +66,7 @@ static void register_all(void) {
     softmax_register();
     mix_register();
     attention_register();
+    chain_register();
     latency_register();
     options_register();
     loss_register();

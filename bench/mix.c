@@ -39,7 +39,13 @@ static void fill(qkv_tensors *t, struct bench_memory *memory, const struct bench
     t->out = qkv_tensor_bhsd(bench_zeros(memory, o_count), s->heads, s->q_len, s->head_dim);
 }
 
-static const struct bench_stage stage = {qkv_mix_plan, qkv_mix, flops, bytes, fill};
+static const struct bench_stage stage = {
+    .plan = qkv_mix_plan,
+    .run = qkv_mix,
+    .flops = flops,
+    .bytes = bytes,
+    .fill = fill,
+};
 
 static void run(gb_state *state, void *user) {
     bench_stage_run(state, &stage, user, QKV_EXP_SLEEF_U10, bench_measure);

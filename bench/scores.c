@@ -27,7 +27,13 @@ static void fill(qkv_tensors *t, struct bench_memory *memory, const struct bench
     t->scores = qkv_tensor_bhsd(bench_zeros(memory, s_count), s->heads, s->q_len, s->kv_len);
 }
 
-static const struct bench_stage stage = {qkv_scores_plan, qkv_scores, flops, bytes, fill};
+static const struct bench_stage stage = {
+    .plan = qkv_scores_plan,
+    .run = qkv_scores,
+    .flops = flops,
+    .bytes = bytes,
+    .fill = fill,
+};
 
 static void run(gb_state *state, void *user) {
     bench_stage_run(state, &stage, user, QKV_EXP_SLEEF_U10, bench_measure);

@@ -33,7 +33,13 @@ static void fill(qkv_tensors *t, struct bench_memory *memory, const struct bench
     t->weights = qkv_tensor_bhsd(weights, s->heads, s->q_len, s->kv_len);
 }
 
-static const struct bench_stage stage = {qkv_softmax_plan, qkv_softmax, flops, bytes, fill};
+static const struct bench_stage stage = {
+    .plan = qkv_softmax_plan,
+    .run = qkv_softmax,
+    .flops = flops,
+    .bytes = bytes,
+    .fill = fill,
+};
 
 static void run(gb_state *state, void *user) {
     bench_stage_run(state, &stage, user, QKV_EXP_SLEEF_U10, bench_measure);

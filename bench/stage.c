@@ -38,6 +38,9 @@ void bench_run_threads(gb_state *state, struct bench_memory *memory, bench_prepa
 
 static qkv_status run_call(const void *argument) {
     const struct bench_call *call = argument;
+    if (call->stage->run_backward)
+        return call->stage->run_backward(&call->params, &call->tensors, &call->gradients,
+                                         &call->exec);
     return call->stage->run(&call->params, &call->tensors, &call->exec);
 }
 
@@ -65,6 +68,9 @@ void bench_stage_run(gb_state *state, const struct bench_stage *stage,
     call.params.exp = exp;
     qkv_tensors_init(&call.tensors);
     stage->fill(&call.tensors, &memory, shape);
+    qkv_gradients_init(&call.gradients);
+    if (stage->fill_gradients)
+        stage->fill_gradients(&call.gradients, &memory, shape);
     struct bench_call call_alone = call;
     if (shape->threads > 1)
         work.alone = &alone;
