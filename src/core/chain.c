@@ -139,6 +139,21 @@ struct qkv_chain_weights qkv_chain_in_place(const struct qkv_chain *chain,
     return (struct qkv_chain_weights){first + block->key0, w->stride[2]};
 }
 
+/* One row of W, in the columns that its tile has. */
+static void load_row(const struct qkv_chain *chain, const struct qkv_score_row *row,
+                     const float *in, int keys) {
+    const struct qkv_score_rule *rule = &chain->plan.problem.rule;
+    const int from = row->from, to = row->to < keys ? row->to : keys;
+    struct qkv_score_row rest = *row;
+    rest.lo -= from;
+    rest.hi -= from;
+    if (row->bias)
+        rest.bias += from * rule->bias_step;
+    if (row->mask)
+        rest.mask += from * rule->mask_step;
+    chain->kernels->load(row->s + from, in + from, &rest, rule, to - from);
+}
+
 struct qkv_chain_weights qkv_chain_load(const struct qkv_chain *chain, const struct qkv_part *part,
                                         const struct qkv_key_block *block,
                                         const struct qkv_tiles *tiles, int mr, int64_t ld) {
@@ -154,7 +169,7 @@ struct qkv_chain_weights qkv_chain_load(const struct qkv_chain *chain, const str
             continue;
         const float *in =
             qkv_q_row(&chain->tensors.weights, p, &part->sequence, at->head, at->index);
-        chain->kernels->load(row->s, in + block->key0, row, &p->rule, block->keys);
+        load_row(chain, row, in + block->key0, block->keys);
         if (chain->uncap)
             chain->uncap(row->s + row->from, part->piece + r * QKV_SCORES_LD + row->from, &p->rule,
                          row->to - row->from);
