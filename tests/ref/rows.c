@@ -1,104 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The reference of scores, softmax, mix and attention. A key counts as masked when the masks say
- * so or when its score is -inf; a masked key is never read into any sum. */
-#include "ref.h"
-
-#include <float.h>
+/* The reference of softmax, mix and attention. A key counts as masked when the masks say so or when
+ * its score is -inf; a masked key is never read into any sum. */
 #include <math.h>
 #include <stdlib.h>
 
 #include "bound.h"
-
-static const float *row_of(const qkv_tensor *x, struct ref_place place, int64_t h) {
-    return (const float *)x->data + place.b * x->stride[0] + h * x->stride[1] +
-           place.t * x->stride[2];
-}
-
-static int64_t kv_head(const qkv_attention_params *params, int64_t h) {
-    return h / (params->q_heads / params->kv_heads);
-}
-
-/* ---- scores ---- */
-
-static void round_score(struct ref_value *s, double roundings) {
-    s->bound += REF_SLACK * REF_U * roundings * fabs(s->value);
-}
-
-static void apply_scale(struct ref_value *s, const qkv_attention_params *params) {
-    double scale =
-        params->flags & QKV_FLAG_SCALE ? (double)params->scale : 1 / sqrt((double)params->head_dim);
-    s->value *= scale;
-    s->bound *= fabs(scale);
-    round_score(s, REF_SCALE_ROUNDINGS);
-}
-
-static void apply_softcap(struct ref_value *s, double cap) {
-    double x = s->value / cap;
-    double y = tanh(x);
-    double x_error = s->bound / cap + 2 * REF_U * fabs(x);
-    double nearest = fmax(0, fabs(x) - x_error); /* where tanh is steepest */
-    double slope = 1 / (cosh(nearest) * cosh(nearest));
-    double own = REF_SLACK * 2 * REF_U * REF_TANH_ULPS * fabs(y);
-    s->value = cap * y;
-    s->bound = isinf(x) ? 0 : cap * x_error * slope;
-    s->bound += cap * own;
-    round_score(s, 1);
-}
-
-static void apply_alibi(struct ref_value *s, const qkv_attention_params *params, int64_t b,
-                        int64_t h, int64_t i, int64_t j) {
-    int64_t shift =
-        params->align == QKV_ALIGN_TOP_LEFT ? 0 : ref_keys(params, b) - ref_queries(params, b);
-    double penalty = (double)params->alibi_slopes[h] * (double)llabs(i + shift - j);
-    s->bound += REF_U * fabs(penalty);
-    s->value -= penalty;
-    round_score(s, 1);
-}
-
-static void apply_bias(struct ref_value *s, const qkv_attention_params *params, int64_t b,
-                       int64_t h, int64_t i, int64_t j) {
-    const float *row = row_of(&params->bias, (struct ref_place){b, i}, h);
-    s->value += (double)row[j * params->bias.stride[3]];
-    round_score(s, 1);
-}
-
-/* What float32 cannot hold is infinite. */
-static void overflow(struct ref_value *s) {
-    if (fabs(s->value) > (double)FLT_MAX)
-        s->value = s->value > 0 ? INFINITY : -INFINITY;
-    if (!isfinite(s->value))
-        s->bound = 0;
-}
-
-static struct ref_value score(const qkv_attention_params *params, const qkv_tensors *tensors,
-                              int64_t b, int64_t h, int64_t i, int64_t j) {
-    if (!ref_keeps(params, b, h, i, j))
-        return (struct ref_value){.value = -INFINITY};
-    const float *q = row_of(&tensors->q, ref_query_place(params, b, i), h);
-    const float *k = row_of(&tensors->k, ref_key_place(params, b, j), kv_head(params, h));
-    struct ref_value s = ref_dot(q, k, 1, params->head_dim);
-    overflow(&s);
-    apply_scale(&s, params);
-    overflow(&s);
-    if (params->softcap > 0)
-        apply_softcap(&s, (double)params->softcap);
-    if (params->alibi_slopes)
-        apply_alibi(&s, params, b, h, i, j);
-    if (params->bias.data)
-        apply_bias(&s, params, b, h, i, j);
-    overflow(&s);
-    return s;
-}
-
-void ref_scores(const qkv_attention_params *params, const qkv_tensors *tensors, int64_t b,
-                int64_t h, int64_t i, struct ref_value *scores) {
-    for (int64_t j = 0; j < params->kv_len; j++)
-        scores[j] = score(params, tensors, b, h, i, j);
-}
+#include "rows.h"
 
 /* ---- softmax ---- */
 
-static const double exp_errors[QKV_EXP_COUNT] = REF_EXP_ERRORS;
+const double ref_exp_errors[QKV_EXP_COUNT] = REF_EXP_ERRORS;
 
 static double sink_of(const qkv_attention_params *params, int64_t b, int64_t h, int64_t i) {
     bool has_sink = params->sinks && i < ref_queries(params, b);
@@ -175,13 +86,6 @@ static void fill(struct ref_value *values, int64_t n, struct ref_value value) {
 static const struct ref_value a_nan = {.value = NAN};
 static const struct ref_value anything = {.value = NAN, .bound = INFINITY};
 
-static void *allocate(int64_t n, size_t size) {
-    void *memory = calloc((size_t)n + 1, size);
-    if (!memory)
-        abort();
-    return memory;
-}
-
 /* Weights and LSE of a row of scores; keys[j] as in weigh_row. Returns false for a row that is
  * NaN or without a key. Of a NaN row, the LSE may be the +inf that made it so, and a masked key's
  * weight 0 or NaN. */
@@ -208,12 +112,12 @@ static bool soft_row(struct ref_row *row, struct ref_weight *keys, const struct 
 void ref_softmax(const qkv_attention_params *params, const qkv_tensors *tensors, int64_t b,
                  int64_t h, int64_t i, struct ref_value *weights, struct ref_value *lse) {
     int64_t n = params->kv_len;
-    struct ref_weight *keys = allocate(n, sizeof *keys);
-    struct ref_value *scores = allocate(n, sizeof *scores);
-    const float *given = row_of(&tensors->scores, ref_query_place(params, b, i), h);
+    struct ref_weight *keys = ref_allocate(n, sizeof *keys);
+    struct ref_value *scores = ref_allocate(n, sizeof *scores);
+    const float *given = ref_row_of(&tensors->scores, ref_query_place(params, b, i), h);
     for (int64_t j = 0; j < n; j++)
         scores[j].value = ref_keeps(params, b, h, i, j) ? (double)given[j] : -INFINITY;
-    struct ref_row row = {.rescales = ref_rescales(n), .exp = exp_errors[QKV_EXP_SLEEF_U10]};
+    struct ref_row row = {.rescales = ref_rescales(n), .exp = ref_exp_errors[QKV_EXP_SLEEF_U10]};
     soft_row(&row, keys, scores, n, sink_of(params, b, h, i), weights, lse);
     free(keys);
     free(scores);
@@ -243,13 +147,14 @@ static void mix_product(struct mixing *m, double a, double v, double roundings) 
 void ref_mix(const qkv_attention_params *params, const qkv_tensors *tensors, int64_t b, int64_t h,
              int64_t i, struct ref_value *out) {
     int64_t n = params->kv_len, v_dim = ref_v_dim(params);
-    struct mixing *m = allocate(v_dim, sizeof *m);
-    const float *a = row_of(&tensors->weights, ref_query_place(params, b, i), h);
+    struct mixing *m = ref_allocate(v_dim, sizeof *m);
+    const float *a = ref_row_of(&tensors->weights, ref_query_place(params, b, i), h);
     double roundings = ref_rescales(n) + 2; /* going backwards, the last key has the fewest */
     for (int64_t j = n - 1; j >= 0; j--) {
         if (!ref_keeps(params, b, h, i, j) || a[j] == 0)
             continue;
-        const float *v = row_of(&tensors->v, ref_key_place(params, b, j), kv_head(params, h));
+        const float *v =
+            ref_row_of(&tensors->v, ref_key_place(params, b, j), ref_kv_head(params, h));
         for (int64_t c = 0; c < v_dim; c++)
             mix_product(&m[c], (double)a[j], (double)v[c], roundings);
         roundings++;
@@ -285,12 +190,13 @@ static void mix_row(const qkv_attention_params *params, const qkv_tensors *tenso
                     int64_t h, const struct ref_weight *keys, const struct ref_value *scores,
                     const struct ref_row *row, struct ref_value *out) {
     int64_t v_dim = ref_v_dim(params);
-    struct mixing *m = allocate(v_dim, sizeof *m);
+    struct mixing *m = ref_allocate(v_dim, sizeof *m);
     double roundings = row->kept + row->rescales + 1;
     for (int64_t j = 0; j < params->kv_len; j++) {
         if (scores[j].value == -INFINITY)
             continue;
-        const float *v = row_of(&tensors->v, ref_key_place(params, b, j), kv_head(params, h));
+        const float *v =
+            ref_row_of(&tensors->v, ref_key_place(params, b, j), ref_kv_head(params, h));
         for (int64_t c = 0; c < v_dim; c++)
             mix_key(&m[c], &keys[j], row, (double)v[c], roundings);
         roundings--;
@@ -306,10 +212,10 @@ void ref_attention(const qkv_attention_params *params, const qkv_tensors *tensor
                    int64_t h, int64_t i, struct ref_value *weights, struct ref_value *out,
                    struct ref_value *lse) {
     int64_t n = params->kv_len;
-    struct ref_weight *keys = allocate(n, sizeof *keys);
-    struct ref_value *scores = allocate(n, sizeof *scores);
+    struct ref_weight *keys = ref_allocate(n, sizeof *keys);
+    struct ref_value *scores = ref_allocate(n, sizeof *scores);
     ref_scores(params, tensors, b, h, i, scores);
-    struct ref_row row = {.rescales = ref_rescales(n), .exp = exp_errors[params->exp]};
+    struct ref_row row = {.rescales = ref_rescales(n), .exp = ref_exp_errors[params->exp]};
     bool has_mass = soft_row(&row, keys, scores, n, sink_of(params, b, h, i), weights, lse);
     if (has_mass)
         mix_row(params, tensors, b, h, keys, scores, &row, out);

@@ -16,13 +16,47 @@ static const struct {
     enum role role;
     int how;
 } uses[] = {
-    {QKV_STAGE_SCORES, ROLE_Q, READS},         {QKV_STAGE_SCORES, ROLE_K, READS},
-    {QKV_STAGE_SCORES, ROLE_SCORES, WRITES},   {QKV_STAGE_SOFTMAX, ROLE_SCORES, READS},
-    {QKV_STAGE_SOFTMAX, ROLE_WEIGHTS, WRITES}, {QKV_STAGE_SOFTMAX, ROLE_LSE, WRITES},
-    {QKV_STAGE_MIX, ROLE_WEIGHTS, READS},      {QKV_STAGE_MIX, ROLE_V, READS},
-    {QKV_STAGE_MIX, ROLE_OUT, WRITES},         {QKV_STAGE_ATTENTION, ROLE_Q, READS},
-    {QKV_STAGE_ATTENTION, ROLE_K, READS},      {QKV_STAGE_ATTENTION, ROLE_V, READS},
-    {QKV_STAGE_ATTENTION, ROLE_OUT, WRITES},   {QKV_STAGE_ATTENTION, ROLE_LSE, WRITES},
+    {QKV_STAGE_SCORES, ROLE_Q, READS},
+    {QKV_STAGE_SCORES, ROLE_K, READS},
+    {QKV_STAGE_SCORES, ROLE_SCORES, WRITES},
+    {QKV_STAGE_SOFTMAX, ROLE_SCORES, READS},
+    {QKV_STAGE_SOFTMAX, ROLE_WEIGHTS, WRITES},
+    {QKV_STAGE_SOFTMAX, ROLE_LSE, WRITES},
+    {QKV_STAGE_MIX, ROLE_WEIGHTS, READS},
+    {QKV_STAGE_MIX, ROLE_V, READS},
+    {QKV_STAGE_MIX, ROLE_OUT, WRITES},
+    {QKV_STAGE_ATTENTION, ROLE_Q, READS},
+    {QKV_STAGE_ATTENTION, ROLE_K, READS},
+    {QKV_STAGE_ATTENTION, ROLE_V, READS},
+    {QKV_STAGE_ATTENTION, ROLE_OUT, WRITES},
+    {QKV_STAGE_ATTENTION, ROLE_LSE, WRITES},
+    {QKV_STAGE_SCORES_BACKWARD, ROLE_Q, READS},
+    {QKV_STAGE_SCORES_BACKWARD, ROLE_K, READS},
+    {QKV_STAGE_SCORES_BACKWARD, ROLE_D_SCORES, READS},
+    {QKV_STAGE_SCORES_BACKWARD, ROLE_D_Q, WRITES},
+    {QKV_STAGE_SCORES_BACKWARD, ROLE_D_K, WRITES},
+    {QKV_STAGE_SCORES_BACKWARD, ROLE_D_BIAS, WRITES},
+    {QKV_STAGE_SOFTMAX_BACKWARD, ROLE_WEIGHTS, READS},
+    {QKV_STAGE_SOFTMAX_BACKWARD, ROLE_LSE, READS},
+    {QKV_STAGE_SOFTMAX_BACKWARD, ROLE_D_WEIGHTS, READS},
+    {QKV_STAGE_SOFTMAX_BACKWARD, ROLE_D_SCORES, WRITES},
+    {QKV_STAGE_SOFTMAX_BACKWARD, ROLE_D_SINKS, WRITES},
+    {QKV_STAGE_MIX_BACKWARD, ROLE_WEIGHTS, READS},
+    {QKV_STAGE_MIX_BACKWARD, ROLE_V, READS},
+    {QKV_STAGE_MIX_BACKWARD, ROLE_D_OUT, READS},
+    {QKV_STAGE_MIX_BACKWARD, ROLE_D_WEIGHTS, WRITES},
+    {QKV_STAGE_MIX_BACKWARD, ROLE_D_V, WRITES},
+    {QKV_STAGE_ATTENTION_BACKWARD, ROLE_Q, READS},
+    {QKV_STAGE_ATTENTION_BACKWARD, ROLE_K, READS},
+    {QKV_STAGE_ATTENTION_BACKWARD, ROLE_V, READS},
+    {QKV_STAGE_ATTENTION_BACKWARD, ROLE_OUT, READS},
+    {QKV_STAGE_ATTENTION_BACKWARD, ROLE_LSE, READS},
+    {QKV_STAGE_ATTENTION_BACKWARD, ROLE_D_OUT, READS},
+    {QKV_STAGE_ATTENTION_BACKWARD, ROLE_D_Q, WRITES},
+    {QKV_STAGE_ATTENTION_BACKWARD, ROLE_D_K, WRITES},
+    {QKV_STAGE_ATTENTION_BACKWARD, ROLE_D_V, WRITES},
+    {QKV_STAGE_ATTENTION_BACKWARD, ROLE_D_BIAS, WRITES},
+    {QKV_STAGE_ATTENTION_BACKWARD, ROLE_D_SINKS, WRITES},
 };
 
 static int use_of(unsigned stages, enum role role) {
@@ -38,10 +72,25 @@ static bool shares_scores(const struct test_case *c) {
     return c->desc.in_place && c->stages == STAGES_ONE(QKV_STAGE_SOFTMAX);
 }
 
+/* So does its backward twin the gradient of the weights. */
+static bool shares_gradients(const struct test_case *c) {
+    return c->desc.in_place && c->stages == STAGES_ONE(QKV_STAGE_SOFTMAX_BACKWARD);
+}
+
 bool case_is_output(const struct test_case *c, enum role role) {
     if (role == ROLE_SCORES && shares_scores(c))
         return true;
+    if (role == ROLE_D_WEIGHTS && shares_gradients(c))
+        return true;
     return use_of(c->stages, role) == WRITES;
+}
+
+bool case_is_input(const struct test_case *c, enum role role) {
+    return use_of(c->stages, role) == READS;
+}
+
+bool stage_is_backward(int stage) {
+    return stage >= QKV_STAGE_SCORES_BACKWARD && stage <= QKV_STAGE_ATTENTION_BACKWARD;
 }
 
 qkv_tensor *case_view(qkv_tensors *tensors, enum role role) {
@@ -57,10 +106,24 @@ qkv_tensor *case_view(qkv_tensors *tensors, enum role role) {
     return views[role];
 }
 
+qkv_tensor *case_gradient(qkv_gradients *gradients, enum role role) {
+    qkv_tensor *views[ROLE_COUNT] = {
+        [ROLE_D_Q] = &gradients->q,
+        [ROLE_D_K] = &gradients->k,
+        [ROLE_D_V] = &gradients->v,
+        [ROLE_D_SCORES] = &gradients->scores,
+        [ROLE_D_WEIGHTS] = &gradients->weights,
+        [ROLE_D_OUT] = &gradients->out,
+        [ROLE_D_BIAS] = &gradients->bias,
+        [ROLE_D_SINKS] = &gradients->sinks,
+    };
+    return views[role];
+}
+
 /* ---- Parameters ---- */
 
 /* Seeds of things that have nothing to do with each other. */
-enum { SEED_LENGTHS = 100, SEED_SLOPES, SEED_SINKS, SEED_PLACES };
+enum { SEED_LENGTHS = 100, SEED_SLOPES, SEED_SINKS };
 
 static struct guard floats(uint64_t seed, int64_t count, float scale) {
     struct guard memory = guard_alloc((size_t)count * sizeof(float), sizeof(float), GUARD_END, 0);
@@ -145,6 +208,13 @@ static bool is_keyed(enum role role) {
     return role == ROLE_K || role == ROLE_V;
 }
 
+/* The role whose gradient a role is, or the role itself: they have one shape. */
+static enum role original(enum role role) {
+    static const enum role of[ROLE_COUNT - ROLE_FIRST_GRADIENT] = {
+        ROLE_Q, ROLE_K, ROLE_V, ROLE_SCORES, ROLE_WEIGHTS, ROLE_OUT, ROLE_BIAS, ROLE_D_SINKS};
+    return role < ROLE_FIRST_GRADIENT ? role : of[role - ROLE_FIRST_GRADIENT];
+}
+
 static void shape_of(const struct test_case *c, enum role role, int64_t dim[4]) {
     const struct desc *d = &c->desc;
     const int64_t last[ROLE_COUNT] = {d->head_dim, d->head_dim, d->v_dim,  d->kv_len, d->kv_len,
@@ -155,6 +225,8 @@ static void shape_of(const struct test_case *c, enum role role, int64_t dim[4]) 
     dim[1] = is_keyed(role) ? d->kv_heads : d->q_heads;
     dim[2] = cu ? cu[d->batch] : is_keyed(role) ? d->kv_len : d->q_len;
     dim[3] = last[role];
+    if (role == ROLE_D_SINKS)
+        memcpy(dim, (const int64_t[]){1, 1, 1, d->q_heads}, 4 * sizeof *dim);
 }
 
 /* ---- Values ---- */
@@ -175,6 +247,12 @@ static float mixed_weight(void *argument, uint64_t hash) {
     if (hash % 8 == 0)
         return hash & 8 ? 0.0F : -0.0F;
     return hash % 16 == 1 ? w : fabsf(w);
+}
+
+/* Large enough that no sink is far above it. */
+static float some_lse(void *argument, uint64_t hash) {
+    (void)argument;
+    return 3 + fabsf(rng_normal(hash));
 }
 
 static float bias_value(void *cuts, uint64_t hash) {
@@ -204,8 +282,12 @@ static void fill_role(struct test_case *c, enum role role) {
     struct desc *d = &c->desc;
     uint64_t seed = rng_hash(d->seed, role);
     static tensor_value *const values[ROLE_COUNT] = {
-        [ROLE_Q] = scaled_normal,      [ROLE_K] = plain_normal,       [ROLE_V] = plain_normal,
-        [ROLE_SCORES] = scaled_normal, [ROLE_WEIGHTS] = mixed_weight, [ROLE_BIAS] = bias_value,
+        [ROLE_Q] = scaled_normal,        [ROLE_K] = plain_normal,
+        [ROLE_V] = plain_normal,         [ROLE_SCORES] = scaled_normal,
+        [ROLE_WEIGHTS] = mixed_weight,   [ROLE_BIAS] = bias_value,
+        [ROLE_OUT] = plain_normal,       [ROLE_LSE] = some_lse,
+        [ROLE_D_OUT] = plain_normal,     [ROLE_D_SCORES] = plain_normal,
+        [ROLE_D_WEIGHTS] = plain_normal,
     };
     if (role == ROLE_MASK)
         fill_mask(t, seed);
@@ -213,100 +295,30 @@ static void fill_role(struct test_case *c, enum role role) {
         tensor_fill(t, seed, values[role], role == ROLE_BIAS ? (void *)&d->bias_cuts : &d->spread);
 }
 
-/* ---- What masks hide ---- */
-
-static float non_finite(uint64_t hash) {
-    static const float values[] = {NAN, INFINITY, -INFINITY};
-    return values[hash % 3];
-}
-
-static void spoil_row(struct tensor *t, int64_t b, int64_t h, int64_t row, uint64_t seed) {
-    for (int64_t c = 0; t->view.dtype == QKV_F32 && c < t->dim[3]; c++)
-        *tensor_f32(&t->view, b, h, row, c) = non_finite(rng_hash(seed, (uint64_t)(row + c)));
-}
-
-static bool any_query_keeps(const struct test_case *c, int64_t b, int64_t kv_head, int64_t j) {
-    int64_t group = c->desc.q_heads / c->desc.kv_heads;
-    for (int64_t h = kv_head * group; h < (kv_head + 1) * group; h++)
-        for (int64_t i = 0; i < ref_queries(&c->params, b); i++)
-            if (ref_keeps(&c->params, b, h, i, j))
-                return true;
-    return false;
-}
-
-/* K and V rows that no query keeps. */
-static void spoil_keys(struct test_case *c, int64_t b) {
-    bool poison = c->desc.values == VALUES_POISON;
-    int64_t keys = ref_keys(&c->params, b);
-    int64_t rows = c->params.cu_kv ? keys : c->desc.kv_len;
-    for (int64_t h = 0; h < c->desc.kv_heads; h++)
-        for (int64_t j = poison ? 0 : keys; j < rows; j++) {
-            if (j < keys && any_query_keeps(c, b, h, j))
-                continue;
-            struct ref_place place = ref_key_place(&c->params, b, j);
-            spoil_row(&c->tensor[ROLE_K], place.b, h, place.t, c->desc.seed);
-            spoil_row(&c->tensor[ROLE_V], place.b, h, place.t, c->desc.seed + 1);
-        }
-}
-
-static void spoil_pairs_of(struct test_case *c, enum role role, int64_t b, int64_t h, int64_t i) {
-    if (c->tensor[role].view.dtype != QKV_F32 || use_of(c->stages, role) != READS)
-        return;
-    struct ref_place place = ref_query_place(&c->params, b, i);
-    for (int64_t j = 0; j < c->desc.kv_len; j++)
-        if (!ref_keeps(&c->params, b, h, i, j))
-            *tensor_f32(&c->tensor[role].view, place.b, h, place.t, j) =
-                non_finite(rng_hash(c->desc.seed, (uint64_t)(i * 4096 + j)));
-}
-
-/* Q rows beyond the sequence, and masked scores and weights. */
-static void spoil_queries(struct test_case *c, int64_t b) {
-    for (int64_t h = 0; h < c->desc.q_heads; h++) {
-        for (int64_t i = ref_queries(&c->params, b); i < ref_rows(&c->params, b); i++)
-            spoil_row(&c->tensor[ROLE_Q], b, h, i, c->desc.seed + 2);
-        for (int64_t i = 0; c->desc.values == VALUES_POISON && i < ref_rows(&c->params, b); i++) {
-            spoil_pairs_of(c, ROLE_SCORES, b, h, i);
-            spoil_pairs_of(c, ROLE_WEIGHTS, b, h, i);
-        }
-    }
-}
-
-/* A few NaN and infinities anywhere in the inputs. */
-static void spoil_anywhere(struct test_case *c, enum role role) {
-    struct tensor *t = &c->tensor[role];
-    const int64_t *dim = t->dim;
-    int64_t count = dim[0] * dim[1] * dim[2] * dim[3];
-    for (uint64_t k = 0; k < 2 && count > 0; k++) {
-        uint64_t hash = rng_hash(c->desc.seed + k, SEED_PLACES + role);
-        int64_t at = (int64_t)(hash % (uint64_t)count);
-        int64_t row = at / dim[3];
-        *tensor_f32(&t->view, row / dim[2] / dim[1], row / dim[2] % dim[1], row % dim[2],
-                    at % dim[3]) = non_finite(hash >> 40);
-    }
-}
-
-static void spoil(struct test_case *c) {
-    bool shared = c->desc.layout[ROLE_K].zero || c->desc.layout[ROLE_V].zero;
-    for (int64_t b = 0; b < c->desc.batch; b++) {
-        if (!shared)
-            spoil_keys(c, b);
-        spoil_queries(c, b);
-    }
-    for (int role = ROLE_Q; c->desc.values == VALUES_WILD && role <= ROLE_WEIGHTS; role++)
-        if (use_of(c->stages, (enum role)role) == READS)
-            spoil_anywhere(c, (enum role)role);
-}
-
 /* ---- Making ---- */
 
+/* A gradient that the stage writes is made if it is asked for and there is such an input. */
+static bool gradient_wanted(const struct test_case *c, enum role role) {
+    if (c->desc.unwanted >> role & 1 || (role == ROLE_D_BIAS && !c->desc.bias))
+        return false;
+    if (role == ROLE_D_SINKS && !(c->desc.sinks && c->tensor[ROLE_LSE].memory.pages))
+        return false;
+    if (role == ROLE_D_SCORES && shares_gradients(c))
+        return false;
+    return use_of(c->stages, role) != NOT_USED;
+}
+
 static bool wanted(const struct test_case *c, enum role role) {
+    if (role >= ROLE_FIRST_GRADIENT)
+        return gradient_wanted(c, role);
     switch (role) {
     case ROLE_BIAS:
         return c->desc.bias;
     case ROLE_MASK:
         return c->desc.mask;
     case ROLE_LSE:
-        return c->desc.lse && use_of(c->stages, role);
+        return use_of(c->stages, role) &&
+               (c->desc.lse || c->stages == STAGES_ONE(QKV_STAGE_ATTENTION_BACKWARD));
     case ROLE_WEIGHTS:
         return use_of(c->stages, role) && !shares_scores(c);
     default:
@@ -316,7 +328,7 @@ static bool wanted(const struct test_case *c, enum role role) {
 
 static void make_tensor(struct test_case *c, enum role role) {
     int64_t dim[4];
-    shape_of(c, role, dim);
+    shape_of(c, original(role), dim);
     c->tensor[role] =
         tensor_make(role == ROLE_MASK ? QKV_BOOL : QKV_F32, dim, c->desc.layout[role]);
     if (use_of(c->stages, role) != WRITES)
@@ -329,6 +341,11 @@ static void show_views(struct test_case *c) {
         *case_view(&c->tensors, (enum role)role) = c->tensor[role].view;
     if (shares_scores(c))
         c->tensors.weights = c->tensors.scores;
+    c->gradients = (qkv_gradients){.size = sizeof c->gradients};
+    for (int role = ROLE_FIRST_GRADIENT; role < ROLE_COUNT; role++)
+        *case_gradient(&c->gradients, (enum role)role) = c->tensor[role].view;
+    if (shares_gradients(c))
+        c->gradients.scores = c->gradients.weights;
 }
 
 void case_make(struct test_case *c, const struct desc *desc, unsigned stages) {
@@ -342,7 +359,8 @@ void case_make(struct test_case *c, const struct desc *desc, unsigned stages) {
     if (desc->mask)
         c->params.mask = c->tensor[ROLE_MASK].view;
     show_views(c);
-    spoil(c);
+    case_spoil(c);
+    case_forward(c);
     for (int role = 0; role < ROLE_COUNT; role++)
         if (c->tensor[role].memory.pages && use_of(stages, (enum role)role) != WRITES)
             tensor_freeze(&c->tensor[role]);

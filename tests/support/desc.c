@@ -8,8 +8,9 @@
 
 const struct desc_limits desc_limits_suite = {1200, 512, 1000000};
 
-const char *const role_names[ROLE_COUNT] = {"q",   "k",   "v",    "scores", "weights",
-                                            "out", "lse", "bias", "mask"};
+const char *const role_names[ROLE_COUNT] = {
+    "q",  "k",  "v",  "scores",  "weights",  "out",  "lse",   "bias",  "mask",
+    "dq", "dk", "dv", "dscores", "dweights", "dout", "dbias", "dsinks"};
 
 struct desc desc_plain(void) {
     return (struct desc){
@@ -124,11 +125,23 @@ struct layout layout_random(struct rng *rng, bool may_broadcast) {
 }
 
 static void random_layouts(struct desc *d, struct rng *rng) {
-    for (int role = 0; role < ROLE_COUNT; role++)
+    for (int role = 0; role < ROLE_FIRST_GRADIENT; role++)
         d->layout[role] = layout_random(rng, role == ROLE_BIAS || role == ROLE_MASK);
     /* Keys and values shared by a whole batch or by all heads. */
     if (rng_chance(rng, 8))
         d->layout[ROLE_K].zero = d->layout[ROLE_V].zero = (uint8_t)rng_below(rng, 4);
+}
+
+/* Every second description asks for all gradients. The gradient of out may be the same for all. */
+static void random_gradients(struct desc *d, struct rng *rng) {
+    for (int role = ROLE_FIRST_GRADIENT; role < ROLE_COUNT; role++)
+        d->layout[role] = layout_random(rng, false);
+    if (rng_chance(rng, 8))
+        d->layout[ROLE_D_OUT].zero = (uint8_t)rng_below(rng, 8);
+    static const enum role optional[] = {ROLE_D_Q, ROLE_D_K, ROLE_D_V, ROLE_D_BIAS, ROLE_D_SINKS};
+    bool all = rng_chance(rng, 2);
+    for (int i = 0; i < 5 && !all; i++)
+        d->unwanted |= rng_chance(rng, 3) ? 1U << optional[i] : 0;
 }
 
 struct desc desc_random(struct rng *rng, const struct desc_limits *limits) {
@@ -143,6 +156,7 @@ struct desc desc_random(struct rng *rng, const struct desc_limits *limits) {
     d.in_place = rng_chance(rng, 3);
     d.spread = spreads[rng_below(rng, 3)];
     d.values = rng_chance(rng, 2) ? (enum values)rng_below(rng, VALUES_COUNT) : VALUES_NORMAL;
+    random_gradients(&d, rng);
     return d;
 }
 
@@ -166,15 +180,15 @@ const char *desc_text(const struct desc *d, char *text, int size) {
         "  .batch = %lld, .q_heads = %lld, .kv_heads = %lld, .q_len = %lld, .kv_len = %lld,\n"
         "  .head_dim = %lld, .v_dim = %lld, .align = %d, .exp = %d, .causal = %d, .alibi = %d,\n"
         "  .sinks = %d, .bias = %d, .mask = %d, .lse = %d, .has_scale = %d, .bias_cuts = %d, "
-        ".in_place = %d,\n"
+        ".in_place = %d, .unwanted = 0x%x,\n"
         "  .scale = %g, .softcap = %g, .spread = %g, .window_left = %lld, .window_right = %lld,\n"
         "  .q_lengths = %d, .kv_lengths = %d, .values = %d,",
         (unsigned long long)d->seed, (long long)d->batch, (long long)d->q_heads,
         (long long)d->kv_heads, (long long)d->q_len, (long long)d->kv_len, (long long)d->head_dim,
         (long long)d->v_dim, d->align, d->exp, d->causal, d->alibi, d->sinks, d->bias, d->mask,
-        d->lse, d->has_scale, d->bias_cuts, d->in_place, (double)d->scale, (double)d->softcap,
-        (double)d->spread, (long long)d->window_left, (long long)d->window_right, (int)d->q_lengths,
-        (int)d->kv_lengths, (int)d->values);
+        d->lse, d->has_scale, d->bias_cuts, d->in_place, (unsigned)d->unwanted, (double)d->scale,
+        (double)d->softcap, (double)d->spread, (long long)d->window_left,
+        (long long)d->window_right, (int)d->q_lengths, (int)d->kv_lengths, (int)d->values);
     static const struct layout none;
     for (int role = 0; role < ROLE_COUNT && used < size; role++)
         if (memcmp(&d->layout[role], &none, sizeof none) != 0)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A description of one call of scores, softmax, mix or attention: plain numbers from which
- * case.h makes the parameters and the tensors. It can be written down by hand, drawn from a
- * random source or from a fuzzer's bytes, copied and changed, and printed for a replay. */
+/* A description of one call of scores, softmax, mix or attention, or of their backward twins: plain
+ * numbers from which case.h makes the parameters and the tensors. It can be written down by hand,
+ * drawn from a random source or from a fuzzer's bytes, copied and changed, and printed for a
+ * replay. */
 #ifndef QKV_TEST_DESC_H
 #define QKV_TEST_DESC_H
 
@@ -35,7 +36,16 @@ enum role {
     ROLE_LSE,
     ROLE_BIAS,
     ROLE_MASK,
-    ROLE_COUNT
+    ROLE_D_Q, /* the gradients */
+    ROLE_D_K,
+    ROLE_D_V,
+    ROLE_D_SCORES,
+    ROLE_D_WEIGHTS,
+    ROLE_D_OUT,
+    ROLE_D_BIAS,
+    ROLE_D_SINKS,
+    ROLE_COUNT,
+    ROLE_FIRST_GRADIENT = ROLE_D_Q
 };
 extern const char *const role_names[ROLE_COUNT];
 
@@ -46,8 +56,9 @@ struct desc {
     int32_t exp; /* a qkv_exp, of attention */
     bool causal, alibi, sinks, bias, mask, lse;
     bool has_scale;
-    bool bias_cuts; /* the bias has -inf in places */
-    bool in_place;  /* softmax: weights are the same view as scores */
+    bool bias_cuts;    /* the bias has -inf in places */
+    bool in_place;     /* softmax: weights are the same view as scores; so are their gradients */
+    uint32_t unwanted; /* bit r: the backward stage is not asked for the gradient of role r */
     float scale, softcap;
     float spread; /* standard deviation of Q's elements, or of the scores of softmax */
     int64_t window_left, window_right;
@@ -80,6 +91,6 @@ struct layout layout_random(struct rng *rng, bool may_broadcast);
 /* Everything there is to know of a description, in a few lines. Returns text. */
 const char *desc_text(const struct desc *desc, char *text, int size);
 
-enum { DESC_TEXT_SIZE = 1800 };
+enum { DESC_TEXT_SIZE = 2600 };
 
 #endif
