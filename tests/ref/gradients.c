@@ -194,10 +194,15 @@ static struct ref_value weight_of(const struct backward *w, double x, double err
     return p;
 }
 
-/* dsink_h -= exp(sink - LSE_i) D_i. A row without keys has no part in it. */
-static void add_to_sink(struct backward *w, const struct query *q) {
-    if (!w->params->sinks || !w->made.sinks)
+/* dsink_h -= exp(sink - LSE_i) D_i. A row without keys has no part in it, since its output is zero;
+ * but a kernel need not look whether its gradient is a number. */
+static void add_to_sink(struct backward *w, const struct query *q, bool sees) {
+    if (!w->made.sinks || (!sees && isfinite(q->d.value)))
         return;
+    if (!sees) {
+        w->made.sinks[q->h] = anything;
+        return;
+    }
     const double rows = (double)(w->params->batch * w->params->q_len);
     struct ref_value p = weight_of(w, (double)w->params->sinks[q->h], 0, q->lse);
     struct ref_value minus = product(&p, &q->d);
@@ -225,8 +230,7 @@ static void attention_row(struct backward *w, struct query *q) {
         add_to_v(w, q, j, &p);
         add_pair(w, q, j, &d_s);
     }
-    if (sees || !isfinite(q->d.value))
-        add_to_sink(w, q);
+    add_to_sink(w, q, sees);
 }
 
 static void mix_row(struct backward *w, struct query *q) {
@@ -272,10 +276,10 @@ static void softmax_row(struct backward *w, struct query *q) {
             d_scores[j] = anything;
         settle(&d_scores[j]);
     }
-    if (sees && w->tensors->lse.data) {
-        q->lse = (double)*query_row(w, &w->tensors->lse, q);
-        add_to_sink(w, q);
-    }
+    if (!w->tensors->lse.data)
+        return;
+    q->lse = (double)*query_row(w, &w->tensors->lse, q);
+    add_to_sink(w, q, sees);
 }
 
 static void scores_row(struct backward *w, struct query *q) {

@@ -276,6 +276,7 @@ static Suite *make(void) {
     };
     tcase_add_room_tests(tcase, tests, sizeof tests / sizeof *tests);
     bits_add_project_tests(tcase);
+    bits_add_backward_tests(tcase);
     suite_add_tcase(suite, tcase);
     return suite;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The suite of the law of the bits stands in two files; this joins them. */
+/* The suite of the law of the bits stands in three files; this joins them. */
 #ifndef QKV_TEST_BITS_H
 #define QKV_TEST_BITS_H
 
@@ -15,5 +15,6 @@ extern const struct how bits_ways[BITS_WAYS];
 enum { BITS_SHARE = 10 };
 
 void bits_add_project_tests(TCase *tcase);
+void bits_add_backward_tests(TCase *tcase);
 
 #endif

@@ -62,7 +62,7 @@ static struct tile tile_of(const qkv_context *context, int stage) {
         return (struct tile){table->scores->mr, table->scores->nr};
     case QKV_STAGE_MIX:
         return (struct tile){table->mix->mr, table->mix->nr};
-    default: /* softmax has no tile of its own */
+    default: /* softmax has no tile of its own, and the backward stages have those of attention */
         return (struct tile){table->attention->mr, table->attention->nr};
     }
 }
@@ -72,12 +72,18 @@ static struct tile tile_of(const qkv_context *context, int stage) {
 static struct sweep attention_sweep(const qkv_context *context, int stage) {
     struct sweep s = {.context = context, .stage = stage};
     struct tile t = tile_of(context, stage);
-    bool has_q = stage == QKV_STAGE_SCORES || stage == QKV_STAGE_ATTENTION;
-    bool has_v = stage == QKV_STAGE_MIX || stage == QKV_STAGE_ATTENTION;
+    bool both = stage == QKV_STAGE_ATTENTION || stage == QKV_STAGE_ATTENTION_BACKWARD;
+    bool has_q = both || stage == QKV_STAGE_SCORES || stage == QKV_STAGE_SCORES_BACKWARD;
+    bool has_v = both || stage == QKV_STAGE_MIX || stage == QKV_STAGE_MIX_BACKWARD;
     int64_t most = QKV_HEAD_DIM_MAX;
-    add_dimension(&s, offsetof(struct desc, q_len), 4096, UNITS(t.mr, 2 * t.mr, QKV_ROWS));
+    /* The backward stages also sum over rows, block by block: an edge that is there already is not
+     * added again. */
+    const int64_t blocks = stage_is_backward(stage) ? 2 : 1;
+    add_dimension(&s, offsetof(struct desc, q_len), 4096,
+                  UNITS(t.mr, 2 * t.mr, QKV_ROWS, blocks * QKV_ROWS));
     add_dimension(&s, offsetof(struct desc, kv_len), 4096,
-                  UNITS(QKV_PANEL, t.nr, QKV_KEY_BLOCK, QKV_PIECE, QKV_PIECE + QKV_KEY_BLOCK));
+                  UNITS(QKV_PANEL, t.nr, QKV_KEY_BLOCK, QKV_PIECE, QKV_PIECE + QKV_KEY_BLOCK,
+                        blocks * QKV_KEY_BLOCK));
     if (has_q)
         add_dimension(&s, offsetof(struct desc, head_dim), most,
                       UNITS(t.mr, QKV_PANEL, t.nr, QKV_KEY_BLOCK, most));

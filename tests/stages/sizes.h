@@ -8,7 +8,7 @@
 
 #include "support/verdict.h"
 
-/* stage: any of the five. */
+/* stage: project, scores, softmax, mix, attention, or the backward twin of one of the last four. */
 struct verdict check_sizes_alone(const qkv_context *context, int stage);
 
 /* Every pair, or on a run with fewer random cases the same share of them. */

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "compare_gradients.h"
+
 const char *compare_value(float got, const struct ref_value *want) {
     if (isinf(want->bound))
         return NULL;
@@ -182,6 +184,8 @@ static struct verdict compare_with_scalar(struct test_case *c, int stage) {
 }
 
 struct verdict check_desc(const qkv_context *context, int stage, const struct desc *desc) {
+    if (stage_is_backward(stage))
+        return check_gradients(context, stage, desc);
     struct test_case c;
     case_make(&c, desc, STAGES_ONE(stage));
     struct call call = {context, stage, &c.params, &c.tensors};

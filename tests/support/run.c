@@ -6,14 +6,30 @@
 #include <stdatomic.h>
 #include <stdio.h>
 
+#include "case.h"
 #include "guard.h"
 #include "rng.h"
 
 enum { WORKERS_MAX = 16 };
 
+/* ---- The backward stages, by their number ---- */
+
+static const struct {
+    qkv_status (*plan)(qkv_plan *, const qkv_attention_params *, const qkv_context *);
+    qkv_status (*call)(const qkv_attention_params *, const qkv_tensors *, const qkv_gradients *,
+                       const qkv_exec *);
+} backward[QKV_STAGE_COUNT] = {
+    [QKV_STAGE_SCORES_BACKWARD] = {qkv_scores_backward_plan, qkv_scores_backward},
+    [QKV_STAGE_SOFTMAX_BACKWARD] = {qkv_softmax_backward_plan, qkv_softmax_backward},
+    [QKV_STAGE_MIX_BACKWARD] = {qkv_mix_backward_plan, qkv_mix_backward},
+    [QKV_STAGE_ATTENTION_BACKWARD] = {qkv_attention_backward_plan, qkv_attention_backward},
+};
+
 /* ---- One set of functions for all stages ---- */
 
 static qkv_status make_plan(const struct call *call, qkv_plan *plan) {
+    if (stage_is_backward(call->stage))
+        return backward[call->stage].plan(plan, call->params, call->context);
     switch (call->stage) {
     case QKV_STAGE_PROJECT:
         return qkv_project_plan(plan, call->params, call->context);
@@ -33,6 +49,10 @@ static qkv_status make_plan(const struct call *call, qkv_plan *plan) {
 }
 
 static qkv_status call_plain(const struct call *call, const qkv_exec *exec) {
+    if (stage_is_backward(call->stage)) {
+        const struct backward_tensors *t = call->tensors;
+        return backward[call->stage].call(call->params, t->tensors, t->gradients, exec);
+    }
     switch (call->stage) {
     case QKV_STAGE_PROJECT:
         return qkv_project(call->params, call->tensors, exec);
@@ -53,6 +73,10 @@ static qkv_status call_plain(const struct call *call, const qkv_exec *exec) {
 
 static qkv_status run_parts(const struct call *call, const qkv_plan *plan, int32_t phase,
                             int64_t begin, int64_t end, const qkv_workspace *workspace) {
+    if (stage_is_backward(call->stage)) {
+        const struct backward_tensors *t = call->tensors;
+        return qkv_backward_run(plan, t->tensors, t->gradients, phase, begin, end, workspace);
+    }
     switch (call->stage) {
     case QKV_STAGE_PROJECT:
         return qkv_project_run(plan, call->tensors, phase, begin, end, workspace);

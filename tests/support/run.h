@@ -26,6 +26,12 @@ struct how {
     uint64_t seed;
 };
 
+/* What `tensors` of a call of a backward stage points to. */
+struct backward_tensors {
+    const qkv_tensors *tensors;
+    const qkv_gradients *gradients;
+};
+
 /* A call: params and tensors are those of project, of the loss or of descent (its arrays) if that is
  * the stage. */
 struct call {

@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The gradients of the fused attention against the reference and against the scalar room. */
+#include <string.h>
+
+#include "stage.h"
+
+#include "options.h"
+#include "support/compare_gradients.h"
+
+static void check(int room, const struct desc *d) {
+    struct verdict verdict =
+        check_gradients(&rooms_get(room)->context, QKV_STAGE_ATTENTION_BACKWARD, d);
+    stage_assert(&verdict);
+}
+
+/* Several pieces of keys under each option. */
+START_TEST(many_keys) {
+    static const int64_t lengths[] = {511, 513, 2047, 2048, 2049};
+    for (int i = 0; i < option_count(); i += test_stride() < 5 ? 1 : 5) {
+        struct desc d = desc_plain();
+        d.seed = test_seed() + (uint64_t)i;
+        d.kv_len = lengths[i % 5];
+        d.spread = i % 2 ? 1 : 6;
+        option_set(&d, i);
+        check(_i, &d);
+    }
+}
+END_TEST
+
+/* Several row blocks, whose shares of dK and dV are joined, under each option. */
+START_TEST(many_rows) {
+    static const int64_t lengths[] = {95, 96, 97, 191, 192, 193, 389};
+    for (int i = 0; i < 2 * option_count(); i += test_stride() < 5 ? 1 : 5) {
+        struct desc d = desc_plain();
+        d.seed = test_seed() + (uint64_t)i;
+        d.q_len = lengths[i % 7];
+        d.kv_len = i % 2 ? 33 : 257;
+        option_set(&d, i / 2);
+        check(_i, &d);
+    }
+}
+END_TEST
+
+/* Every pair of dimensions of Q and V around the edges of panels and tiles. */
+START_TEST(dimensions) {
+    static const int64_t dims[] = {1, 15, 16, 17, 63, 64, 65, 80, 128, 256, 512};
+    for (int i = 0; i < 11 * 11; i += test_stride() < 5 ? 1 : 5) {
+        struct desc d = desc_plain();
+        d.seed = test_seed() + (uint64_t)i;
+        d.q_heads = 2;
+        d.q_len = 13;
+        d.kv_len = 33;
+        d.causal = i % 2;
+        d.head_dim = dims[i / 11];
+        d.v_dim = dims[i % 11];
+        check(_i, &d);
+    }
+}
+END_TEST
+
+/* The shapes of real models: many rows, many keys, groups. */
+START_TEST(model_shapes) {
+    static const struct {
+        int64_t q_heads, kv_heads, q_len, kv_len, head_dim;
+    } shapes[] = {{12, 12, 96, 96, 64}, {8, 2, 33, 700, 128}, {8, 1, 1, 1500, 128},
+                  {4, 4, 200, 200, 80}, {2, 2, 64, 577, 256}, {1, 1, 300, 300, 40}};
+    for (int i = 0; i < 12; i += test_stride() < 5 ? 1 : 5) {
+        struct desc d = desc_plain();
+        d.seed = test_seed() + (uint64_t)i;
+        d.q_heads = shapes[i / 2].q_heads;
+        d.kv_heads = shapes[i / 2].kv_heads;
+        d.q_len = shapes[i / 2].q_len;
+        d.kv_len = shapes[i / 2].kv_len;
+        d.head_dim = d.v_dim = shapes[i / 2].head_dim;
+        d.causal = i % 2;
+        check(_i, &d);
+    }
+}
+END_TEST
+
+/* Runs a case whose inputs were changed by hand, and compares. */
+static void run_changed(int room, struct test_case *c) {
+    for (int role = 0; role < ROLE_COUNT; role++)
+        if (c->tensor[role].before)
+            tensor_freeze(&c->tensor[role]);
+    struct verdict verdict = run_backward(c, QKV_STAGE_ATTENTION_BACKWARD,
+                                          &rooms_get(room)->context, (struct how){WAY_PLAIN, 1, 0});
+    if (verdict.ok)
+        verdict = check_gradient_results(c, QKV_STAGE_ATTENTION_BACKWARD);
+    stage_assert(&verdict);
+}
+
+/* The weights are exp(S - LSE) of the LSE that is given, whatever call it comes from: the rows of a
+ * merged result, or of a part of the keys, have an LSE that their own scores do not add up to. */
+START_TEST(lse_of_another_call) {
+    static const float shifts[] = {-4, -0.5F, 1, 30};
+    for (int i = 0; i < 8; i++) {
+        struct test_case c;
+        struct desc d = desc_plain();
+        d.q_len = 13;
+        d.kv_len = 300;
+        d.sinks = i / 4;
+        case_make(&c, &d, STAGES_ONE(QKV_STAGE_ATTENTION_BACKWARD));
+        for (int64_t row = 0; row < d.q_len; row++)
+            *tensor_f32(&c.tensors.lse, 0, 0, row, 0) += shifts[i % 4];
+        run_changed(_i, &c);
+        case_free(&c);
+    }
+}
+END_TEST
+
+/* Q, K and V are slices of one buffer, [token][q | k | v], and so are their gradients. */
+START_TEST(slices_of_one_buffer) {
+    enum { TOKENS = 37, HEADS = 3, DIM = 10, WIDTH = 3 * HEADS * DIM };
+    static float buffer[TOKENS * WIDTH], gradients[TOKENS * WIDTH];
+    struct desc d = desc_plain();
+    struct test_case c;
+    d.q_heads = d.kv_heads = HEADS;
+    d.q_len = d.kv_len = TOKENS;
+    d.head_dim = d.v_dim = DIM;
+    case_make(&c, &d, STAGES_ONE(QKV_STAGE_ATTENTION_BACKWARD));
+    for (int i = 0; i < TOKENS * WIDTH; i++)
+        buffer[i] = rng_normal(rng_hash(test_seed(), (uint64_t)i));
+    qkv_tensor *inputs[] = {&c.tensors.q, &c.tensors.k, &c.tensors.v};
+    qkv_tensor *outputs[] = {&c.gradients.q, &c.gradients.k, &c.gradients.v};
+    for (int i = 0; i < 3; i++) {
+        const qkv_tensor slice = {.stride = {0, DIM, WIDTH, 1}, .dtype = QKV_F32};
+        *inputs[i] = *outputs[i] = slice;
+        inputs[i]->data = buffer + i * HEADS * DIM;
+        outputs[i]->data = gradients + i * HEADS * DIM;
+        tensor_free(&c.tensor[ROLE_D_Q + i]); /* nothing is written there */
+    }
+    case_forward(&c);
+    run_changed(_i, &c);
+    case_free(&c);
+}
+END_TEST
+
+/* What is not asked for changes nothing of what is. */
+START_TEST(any_of_the_gradients) {
+    static const enum role roles[] = {ROLE_D_Q, ROLE_D_K, ROLE_D_V, ROLE_D_BIAS, ROLE_D_SINKS};
+    struct desc d = desc_plain();
+    struct test_case all;
+    d.q_len = 100;
+    d.kv_len = 270;
+    d.q_heads = 2;
+    d.bias = d.sinks = true;
+    case_make(&all, &d, STAGES_ONE(QKV_STAGE_ATTENTION_BACKWARD));
+    run_changed(_i, &all);
+    for (uint32_t wanted = 1; wanted < 1U << 5; wanted++) {
+        struct test_case some;
+        d.unwanted = 0;
+        for (int i = 0; i < 5; i++)
+            d.unwanted |= wanted >> i & 1 ? 0 : 1U << roles[i];
+        case_make(&some, &d, STAGES_ONE(QKV_STAGE_ATTENTION_BACKWARD));
+        run_changed(_i, &some);
+        for (int i = 0; i < 5; i++) {
+            const struct guard *x = &all.tensor[roles[i]].memory,
+                               *y = &some.tensor[roles[i]].memory;
+            ck_assert_msg(!(wanted >> i & 1) || memcmp(x->data, y->data, x->size) == 0,
+                          "%s differs where only some gradients are asked for (%x)",
+                          role_names[roles[i]], (unsigned)wanted);
+        }
+        case_free(&some);
+    }
+    case_free(&all);
+}
+END_TEST
+
+static void add(TCase *tcase) {
+    const TTest *const tests[] = {many_keys,           many_rows,           dimensions,
+                                  model_shapes,        lse_of_another_call, slices_of_one_buffer,
+                                  any_of_the_gradients};
+    tcase_add_room_tests(tcase, tests, sizeof tests / sizeof *tests);
+}
+
+int main(void) {
+    return stage_main(QKV_STAGE_ATTENTION_BACKWARD, add);
+}
