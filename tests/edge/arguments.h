@@ -27,7 +27,7 @@ enum {
     V_WIDTH = KV_HEADS * V_DIM,
     ROW = Q_WIDTH + K_WIDTH + V_WIDTH + Q_HEADS * V_DIM, /* of an interleaved buffer */
     TAIL = 4,
-    WORKSPACE = 160 * 1024,
+    WORKSPACE = 640 * 1024,
     PACKED = 4096,
     LOSS_ROWS = 5,
     LOSS_COLUMNS = 7,
@@ -55,6 +55,7 @@ struct fixture {
     double *sum_arg;
     const float *summed_arg;
     int64_t summed;
+    const qkv_gradients *gradients_arg;
     const qkv_exec *exec_arg;
     const qkv_context *context_arg;
     const qkv_context_config *config_arg;
@@ -77,6 +78,7 @@ struct fixture {
     FUTURE(qkv_loss_tensors) loss_tensors;
     FUTURE(qkv_descent_params) descent_params;
     FUTURE(qkv_descent_arrays) descent_arrays;
+    FUTURE(qkv_gradients) gradients;
     FUTURE(qkv_exec) exec;
     FUTURE(qkv_context_config) config;
     qkv_context made, zeros, noise;
@@ -97,6 +99,15 @@ struct fixture {
     float slopes[Q_HEADS], sinks[Q_HEADS];
     int32_t q_lens[BATCH], kv_lens[BATCH], cu_q[BATCH + 1], cu_kv[BATCH + 1];
     float rows[BATCH][Q_LEN][ROW];
+
+    float d_q[BATCH][Q_HEADS][Q_LEN][DIM];
+    float d_k[BATCH][KV_HEADS][KV_LEN][DIM];
+    float d_v[BATCH][KV_HEADS][KV_LEN][V_DIM];
+    float d_scores[BATCH][Q_HEADS][Q_LEN][KV_LEN];
+    float d_weights[BATCH][Q_HEADS][Q_LEN][KV_LEN];
+    float d_out[BATCH][Q_HEADS][Q_LEN][V_DIM];
+    float d_bias[BATCH][Q_HEADS][Q_LEN][KV_LEN];
+    float d_sinks[Q_HEADS];
 
     float x[BATCH][TOKENS][D_MODEL];
     float wq[D_MODEL * Q_WIDTH], wk[D_MODEL * K_WIDTH], wv[D_MODEL * V_WIDTH];
@@ -166,6 +177,12 @@ struct edit {
 #define IN_LOSS (1u << QKV_STAGE_LOSS)
 #define IN_DESCENT (1u << QKV_STAGE_DESCENT)
 #define IN_ALL (IN_SCORES | IN_SOFTMAX | IN_MIX | IN_ATTENTION)
+#define IN_SCORES_BACKWARD (1u << QKV_STAGE_SCORES_BACKWARD)
+#define IN_SOFTMAX_BACKWARD (1u << QKV_STAGE_SOFTMAX_BACKWARD)
+#define IN_MIX_BACKWARD (1u << QKV_STAGE_MIX_BACKWARD)
+#define IN_ATTENTION_BACKWARD (1u << QKV_STAGE_ATTENTION_BACKWARD)
+#define IN_ALL_BACKWARD \
+    (IN_SCORES_BACKWARD | IN_SOFTMAX_BACKWARD | IN_MIX_BACKWARD | IN_ATTENTION_BACKWARD)
 
 enum { EDITS = 6 };
 
@@ -189,6 +206,9 @@ struct fault_case {
         }                                         \
     }
 #define COUNT(table) ((int)(sizeof(table) / sizeof *(table)))
+
+/* The case for the backward twins of its stages. */
+struct fault_case twin_of(const struct fault_case *c);
 
 /* Applies a case's edits to a fresh fixture, after `prepare` (or NULL). */
 void fixture_edit(const struct fault_case *c, void (*prepare)(int stage), int stage);
@@ -233,6 +253,7 @@ TCase *params_case(void);
 TCase *tensors_case(void);
 TCase *overlap_case(void);
 TCase *run_case_suite(void);
+TCase *backward_case(void);
 TCase *project_case(void);
 TCase *loss_faults_case(void);
 TCase *descent_faults_case(void);

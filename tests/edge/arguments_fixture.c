@@ -2,6 +2,7 @@
 /* The fixture of the table test: valid arguments, edits, and the comparison byte for byte. */
 #include "arguments.h"
 
+#include "support/case.h"
 #include "support/stages.h"
 
 #include <string.h>
@@ -27,6 +28,9 @@ static void fill_memory(void) {
     fill(f.scores, sizeof f.scores, 0.5f);
     fill(f.weights, sizeof f.weights, 0.0625f);
     fill(f.bias, sizeof f.bias, 0.125f);
+    fill(f.d_scores, sizeof f.d_scores, 0.25f);
+    fill(f.d_weights, sizeof f.d_weights, 0.25f);
+    fill(f.d_out, sizeof f.d_out, 0.5f);
     memset(f.mask, 1, sizeof f.mask);
     fill(f.slopes, sizeof f.slopes, 0.25f);
     fill(f.sinks, sizeof f.sinks, 0.5f);
@@ -86,6 +90,21 @@ static void describe_attention(void) {
     tensors->weights = qkv_tensor_bshd(f.weights, Q_HEADS, Q_LEN, KV_LEN);
     tensors->out = qkv_tensor_bshd(f.out, Q_HEADS, Q_LEN, V_DIM);
     tensors->lse = qkv_tensor_bshd(f.lse, Q_HEADS, Q_LEN, 1);
+}
+
+static void describe_gradients(void) {
+    qkv_gradients *gradients = &f.gradients.now;
+
+    memset(&f.gradients, 0, sizeof f.gradients);
+    qkv_gradients_init(gradients);
+    gradients->q = qkv_tensor_bshd(f.d_q, Q_HEADS, Q_LEN, DIM);
+    gradients->k = qkv_tensor_bshd(f.d_k, KV_HEADS, KV_LEN, DIM);
+    gradients->v = qkv_tensor_bshd(f.d_v, KV_HEADS, KV_LEN, V_DIM);
+    gradients->scores = qkv_tensor_bshd(f.d_scores, Q_HEADS, Q_LEN, KV_LEN);
+    gradients->weights = qkv_tensor_bshd(f.d_weights, Q_HEADS, Q_LEN, KV_LEN);
+    gradients->out = qkv_tensor_bshd(f.d_out, Q_HEADS, Q_LEN, V_DIM);
+    gradients->bias = qkv_tensor_bshd(f.d_bias, Q_HEADS, Q_LEN, KV_LEN);
+    gradients->sinks = qkv_tensor_bshd(f.d_sinks, 1, 1, Q_HEADS);
 }
 
 static void describe_project(void) {
@@ -163,6 +182,7 @@ static void describe_calls(void) {
     f.sum_arg = &f.sum;
     f.summed_arg = f.gradient;
     f.summed = NUMBERS;
+    f.gradients_arg = &f.gradients.now;
     f.exec_arg = &f.exec.now;
     f.context_arg = NULL;
     f.config_arg = &f.config.now;
@@ -186,6 +206,7 @@ static void describe_calls(void) {
 void fixture_reset(void) {
     fill_memory();
     describe_attention();
+    describe_gradients();
     describe_project();
     describe_loss();
     describe_descent();
@@ -275,7 +296,22 @@ static const struct {
     [QKV_STAGE_ATTENTION] = {qkv_attention_plan, qkv_attention},
 };
 
+typedef qkv_status gradient_fn(const qkv_attention_params *, const qkv_tensors *,
+                               const qkv_gradients *, const qkv_exec *);
+
+static const struct {
+    plan_fn *plan;
+    gradient_fn *plain;
+} backward[QKV_STAGE_COUNT] = {
+    [QKV_STAGE_SCORES_BACKWARD] = {qkv_scores_backward_plan, qkv_scores_backward},
+    [QKV_STAGE_SOFTMAX_BACKWARD] = {qkv_softmax_backward_plan, qkv_softmax_backward},
+    [QKV_STAGE_MIX_BACKWARD] = {qkv_mix_backward_plan, qkv_mix_backward},
+    [QKV_STAGE_ATTENTION_BACKWARD] = {qkv_attention_backward_plan, qkv_attention_backward},
+};
+
 qkv_status call_plan(int stage) {
+    if (stage_is_backward(stage))
+        return backward[stage].plan(f.plan_arg, f.params_arg, f.context_arg);
     if (stage == QKV_STAGE_PROJECT)
         return qkv_project_plan(f.plan_arg, f.project_params_arg, f.context_arg);
     if (stage == QKV_STAGE_LOSS)
@@ -286,6 +322,8 @@ qkv_status call_plan(int stage) {
 }
 
 qkv_status call_plain(int stage) {
+    if (stage_is_backward(stage))
+        return backward[stage].plain(f.params_arg, f.tensors_arg, f.gradients_arg, f.exec_arg);
     if (stage == QKV_STAGE_PROJECT)
         return qkv_project(f.project_params_arg, f.project_tensors_arg, f.exec_arg);
     if (stage == QKV_STAGE_LOSS)
@@ -296,6 +334,9 @@ qkv_status call_plain(int stage) {
 }
 
 qkv_status call_run(int stage) {
+    if (stage_is_backward(stage))
+        return qkv_backward_run(f.run_arg, f.tensors_arg, f.gradients_arg, f.phase, f.begin, f.end,
+                                f.workspace_arg);
     if (stage == QKV_STAGE_PROJECT)
         return qkv_project_run(f.run_arg, f.project_tensors_arg, f.phase, f.begin, f.end,
                                f.workspace_arg);
@@ -324,6 +365,16 @@ void prepare_ready(int stage) {
     f.phase = 0;
     f.begin = 0;
     f.end = f.ready.parts[0];
+}
+
+struct fault_case twin_of(const struct fault_case *c) {
+    struct fault_case twin = *c;
+
+    twin.stages = 0;
+    for (int stage = QKV_STAGE_SCORES; stage <= QKV_STAGE_ATTENTION; stage++)
+        if (c->stages >> stage & 1)
+            twin.stages |= 1u << (stage - QKV_STAGE_SCORES + QKV_STAGE_SCORES_BACKWARD);
+    return twin;
 }
 
 void run_case(const struct fault_case *c, void (*prepare)(int stage), const char *name,

@@ -210,9 +210,19 @@ static const struct fault_case plan_faults[] = {
     FAULT(IN_ALL | IN_PROJECT, PLAN, MISALIGNED, MOVE(plan_arg, 4)),
 };
 
+/* The gradient of sinks that are not there is a fault of its own (arguments_backward.c). */
+static void want_no_sinks(int stage) {
+    (void)stage;
+    f.gradients.now.sinks.data = NULL;
+}
+
 static void check_both(const struct fault_case *c) {
+    const struct fault_case twin = twin_of(c);
+
     run_case(c, NULL, "the plan", call_plan);
     run_case(c, NULL, "the plain call", call_plain);
+    run_case(&twin, NULL, "the plan", call_plan);
+    run_case(&twin, want_no_sinks, "the plain call", call_plain);
 }
 
 TABLE_TEST(struct_faults, check_both)
@@ -223,7 +233,10 @@ TABLE_TEST(length_faults, check_both)
 TABLE_TEST(context_faults, check_both)
 
 static void check_plan_faults(const struct fault_case *c) {
+    const struct fault_case twin = twin_of(c);
+
     run_case(c, NULL, "the plan", call_plan);
+    run_case(&twin, NULL, "the plan", call_plan);
 }
 TABLE_TEST(plan_faults, check_plan_faults)
 

@@ -79,13 +79,27 @@ static const struct fault_case empty_runs[] = {
     FINE(IN_EVERY, INT64(begin, 1), INT64(end, 1)),
 };
 
+/* Of the backward stages attention's stands for all: the others may need no memory. */
+static struct fault_case attention_twin(const struct fault_case *c) {
+    struct fault_case twin = twin_of(c);
+
+    twin.stages &= IN_ATTENTION_BACKWARD;
+    return twin;
+}
+
 static void check_exec_faults(const struct fault_case *c) {
+    const struct fault_case twin = attention_twin(c);
+
     run_case(c, prepare_ready, "the plain call", call_plain);
+    run_case(&twin, prepare_ready, "the plain call", call_plain);
 }
 TABLE_TEST(exec_faults, check_exec_faults)
 
 static void check_run_faults(const struct fault_case *c) {
+    const struct fault_case twin = attention_twin(c);
+
     run_case(c, prepare_ready, "the run", call_run);
+    run_case(&twin, prepare_ready, "the run", call_run);
 }
 TABLE_TEST(run_faults, check_run_faults)
 

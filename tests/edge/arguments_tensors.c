@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The tensors of attention's stages: each fault is told by the plain call and by the run alike. */
-#include "arguments.h"
+#include "arguments_faults.h"
 
 #include "support/stages.h"
 
 #define TENSORS tensors.now
-#define FAR_END \
-    ((const void *)(UINTPTR_MAX - 63)) /* of the address space: nothing fits behind it */
 
 static const struct fault_case struct_faults[] = {
     FAULT(IN_ALL, TENSORS, NULL, POINTER(tensors_arg, NULL)),
@@ -20,35 +18,12 @@ static const struct fault_case struct_faults[] = {
     FINE(IN_ALL, INT64(TENSORS.size, sizeof f.tensors)),
 };
 
-/* What can be wrong with any tensor. */
-#define ANY_FAULT(stages, arg, tensor)                                                \
-    FAULT(stages, arg, MISALIGNED, MOVE(TENSORS.tensor.data, 1)),                     \
-        FAULT(stages, arg, MISALIGNED, MOVE(TENSORS.tensor.data, 2)),                 \
-        FAULT(stages, arg, DTYPE, INT32(TENSORS.tensor.dtype, QKV_DTYPE_NONE)),       \
-        FAULT(stages, arg, DTYPE, INT32(TENSORS.tensor.dtype, QKV_BOOL)),             \
-        FAULT(stages, arg, DTYPE, INT32(TENSORS.tensor.dtype, QKV_DTYPE_COUNT)),      \
-        FAULT(stages, arg, DTYPE, INT32(TENSORS.tensor.dtype, INT32_MIN)),            \
-        FAULT(stages, arg, FUTURE, INT32(TENSORS.tensor.reserved, 1)),                \
-        FAULT(stages, arg, OVERFLOW, INT64(TENSORS.tensor.stride[0], INT64_MAX)),     \
-        FAULT(stages, arg, OVERFLOW, INT64(TENSORS.tensor.stride[0], INT64_MIN)),     \
-        FAULT(stages, arg, OVERFLOW, INT64(TENSORS.tensor.stride[1], INT64_MAX / 4)), \
-        FAULT(stages, arg, OVERFLOW, INT64(TENSORS.tensor.stride[1], INT64_MIN / 4)), \
-        FAULT(stages, arg, OVERFLOW, INT64(TENSORS.tensor.stride[2], INT64_MAX / 8)), \
-        FAULT(stages, arg, OVERFLOW, POINTER(TENSORS.tensor.data, FAR_END))
-
-/* And with one whose rows have elements. */
-#define ROW_FAULT(stages, arg, tensor)                                                            \
-    ANY_FAULT(stages, arg, tensor), FAULT(stages, arg, NULL, POINTER(TENSORS.tensor.data, NULL)), \
-        FAULT(stages, arg, STRIDE, INT64(TENSORS.tensor.stride[3], 0)),                           \
-        FAULT(stages, arg, STRIDE, INT64(TENSORS.tensor.stride[3], 2)),                           \
-        FAULT(stages, arg, STRIDE, INT64(TENSORS.tensor.stride[3], -1))
-
 static const struct fault_case input_faults[] = {
-    ROW_FAULT(IN_SCORES | IN_ATTENTION, Q, q),
-    ROW_FAULT(IN_SCORES | IN_ATTENTION, K, k),
-    ROW_FAULT(IN_MIX | IN_ATTENTION, V, v),
-    ROW_FAULT(IN_SOFTMAX, SCORES, scores),
-    ROW_FAULT(IN_MIX, WEIGHTS, weights),
+    ROW_FAULT(IN_SCORES | IN_ATTENTION, Q, TENSORS.q),
+    ROW_FAULT(IN_SCORES | IN_ATTENTION, K, TENSORS.k),
+    ROW_FAULT(IN_MIX | IN_ATTENTION, V, TENSORS.v),
+    ROW_FAULT(IN_SOFTMAX, SCORES, TENSORS.scores),
+    ROW_FAULT(IN_MIX, WEIGHTS, TENSORS.weights),
     /* broadcast */
     FINE(IN_SCORES | IN_ATTENTION, INT64(TENSORS.q.stride[0], 0), INT64(TENSORS.q.stride[1], 0),
          INT64(TENSORS.q.stride[2], 0)),
@@ -62,31 +37,15 @@ static const struct fault_case input_faults[] = {
     FINE(IN_SCORES | IN_MIX, MOVE(TENSORS.lse.data, 1)),
 };
 
-/* What can be wrong with an output besides: rows that share an element. The heads of a row lie
- * side by side, `width` elements each. */
-#define OUTPUT_FAULT(stages, arg, tensor, width)                                               \
-    FAULT(stages, arg, SELF_OVERLAP, INT64(TENSORS.tensor.stride[0], 0)),                      \
-        FAULT(stages, arg, SELF_OVERLAP, INT64(TENSORS.tensor.stride[1], 0)),                  \
-        FAULT(stages, arg, SELF_OVERLAP, INT64(TENSORS.tensor.stride[2], 0)),                  \
-        FAULT(stages, arg, SELF_OVERLAP,                                                       \
-              INT64(TENSORS.tensor.stride[0], Q_LEN *Q_HEADS *(width)-1)),                     \
-        FAULT(stages, arg, SELF_OVERLAP, INT64(TENSORS.tensor.stride[1], (width)-1)),          \
-        FAULT(stages, arg, SELF_OVERLAP, INT64(TENSORS.tensor.stride[1], -(width) + 1),        \
-              MOVE(TENSORS.tensor.data, 4 * Q_HEADS * (width))),                               \
-        FAULT(stages, arg, SELF_OVERLAP, INT64(TENSORS.tensor.stride[2], Q_HEADS *(width)-1)), \
-        FAULT(stages, arg, SELF_OVERLAP, INT64(TENSORS.tensor.stride[2], width)),              \
-        FINE(stages, INT64(TENSORS.tensor.stride[1], -(width)),                                \
-             MOVE(TENSORS.tensor.data, 4 * (Q_HEADS - 1) * (width)))
-
 static const struct fault_case output_faults[] = {
-    ROW_FAULT(IN_SCORES, SCORES, scores),
-    OUTPUT_FAULT(IN_SCORES, SCORES, scores, KV_LEN),
-    ROW_FAULT(IN_SOFTMAX, WEIGHTS, weights),
-    OUTPUT_FAULT(IN_SOFTMAX, WEIGHTS, weights, KV_LEN),
-    ROW_FAULT(IN_MIX | IN_ATTENTION, OUT, out),
-    OUTPUT_FAULT(IN_MIX | IN_ATTENTION, OUT, out, V_DIM),
-    ANY_FAULT(IN_SOFTMAX | IN_ATTENTION, LSE, lse),
-    OUTPUT_FAULT(IN_SOFTMAX | IN_ATTENTION, LSE, lse, 1),
+    ROW_FAULT(IN_SCORES, SCORES, TENSORS.scores),
+    OUTPUT_FAULT(IN_SCORES, SCORES, TENSORS.scores, Q_HEADS, Q_LEN, KV_LEN),
+    ROW_FAULT(IN_SOFTMAX, WEIGHTS, TENSORS.weights),
+    OUTPUT_FAULT(IN_SOFTMAX, WEIGHTS, TENSORS.weights, Q_HEADS, Q_LEN, KV_LEN),
+    ROW_FAULT(IN_MIX | IN_ATTENTION, OUT, TENSORS.out),
+    OUTPUT_FAULT(IN_MIX | IN_ATTENTION, OUT, TENSORS.out, Q_HEADS, Q_LEN, V_DIM),
+    ANY_FAULT(IN_SOFTMAX | IN_ATTENTION, LSE, TENSORS.lse),
+    OUTPUT_FAULT(IN_SOFTMAX | IN_ATTENTION, LSE, TENSORS.lse, Q_HEADS, Q_LEN, 1),
     FINE(IN_SOFTMAX | IN_ATTENTION, INT64(TENSORS.lse.stride[3], 99)),
     /* LSE is optional, and an absent tensor is not looked at */
     FINE(IN_SOFTMAX | IN_ATTENTION, POINTER(TENSORS.lse.data, NULL)),

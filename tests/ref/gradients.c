@@ -324,7 +324,7 @@ static void make_room(struct backward *w, int stage) {
     if (whole || stage == QKV_STAGE_SCORES_BACKWARD) {
         made->q = elements(n.q);
         made->k = elements(n.k);
-        made->bias = w->params->bias.data ? elements(n.pairs) : NULL;
+        made->bias = w->given->bias.data ? elements(n.pairs) : NULL;
     }
     if (whole || stage == QKV_STAGE_SOFTMAX_BACKWARD)
         made->sinks = w->params->sinks ? elements(w->params->q_heads) : NULL;

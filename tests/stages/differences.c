@@ -113,9 +113,7 @@ static double score(const struct model *m, struct spot s, int64_t j) {
         int64_t shift = p->align == QKV_ALIGN_TOP_LEFT ? 0 : ref_keys(p, s.b) - ref_queries(p, s.b);
         sum -= (double)p->alibi_slopes[s.h] * (double)llabs(s.i + shift - j);
     }
-    if (p->bias.data)
-        sum += m->x[IN_BIAS][query_of(m, s.b, s.h, s.i) * p->kv_len + j];
-    return sum;
+    return sum + m->x[IN_BIAS][query_of(m, s.b, s.h, s.i) * p->kv_len + j];
 }
 
 /* Scores (-inf where masked) to weights in place; returns the LSE. */
@@ -280,6 +278,7 @@ static struct desc small(uint64_t seed) {
     d.kv_len = 6;
     d.head_dim = 3;
     d.v_dim = 2;
+    d.bias_gradient = seed % 2;
     return d;
 }
 

@@ -299,7 +299,8 @@ static void fill_role(struct test_case *c, enum role role) {
 
 /* A gradient that the stage writes is made if it is asked for and there is such an input. */
 static bool gradient_wanted(const struct test_case *c, enum role role) {
-    if (c->desc.unwanted >> role & 1 || (role == ROLE_D_BIAS && !c->desc.bias))
+    if (c->desc.unwanted >> role & 1 ||
+        (role == ROLE_D_BIAS && !c->desc.bias && !c->desc.bias_gradient))
         return false;
     if (role == ROLE_D_SINKS && !(c->desc.sinks && c->tensor[ROLE_LSE].memory.pages))
         return false;

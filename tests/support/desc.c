@@ -139,6 +139,7 @@ static void random_gradients(struct desc *d, struct rng *rng) {
     if (rng_chance(rng, 8))
         d->layout[ROLE_D_OUT].zero = (uint8_t)rng_below(rng, 8);
     static const enum role optional[] = {ROLE_D_Q, ROLE_D_K, ROLE_D_V, ROLE_D_BIAS, ROLE_D_SINKS};
+    d->bias_gradient = rng_chance(rng, 8);
     bool all = rng_chance(rng, 2);
     for (int i = 0; i < 5 && !all; i++)
         d->unwanted |= rng_chance(rng, 3) ? 1U << optional[i] : 0;
@@ -180,14 +181,14 @@ const char *desc_text(const struct desc *d, char *text, int size) {
         "  .batch = %lld, .q_heads = %lld, .kv_heads = %lld, .q_len = %lld, .kv_len = %lld,\n"
         "  .head_dim = %lld, .v_dim = %lld, .align = %d, .exp = %d, .causal = %d, .alibi = %d,\n"
         "  .sinks = %d, .bias = %d, .mask = %d, .lse = %d, .has_scale = %d, .bias_cuts = %d, "
-        ".in_place = %d, .unwanted = 0x%x,\n"
+        ".in_place = %d, .bias_gradient = %d, .unwanted = 0x%x,\n"
         "  .scale = %g, .softcap = %g, .spread = %g, .window_left = %lld, .window_right = %lld,\n"
         "  .q_lengths = %d, .kv_lengths = %d, .values = %d,",
         (unsigned long long)d->seed, (long long)d->batch, (long long)d->q_heads,
         (long long)d->kv_heads, (long long)d->q_len, (long long)d->kv_len, (long long)d->head_dim,
         (long long)d->v_dim, d->align, d->exp, d->causal, d->alibi, d->sinks, d->bias, d->mask,
-        d->lse, d->has_scale, d->bias_cuts, d->in_place, (unsigned)d->unwanted, (double)d->scale,
-        (double)d->softcap, (double)d->spread, (long long)d->window_left,
+        d->lse, d->has_scale, d->bias_cuts, d->in_place, d->bias_gradient, (unsigned)d->unwanted,
+        (double)d->scale, (double)d->softcap, (double)d->spread, (long long)d->window_left,
         (long long)d->window_right, (int)d->q_lengths, (int)d->kv_lengths, (int)d->values);
     static const struct layout none;
     for (int role = 0; role < ROLE_COUNT && used < size; role++)

@@ -56,9 +56,10 @@ struct desc {
     int32_t exp; /* a qkv_exp, of attention */
     bool causal, alibi, sinks, bias, mask, lse;
     bool has_scale;
-    bool bias_cuts;    /* the bias has -inf in places */
-    bool in_place;     /* softmax: weights are the same view as scores; so are their gradients */
-    uint32_t unwanted; /* bit r: the backward stage is not asked for the gradient of role r */
+    bool bias_cuts;     /* the bias has -inf in places */
+    bool in_place;      /* softmax: weights are the same view as scores; so are their gradients */
+    bool bias_gradient; /* it is asked for though there is no bias */
+    uint32_t unwanted;  /* bit r: the backward stage is not asked for the gradient of role r */
     float scale, softcap;
     float spread; /* standard deviation of Q's elements, or of the scores of softmax */
     int64_t window_left, window_right;
