@@ -20,12 +20,16 @@ static const char *const size_names[SIZES] = {"batch",  "group",    "kv_heads", 
 static const int64_t largest[SIZES] = {3, 5, 3, 700, 2300, 512, 512};
 
 static qkv_status plan_attention(qkv_plan *plan, int stage, const struct shape *s) {
-    static qkv_status (*const plans[FORWARD_STAGES])(qkv_plan *, const qkv_attention_params *,
-                                                     const qkv_context *) = {
+    static qkv_status (*const plans[QKV_STAGE_COUNT])(qkv_plan *, const qkv_attention_params *,
+                                                      const qkv_context *) = {
         [QKV_STAGE_SCORES] = qkv_scores_plan,
         [QKV_STAGE_SOFTMAX] = qkv_softmax_plan,
         [QKV_STAGE_MIX] = qkv_mix_plan,
         [QKV_STAGE_ATTENTION] = qkv_attention_plan,
+        [QKV_STAGE_SCORES_BACKWARD] = qkv_scores_backward_plan,
+        [QKV_STAGE_SOFTMAX_BACKWARD] = qkv_softmax_backward_plan,
+        [QKV_STAGE_MIX_BACKWARD] = qkv_mix_backward_plan,
+        [QKV_STAGE_ATTENTION_BACKWARD] = qkv_attention_backward_plan,
     };
     qkv_attention_params params;
 
@@ -111,6 +115,14 @@ START_TEST(plans_are_made_of_the_description_alone) {
 }
 END_TEST
 
+/* Of a forward stage the last phase is the one that computes. */
+static int64_t most_parts(const qkv_plan *plan, int stage) {
+    int64_t most = plan->parts[plan->phases - 1];
+    for (int phase = 0; stage > QKV_STAGE_ATTENTION && phase < plan->phases; phase++)
+        most = plan->parts[phase] > most ? plan->parts[phase] : most;
+    return most;
+}
+
 /* No thread for whom there is no part; and twice the batch is worth as many threads at least. */
 START_TEST(threads_have_parts_and_follow_the_work) {
     struct rng rng = rng_seeded(test_seed());
@@ -122,7 +134,7 @@ START_TEST(threads_have_parts_and_follow_the_work) {
         s.size[SIZE_BATCH] *= 2;
         make_plan(&twice, _i, &s);
         ck_assert_int_ge(once.threads, 1);
-        ck_assert_int_le(once.threads, once.parts[once.phases - 1]);
+        ck_assert_int_le(once.threads, most_parts(&once, _i));
         ck_assert_int_ge(twice.threads, once.threads);
     }
 }
@@ -145,6 +157,26 @@ START_TEST(threads_that_shapes_are_worth) {
     make_plan(&plan, QKV_STAGE_ATTENTION, &cases[_i].shape);
     ck_assert_int_ge(plan.threads, cases[_i].least);
     ck_assert_int_le(plan.threads, cases[_i].most);
+}
+END_TEST
+
+/* Of attention's backward twin: never q_len x kv_len, but a few times what it reads. */
+START_TEST(gradients_need_no_memory_for_all_pairs) {
+    static const struct shape shapes[] = {{{1, 1, 8, 1024, 1024, 64, 64}},
+                                          {{1, 1, 8, 4096, 4096, 128, 128}},
+                                          {{2, 4, 2, 512, 4096, 128, 128}},
+                                          {{1, 1, 1, 65536, 65536, 64, 64}},
+                                          {{1, 8, 1, 256, 131072, 64, 128}}};
+    const int64_t *size = shapes[_i].size;
+    const int64_t keys = size[SIZE_BATCH] * size[SIZE_KV_HEADS] * size[SIZE_KV_LEN];
+    const int64_t rows =
+        size[SIZE_BATCH] * size[SIZE_KV_HEADS] * size[SIZE_GROUP] * size[SIZE_Q_LEN];
+    const int64_t numbers =
+        8 * rows * size[SIZE_HEAD_DIM] + 2 * keys * (size[SIZE_HEAD_DIM] + size[SIZE_V_DIM]);
+    qkv_plan plan;
+
+    make_plan(&plan, QKV_STAGE_ATTENTION_BACKWARD, &shapes[_i]);
+    ck_assert_uint_le(plan.workspace_shared, (size_t)numbers * sizeof(float));
 }
 END_TEST
 
@@ -216,6 +248,13 @@ static Suite *make(void) {
     tcase_add_loop_test(test, plans_of_losses, 0, QKV_LOSS_COUNT);
     tcase_add_test(test, plans_of_descent);
     tcase_add_loop_test(test, plans_are_made_of_the_description_alone, 0, FORWARD_STAGES);
+    tcase_add_loop_test(test, workspaces_never_shrink, QKV_STAGE_SCORES_BACKWARD,
+                        QKV_STAGE_ATTENTION_BACKWARD + 1);
+    tcase_add_loop_test(test, threads_have_parts_and_follow_the_work, QKV_STAGE_SCORES_BACKWARD,
+                        QKV_STAGE_ATTENTION_BACKWARD + 1);
+    tcase_add_loop_test(test, plans_are_made_of_the_description_alone, QKV_STAGE_SCORES_BACKWARD,
+                        QKV_STAGE_ATTENTION_BACKWARD + 1);
+    tcase_add_loop_test(test, gradients_need_no_memory_for_all_pairs, 0, 5);
     return suite;
 }
 

@@ -6,6 +6,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "work_backward.h"
+
 enum {
     BATCH = 2,
     Q_HEADS = 2,
@@ -100,6 +102,7 @@ void work_fill(float spread) {
     kv_lens[0] = KV_LEN;
     kv_lens[1] = KV_LEN - 5;
     work_fill_learning(spread, uniform);
+    work_fill_backward(spread);
 }
 
 static void describe(qkv_attention_params *params, int every_option) {
@@ -278,6 +281,20 @@ static qkv_status project_packed(const qkv_context *context) {
     return project(QKV_W_OUT_IN, 1, context);
 }
 
+#define BACKWARD_JOB(name, which, option)                         \
+    static qkv_status name(const qkv_context *context) {          \
+        return work_backward(QKV_STAGE_##which, option, context); \
+    }
+BACKWARD_JOB(attention_backward, ATTENTION_BACKWARD, 0)
+BACKWARD_JOB(attention_backward_options, ATTENTION_BACKWARD, 1)
+BACKWARD_JOB(scores_backward, SCORES_BACKWARD, 0)
+BACKWARD_JOB(scores_backward_options, SCORES_BACKWARD, 1)
+BACKWARD_JOB(softmax_backward, SOFTMAX_BACKWARD, 0)
+BACKWARD_JOB(softmax_backward_options, SOFTMAX_BACKWARD, 1)
+BACKWARD_JOB(mix_backward, MIX_BACKWARD, 0)
+BACKWARD_JOB(mix_backward_options, MIX_BACKWARD, 1)
+#undef BACKWARD_JOB
+
 #define OUT_COUNT (BATCH * Q_HEADS * Q_LEN * V_DIM)
 #define PROJECT_COUNT (BATCH * TOKENS * (Q_HEADS * DIM + KV_HEADS * (DIM + V_DIM)))
 
@@ -301,6 +318,18 @@ const struct job jobs[] = {
     {"descent", work_sgd, work_weights, WORK_NUMBERS},
     {"descent, momentum", work_momentum, work_weights, WORK_NUMBERS},
     {"descent, adamw", work_adamw, work_weights, WORK_NUMBERS},
+    {"attention backward", attention_backward, work_gradients.q, FLOATS(work_gradients.q)},
+    {"attention backward with every option", attention_backward_options, work_gradients.k,
+     FLOATS(work_gradients.k)},
+    {"scores backward", scores_backward, work_gradients.k, FLOATS(work_gradients.k)},
+    {"scores backward with every option", scores_backward_options, work_gradients.q,
+     FLOATS(work_gradients.q)},
+    {"softmax backward", softmax_backward, work_gradients.pairs, FLOATS(work_gradients.pairs)},
+    {"softmax backward with every option", softmax_backward_options, work_gradients.pairs,
+     FLOATS(work_gradients.pairs)},
+    {"mix backward", mix_backward, work_gradients.v, FLOATS(work_gradients.v)},
+    {"mix backward with every option", mix_backward_options, work_gradients.pairs,
+     FLOATS(work_gradients.pairs)},
 };
 const int jobs_count = sizeof jobs / sizeof *jobs;
 
