@@ -328,9 +328,9 @@ struct qkv_mix_backward_kernels {
 };
 
 /* One query row, for the gradients of attention: D = sum of d_out * out, in lanes of a vector and
- * then by the room's tree, and base = -lse * log2(e); both 0 for a row that sees no key (an lse of
- * -inf, or the sink's own), and base NaN for an lse of +inf. Returns non-zero if q or d_out holds
- * infinities or NaN. */
+ * then by the room's tree, and base = -lse * log2(e). D is 0 for a row that sees no key (an lse of
+ * -inf, or the sink's own beside an out of zeros), base is 0 for an lse of -inf and NaN for +inf.
+ * Returns non-zero if q or d_out holds infinities or NaN. */
 struct qkv_backward_row {
     const float *q, *d_out, *out;
     ptrdiff_t head_dim, v_dim;

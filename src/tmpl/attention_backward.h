@@ -38,8 +38,21 @@ static inline float row_dot(const float *x, const float *y, ptrdiff_t n) {
     return vf_hsum(sum);
 }
 
+static inline int row_is_zero(const float *x, ptrdiff_t n) {
+    vf largest = vf_set1(0.0f);
+    for (ptrdiff_t c = 0; c < n; c += VF_LANES)
+        largest = vf_max(vf_abs(load_upto(x + c, n - c)), largest);
+    return !vm_any(vm_lt(vf_set1(0.0f), largest));
+}
+
+/* Without keys the LSE is the sink's own number, and so it is where the sink takes all mass but a
+ * little; but only without keys is the output zero. */
+static int sees_no_key(const struct qkv_backward_row *row) {
+    return row->lse == -INFINITY || (row->lse == row->sink && row_is_zero(row->out, row->v_dim));
+}
+
 static int backward_row(const struct qkv_backward_row *row, float *delta, float *base) {
-    const int empty = row->lse == -INFINITY || row->lse == row->sink;
+    const int empty = sees_no_key(row);
     *base = row->lse == -INFINITY ? 0.0f : row->lse == INFINITY ? NAN : -row->lse * LOG2_E;
     *delta = empty ? 0.0f : row_dot(row->d_out, row->out, row->v_dim);
     return row_not_finite(row->q, row->head_dim) | row_not_finite(row->d_out, row->v_dim);
