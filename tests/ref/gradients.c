@@ -342,7 +342,7 @@ static void count_roundings(struct backward *w) {
     const double group = (double)(w->params->q_heads / w->params->kv_heads);
     const double blocks = group * ceil(rows / ((double)QKV_ROWS / 2));
     w->row_roundings = fmin(group * rows, QKV_ROWS) + blocks + 4;
-    w->key_roundings = fmin(keys, QKV_KEY_BLOCK) + ref_rescales(w->params->kv_len) + 4;
+    w->key_roundings = fmin(keys, QKV_KEY_BLOCK) + 2 * ceil(keys / QKV_KEY_BLOCK) + 4;
 }
 
 static void finish(struct backward *w) {

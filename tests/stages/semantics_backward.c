@@ -198,6 +198,37 @@ START_TEST(large_scores_do_not_overflow) {
 }
 END_TEST
 
+/* What the sink of every head is. */
+static float the_sink;
+
+static void set_sinks(struct test_case *c) {
+    for (int64_t h = 0; h < c->desc.q_heads; h++)
+        ((float *)(void *)c->sinks.data)[h] = the_sink;
+}
+
+/* Far above the scores the sink takes all mass but a little: LSE is the sink's own number, as it is
+ * where nothing is seen, and yet the keys have weights and gradients. Far below it is nothing. */
+START_TEST(sinks_far_from_the_scores) {
+    static const float sinks[] = {12, 20, 40, 80, -20, -100, -1e4F, -INFINITY};
+    for (int n = 0; n < 16; n++) {
+        struct desc d = desc_plain();
+        struct test_case c;
+        d.seed = test_seed() + (uint64_t)n;
+        d.q_heads = 2;
+        d.q_len = 20;
+        d.kv_len = n % 2 ? 300 : 20;
+        d.causal = n % 2;
+        d.sinks = true;
+        the_sink = sinks[n / 2];
+        backward_run(&c, _i, &d, set_sinks);
+        for (int64_t i = 0; i < d.q_len; i++)
+            ck_assert(is_finite_row(&c.gradients.q, 0, i, d.head_dim) &&
+                      !is_zero_row(&c.gradients.q, 0, i, d.head_dim));
+        case_free(&c);
+    }
+}
+END_TEST
+
 /* One key: its weight is 1 whatever the score, so only V learns. */
 static void check_one_key(const struct test_case *c) {
     for (int64_t x = 0; x < c->desc.v_dim; x++) {
@@ -230,6 +261,7 @@ static Suite *make(void) {
         everything_masked_by_computed_scores_gives_zeros,
         no_rows_or_no_keys_give_zeros,
         large_scores_do_not_overflow,
+        sinks_far_from_the_scores,
         of_a_single_key_only_v_learns,
     };
     tcase_add_room_tests(tcase, tests, sizeof tests / sizeof *tests);
