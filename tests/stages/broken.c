@@ -6,6 +6,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "broken_backward.h"
 #include "context.h"
 
 /* The room's own kernels, and the copies that stand in the context. */
@@ -336,12 +337,15 @@ static const struct {
     void (*make)(void);
 } mutants[] = {MUTANTS(ENTRY)};
 
+enum { FORWARD_MUTANTS = sizeof mutants / sizeof *mutants };
+
 int broken_count(void) {
-    return sizeof mutants / sizeof *mutants;
+    return FORWARD_MUTANTS + broken_backward_count();
 }
 
 const char *broken_name(int mutant) {
-    return mutants[mutant].name;
+    return mutant < FORWARD_MUTANTS ? mutants[mutant].name
+                                    : broken_backward_name(mutant - FORWARD_MUTANTS);
 }
 
 static void copy_tables(qkv_context *context) {
@@ -360,6 +364,8 @@ static void copy_tables(qkv_context *context) {
 }
 
 int broken_make(qkv_context *context, int mutant) {
+    if (mutant >= FORWARD_MUTANTS)
+        return broken_backward_make(context, mutant - FORWARD_MUTANTS);
     copy_tables(context);
     mutants[mutant].make();
     return mutants[mutant].stage;
@@ -368,4 +374,5 @@ int broken_make(qkv_context *context, int mutant) {
 void broken_wrap(qkv_context *context) {
     copy_tables(context);
     weigh_with(weigh);
+    broken_backward_wrap(context);
 }

@@ -28,6 +28,9 @@ static struct verdict check_stage(const qkv_context *context, int stage) {
     return verdict.ok ? check_random(context, stage) : verdict;
 }
 
+/* scores, softmax, mix and attention */
+enum { BACKWARD_STAGES = 4 };
+
 enum outcome { SURVIVED, FAILED_A_CHECK, HIT_A_GUARD };
 static const char *const outcome_names[] = {"survived", "failed a check", "hit a guard page"};
 
@@ -100,13 +103,15 @@ START_TEST(canaries_find_what_is_written_past_a_row) {
                       broken_name(m), verdict.message);
         found++;
     }
-    ck_assert_int_eq(found, FORWARD_STAGES);
+    ck_assert_int_eq(found, FORWARD_STAGES + BACKWARD_STAGES);
 }
 END_TEST
 
 /* A context whose kernels are wrapped and not broken must pass: the wrapping is not what fails. */
 START_TEST(wrapped_but_not_broken_passes) {
-    for (int stage = 0; stage < FORWARD_STAGES; stage++) {
+    for (int stage = 0; stage <= QKV_STAGE_ATTENTION_BACKWARD; stage++) {
+        if (stage >= FORWARD_STAGES && !stage_is_backward(stage))
+            continue;
         qkv_context context = rooms_get(_i)->context;
         broken_wrap(&context);
         struct verdict verdict = check_sizes_alone(&context, stage);
