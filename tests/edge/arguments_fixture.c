@@ -28,6 +28,8 @@ static void fill_memory(void) {
     fill(f.scores, sizeof f.scores, 0.5f);
     fill(f.weights, sizeof f.weights, 0.0625f);
     fill(f.bias, sizeof f.bias, 0.125f);
+    for (size_t i = 0; i < sizeof f.lse / sizeof(float); i++)
+        ((float *)f.lse)[i] = NAN; /* no LSE of the backward stages, and none of another call */
     fill(f.d_scores, sizeof f.d_scores, 0.25f);
     fill(f.d_weights, sizeof f.d_weights, 0.25f);
     fill(f.d_out, sizeof f.d_out, 0.5f);
