@@ -529,8 +529,8 @@ QKV_API void qkv_gradients_init(qkv_gradients *gradients);
  * one, has dS = 0 and contributes nothing, whatever stands in Q, K, V or the gradient of out; rows
  * and keys that nothing sees get zeros. The same bits for any number of threads and division into
  * parts, and for a sequence alone or in any batch. Never q_len x kv_len of memory: the shared
- * workspace holds K twice, V once, and at most 8 times Q (32 / kv_heads times, if that is less,
- * and at least once).
+ * workspace holds K twice, V once, at most 8 times Q (32 / kv_heads times, if that is less, and at
+ * least once), and a dozen numbers of each row.
  *
  * A row's weights must sum up to 1. Where they do not, lse comes from another call: the status is
  * then QKV_FAULT_STALE of QKV_ARG_LSE, and the outputs, which are written by then, have no use. */

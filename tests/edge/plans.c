@@ -171,8 +171,8 @@ START_TEST(gradients_need_no_memory_for_all_pairs) {
     const int64_t keys = size[SIZE_BATCH] * size[SIZE_KV_HEADS] * size[SIZE_KV_LEN];
     const int64_t rows =
         size[SIZE_BATCH] * size[SIZE_KV_HEADS] * size[SIZE_GROUP] * size[SIZE_Q_LEN];
-    const int64_t numbers =
-        8 * rows * size[SIZE_HEAD_DIM] + keys * (2 * size[SIZE_HEAD_DIM] + size[SIZE_V_DIM]);
+    const int64_t numbers = rows * (8 * size[SIZE_HEAD_DIM] + 11) +
+                            keys * (2 * size[SIZE_HEAD_DIM] + size[SIZE_V_DIM] + 1);
     qkv_plan plan;
 
     make_plan(&plan, QKV_STAGE_ATTENTION_BACKWARD, &shapes[_i]);
