@@ -59,7 +59,7 @@ void bench_room_measure(int all_shapes);
 
 /* ---- Memory (memory.c) ------------------------------------------------------------------- */
 
-enum { BENCH_BLOCKS = 16, BENCH_NAME = 160 };
+enum { BENCH_BLOCKS = 24, BENCH_NAME = 160 };
 
 /* The blocks of one benchmark. After a failed allocation the others return NULL too. */
 struct bench_memory {
@@ -190,6 +190,7 @@ void bench_run_threads(gb_state *state, struct bench_memory *memory, bench_prepa
 /* ---- The files of the stages ------------------------------------------------------------- */
 
 void project_register(void);
+void project_backward_register(void);
 void scores_register(void);
 void softmax_register(void);
 void mix_register(void);

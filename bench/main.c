@@ -62,6 +62,7 @@ static int own_options(struct arguments *all, struct arguments *rest, int *all_s
 
 static void register_all(void) {
     project_register();
+    project_backward_register();
     scores_register();
     softmax_register();
     mix_register();

@@ -31,8 +31,8 @@ static inline void transpose_8(__m256 x[8]) {
 }
 
 /* Eight columns of the panel, from eight rows. */
-static inline void pack_half(float *dst, const float *src, ptrdiff_t ld, int first, int last,
-                             ptrdiff_t k) {
+static inline void turn_half(float *dst, ptrdiff_t ld_dst, const float *src, ptrdiff_t ld,
+                             int first, int last, ptrdiff_t k) {
     for (ptrdiff_t p = 0; p < k; p += 8) {
         int n = (int)(k - p < 8 ? k - p : 8);
         __m256 x[8];
@@ -44,14 +44,20 @@ static inline void pack_half(float *dst, const float *src, ptrdiff_t ld, int fir
                                           : vf_load_part(src + r * ld + p, n);
         transpose_8(x);
         for (int c = 0; c < n; c++)
-            _mm256_storeu_ps(dst + (p + c) * QKV_PANEL, x[c]);
+            _mm256_storeu_ps(dst + (p + c) * ld_dst, x[c]);
     }
 }
 
 void qkv_avx2_pack_panel(float *dst, const float *src, ptrdiff_t ld, int first, int last,
                          ptrdiff_t k) {
-    pack_half(dst, src, ld, first, last, k);
-    pack_half(dst + 8, src + 8 * ld, ld, first - 8, last - 8, k);
+    turn_half(dst, QKV_PANEL, src, ld, first, last, k);
+    turn_half(dst + 8, QKV_PANEL, src + 8 * ld, ld, first - 8, last - 8, k);
+}
+
+void qkv_avx2_pack_turned(float *dst, ptrdiff_t ld_dst, const float *src, ptrdiff_t ld, int rows,
+                          ptrdiff_t k) {
+    turn_half(dst, ld_dst, src, ld, 0, rows, k);
+    turn_half(dst + 8, ld_dst, src + 8 * ld, ld, 0, rows - 8, k);
 }
 
 /* Infinite or NaN: the exponent is all ones. */

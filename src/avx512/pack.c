@@ -39,8 +39,8 @@ static inline void transpose_16(__m512 x[16]) {
     }
 }
 
-void qkv_avx512_pack_panel(float *dst, const float *src, ptrdiff_t ld, int first, int last,
-                           ptrdiff_t k) {
+static inline void turn(float *dst, ptrdiff_t ld_dst, const float *src, ptrdiff_t ld, int first,
+                        int last, ptrdiff_t k) {
     for (ptrdiff_t p = 0; p < k; p += 16) {
         int n = (int)(k - p < 16 ? k - p : 16);
         __mmask16 columns = vec_first(n);
@@ -52,8 +52,18 @@ void qkv_avx512_pack_panel(float *dst, const float *src, ptrdiff_t ld, int first
                                           : _mm512_setzero_ps();
         transpose_16(x);
         for (int c = 0; c < n; c++)
-            _mm512_storeu_ps(dst + (p + c) * QKV_PANEL, x[c]);
+            _mm512_storeu_ps(dst + (p + c) * ld_dst, x[c]);
     }
+}
+
+void qkv_avx512_pack_panel(float *dst, const float *src, ptrdiff_t ld, int first, int last,
+                           ptrdiff_t k) {
+    turn(dst, QKV_PANEL, src, ld, first, last, k);
+}
+
+void qkv_avx512_pack_turned(float *dst, ptrdiff_t ld_dst, const float *src, ptrdiff_t ld, int rows,
+                            ptrdiff_t k) {
+    turn(dst, ld_dst, src, ld, 0, rows, k);
 }
 
 /* Infinite or NaN: the exponent is all ones. */

@@ -62,6 +62,11 @@ typedef void qkv_gemm_fn(const struct qkv_gemm *g);
 typedef void qkv_pack_panel_fn(float *dst, const float *src, ptrdiff_t ld, int first, int last,
                                ptrdiff_t k);
 
+/* The transpose of up to 16 rows, to rows that are ld_dst apart: dst[p * ld_dst + r] = src[r * ld +
+ * p] for p < k and r < rows, and 0 for rows <= r < 16. */
+typedef void qkv_pack_turned_fn(float *dst, ptrdiff_t ld_dst, const float *src, ptrdiff_t ld,
+                                int rows, ptrdiff_t k);
+
 /* Rows copied into a dense block: dst[r * ld_dst + c] = src[r * ld_src + c] for c < n, and 0 for
  * n <= c < ld_dst, where ld_dst is n rounded up to PANEL. Returns non-zero if any element is
  * infinite or NaN. */
@@ -293,8 +298,19 @@ struct qkv_attention_kernels {
     int gemm_max; /* gemm looks at max */
 };
 
+/* Sums over rows: sum[c], c < n, is the ascending chain of additions of rows[r * ld + c], r <
+ * count, from zero. */
+typedef void qkv_sum_rows_fn(float *sum, const float *rows, ptrdiff_t ld, ptrdiff_t count,
+                             ptrdiff_t n);
+
 struct qkv_project_backward_kernels {
     const char *variant;
+    qkv_multiply_fn *multiply;
+    struct qkv_pack_kernels pack;
+    qkv_pack_turned_fn *turned;
+    qkv_sum_rows_fn *sum_rows;
+    qkv_store_fn *store;
+    int mr, nr;
 };
 
 /* What the backward stages of mix and of scores share (chain.h). */
@@ -423,6 +439,7 @@ struct qkv_table {
     qkv_gemm_fn qkv_##room##_gemm;                                                      \
     qkv_multiply_fn qkv_##room##_multiply;                                              \
     qkv_pack_panel_fn qkv_##room##_pack_panel;                                          \
+    qkv_pack_turned_fn qkv_##room##_pack_turned;                                        \
     qkv_pack_rows_fn qkv_##room##_pack_rows;                                            \
     qkv_finite_fn qkv_##room##_finite;                                                  \
     qkv_store_fn qkv_##room##_store;                                                    \

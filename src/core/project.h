@@ -39,8 +39,10 @@ struct __attribute__((may_alias)) qkv_project_state {
 
 _Static_assert(sizeof(struct qkv_project_state) <= sizeof(((qkv_plan *)0)->state), "state fits");
 
-/* Validates the parameters; the context and the workspace are the plan's. */
-qkv_status qkv_project_make(struct qkv_project_state *state, const qkv_project_params *params);
+/* Validates the parameters, whose flags may be those known; the context and the workspace are the
+ * plan's. */
+qkv_status qkv_project_make(struct qkv_project_state *state, const qkv_project_params *params,
+                            uint64_t known_flags);
 
 /* Parts of the two phases of a matrix. */
 int64_t qkv_project_pack_parts(const struct qkv_matrix *m);

@@ -48,10 +48,11 @@ static qkv_status check_positive(int64_t n, qkv_arg arg) {
     return n == 0 ? qkv_fail(arg, QKV_FAULT_ZERO) : QKV_OK;
 }
 
-qkv_status qkv_project_make(struct qkv_project_state *s, const qkv_project_params *params) {
+qkv_status qkv_project_make(struct qkv_project_state *s, const qkv_project_params *params,
+                            uint64_t known_flags) {
     qkv_project_params p;
     TRY(qkv_take_struct(&p, sizeof(p), params, sizeof(p), QKV_ARG_PARAMS));
-    if (p.flags)
+    if (p.flags & ~known_flags)
         return qkv_fail(QKV_ARG_FLAGS, QKV_FAULT_FLAG);
     if (p.reserved)
         return qkv_fail(QKV_ARG_PARAMS, QKV_FAULT_FUTURE);
@@ -103,7 +104,7 @@ qkv_status qkv_project_plan(qkv_plan *plan, const qkv_project_params *params,
     struct qkv_project_state s;
     int64_t pack_parts = 0, parts = 0, width = 0, widest = 0;
     TRY(qkv_check_plan(plan));
-    TRY(qkv_project_make(&s, params));
+    TRY(qkv_project_make(&s, params, 0));
     TRY(qkv_check_context(context));
     s.table = &qkv_context_get(context)->table;
     s.block = token_block(&s);
@@ -256,7 +257,7 @@ qkv_status qkv_project(const qkv_project_params *params, const qkv_project_tenso
 /* The matrix to be packed, whose layout must be that of plain weights. */
 static qkv_status pack_matrix(struct qkv_project_state *s, const qkv_project_params *params,
                               int which, const qkv_context *context) {
-    TRY(qkv_project_make(s, params));
+    TRY(qkv_project_make(s, params, 0));
     if (s->layout == QKV_W_PACKED)
         return qkv_fail(QKV_ARG_LAYOUT, QKV_FAULT_RANGE);
     if (which < 0 || which >= QKV_WHICH_COUNT || s->matrix[which].width == 0)

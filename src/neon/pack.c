@@ -23,8 +23,8 @@ static inline void transpose_4(float32x4_t x[4]) {
 }
 
 /* Four columns of the panel, from four rows. */
-static inline void pack_quarter(float *dst, const float *src, ptrdiff_t ld, int first, int last,
-                                ptrdiff_t k) {
+static inline void turn_quarter(float *dst, ptrdiff_t ld_dst, const float *src, ptrdiff_t ld,
+                                int first, int last, ptrdiff_t k) {
     for (ptrdiff_t p = 0; p < k; p += 4) {
         int n = (int)(k - p < 4 ? k - p : 4);
         float32x4_t x[4];
@@ -36,14 +36,20 @@ static inline void pack_quarter(float *dst, const float *src, ptrdiff_t ld, int 
                                           : vf_load_part(src + r * ld + p, n);
         transpose_4(x);
         for (int c = 0; c < n; c++)
-            vst1q_f32(dst + (p + c) * QKV_PANEL, x[c]);
+            vst1q_f32(dst + (p + c) * ld_dst, x[c]);
     }
 }
 
 void qkv_neon_pack_panel(float *dst, const float *src, ptrdiff_t ld, int first, int last,
                          ptrdiff_t k) {
     for (int q = 0; q < QKV_PANEL; q += 4)
-        pack_quarter(dst + q, src + q * ld, ld, first - q, last - q, k);
+        turn_quarter(dst + q, QKV_PANEL, src + q * ld, ld, first - q, last - q, k);
+}
+
+void qkv_neon_pack_turned(float *dst, ptrdiff_t ld_dst, const float *src, ptrdiff_t ld, int rows,
+                          ptrdiff_t k) {
+    for (int q = 0; q < QKV_PANEL; q += 4)
+        turn_quarter(dst + q, ld_dst, src + q * ld, ld, 0, rows - q, k);
 }
 
 /* Infinite or NaN: the exponent is all ones. */

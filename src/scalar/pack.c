@@ -14,6 +14,13 @@ void qkv_scalar_pack_panel(float *dst, const float *src, ptrdiff_t ld, int first
             dst[p * QKV_PANEL + r] = r >= first && r < last ? src[r * ld + p] : 0.0f;
 }
 
+void qkv_scalar_pack_turned(float *dst, ptrdiff_t ld_dst, const float *src, ptrdiff_t ld, int rows,
+                            ptrdiff_t k) {
+    for (ptrdiff_t p = 0; p < k; p++)
+        for (int r = 0; r < QKV_PANEL; r++)
+            dst[p * ld_dst + r] = r < rows ? src[r * ld + p] : 0.0f;
+}
+
 int qkv_scalar_pack_rows(float *dst, const float *src, ptrdiff_t ld_src, ptrdiff_t rows,
                          ptrdiff_t n) {
     const ptrdiff_t ld_dst = (n + QKV_PANEL - 1) / QKV_PANEL * QKV_PANEL;

@@ -52,4 +52,20 @@ void ref_attention(const qkv_attention_params *params, const qkv_tensors *tensor
 struct ref_value ref_project(const qkv_project_params *params, const qkv_project_tensors *tensors,
                              int which, int64_t b, int64_t h, int64_t t, int64_t c);
 
+/* A call of project_backward, and one element of each output: of dX by token (of all batch
+ * entries) and input, of dW by input and column however it is stored, of db by column. before: what
+ * stood there if the call accumulates, else 0. */
+struct ref_projection {
+    const qkv_project_params *params;
+    const qkv_project_tensors *tensors;
+    const qkv_project_gradients *gradients;
+};
+
+struct ref_value ref_gradient_x(const struct ref_projection *call, int64_t token, int64_t input,
+                                float before);
+struct ref_value ref_gradient_w(const struct ref_projection *call, int which, int64_t input,
+                                int64_t column, float before);
+struct ref_value ref_gradient_b(const struct ref_projection *call, int which, int64_t column,
+                                float before);
+
 #endif

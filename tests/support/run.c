@@ -33,6 +33,8 @@ static qkv_status make_plan(const struct call *call, qkv_plan *plan) {
     switch (call->stage) {
     case QKV_STAGE_PROJECT:
         return qkv_project_plan(plan, call->params, call->context);
+    case QKV_STAGE_PROJECT_BACKWARD:
+        return qkv_project_backward_plan(plan, call->params, call->context);
     case QKV_STAGE_SCORES:
         return qkv_scores_plan(plan, call->params, call->context);
     case QKV_STAGE_SOFTMAX:
@@ -48,6 +50,11 @@ static qkv_status make_plan(const struct call *call, qkv_plan *plan) {
     }
 }
 
+static qkv_status call_gradients(const struct call *call, const qkv_exec *exec) {
+    const struct project_backward_tensors *t = call->tensors;
+    return qkv_project_backward(call->params, t->tensors, t->gradients, exec);
+}
+
 static qkv_status call_plain(const struct call *call, const qkv_exec *exec) {
     if (stage_is_backward(call->stage)) {
         const struct backward_tensors *t = call->tensors;
@@ -56,6 +63,8 @@ static qkv_status call_plain(const struct call *call, const qkv_exec *exec) {
     switch (call->stage) {
     case QKV_STAGE_PROJECT:
         return qkv_project(call->params, call->tensors, exec);
+    case QKV_STAGE_PROJECT_BACKWARD:
+        return call_gradients(call, exec);
     case QKV_STAGE_SCORES:
         return qkv_scores(call->params, call->tensors, exec);
     case QKV_STAGE_SOFTMAX:
@@ -71,6 +80,12 @@ static qkv_status call_plain(const struct call *call, const qkv_exec *exec) {
     }
 }
 
+static qkv_status run_gradients(const qkv_plan *plan, const struct project_backward_tensors *t,
+                                int32_t phase, int64_t begin, int64_t end,
+                                const qkv_workspace *workspace) {
+    return qkv_project_backward_run(plan, t->tensors, t->gradients, phase, begin, end, workspace);
+}
+
 static qkv_status run_parts(const struct call *call, const qkv_plan *plan, int32_t phase,
                             int64_t begin, int64_t end, const qkv_workspace *workspace) {
     if (stage_is_backward(call->stage)) {
@@ -80,6 +95,8 @@ static qkv_status run_parts(const struct call *call, const qkv_plan *plan, int32
     switch (call->stage) {
     case QKV_STAGE_PROJECT:
         return qkv_project_run(plan, call->tensors, phase, begin, end, workspace);
+    case QKV_STAGE_PROJECT_BACKWARD:
+        return run_gradients(plan, call->tensors, phase, begin, end, workspace);
     case QKV_STAGE_LOSS:
         return qkv_loss_run(plan, call->tensors, phase, begin, end, workspace);
     case QKV_STAGE_DESCENT:

@@ -41,6 +41,12 @@ struct call {
     const void *tensors;
 };
 
+/* What `tensors` of a call of project_backward points to. */
+struct project_backward_tensors {
+    const qkv_project_tensors *tensors;
+    const qkv_project_gradients *gradients;
+};
+
 /* Fails if a status is not QKV_OK or memory beside a workspace was written. */
 struct verdict run_call(const struct call *call, struct how how);
 
