@@ -56,6 +56,7 @@ struct fixture {
     const float *summed_arg;
     int64_t summed;
     const qkv_gradients *gradients_arg;
+    const qkv_project_gradients *project_gradients_arg;
     const qkv_exec *exec_arg;
     const qkv_context *context_arg;
     const qkv_context_config *config_arg;
@@ -79,6 +80,7 @@ struct fixture {
     FUTURE(qkv_descent_params) descent_params;
     FUTURE(qkv_descent_arrays) descent_arrays;
     FUTURE(qkv_gradients) gradients;
+    FUTURE(qkv_project_gradients) project_gradients; /* those of Q, K and V in pq, pk and pv */
     FUTURE(qkv_exec) exec;
     FUTURE(qkv_context_config) config;
     qkv_context made, zeros, noise;
@@ -115,6 +117,9 @@ struct fixture {
     float pq[BATCH][Q_HEADS][TOKENS][DIM];
     float pk[BATCH][KV_HEADS][TOKENS][DIM];
     float pv[BATCH][KV_HEADS][TOKENS][V_DIM];
+    float dx[BATCH][TOKENS][D_MODEL];
+    float dwq[D_MODEL * Q_WIDTH], dwk[D_MODEL * K_WIDTH], dwv[D_MODEL * V_WIDTH];
+    float dbq[Q_WIDTH], dbk[K_WIDTH], dbv[V_WIDTH];
 
     float prediction[LOSS_ROWS][LOSS_COLUMNS];
     float target[LOSS_ROWS][LOSS_COLUMNS];
@@ -170,6 +175,8 @@ struct edit {
 
 /* The stages of a case, as a set. */
 #define IN_PROJECT (1u << QKV_STAGE_PROJECT)
+#define IN_PROJECT_BACKWARD (1u << QKV_STAGE_PROJECT_BACKWARD)
+#define IN_PROJECTS (IN_PROJECT | IN_PROJECT_BACKWARD)
 #define IN_SCORES (1u << QKV_STAGE_SCORES)
 #define IN_SOFTMAX (1u << QKV_STAGE_SOFTMAX)
 #define IN_MIX (1u << QKV_STAGE_MIX)
@@ -257,6 +264,7 @@ TCase *backward_case(void);
 TCase *project_case(void);
 TCase *loss_faults_case(void);
 TCase *descent_faults_case(void);
+TCase *project_backward_case(void);
 TCase *pack_case(void);
 TCase *context_faults_case(void);
 

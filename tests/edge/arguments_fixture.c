@@ -172,6 +172,23 @@ static void describe_descent(void) {
     f.sum = 1.0;
 }
 
+static void describe_project_gradients(void) {
+    qkv_project_gradients *gradients = &f.project_gradients.now;
+
+    memset(&f.project_gradients, 0, sizeof f.project_gradients);
+    qkv_project_gradients_init(gradients);
+    gradients->q = qkv_tensor_bhsd(f.pq, Q_HEADS, TOKENS, DIM);
+    gradients->k = qkv_tensor_bhsd(f.pk, KV_HEADS, TOKENS, DIM);
+    gradients->v = qkv_tensor_bhsd(f.pv, KV_HEADS, TOKENS, V_DIM);
+    gradients->x = qkv_tensor_bhsd(f.dx, 1, TOKENS, D_MODEL);
+    gradients->wq = qkv_tensor_bhsd(f.dwq, 1, D_MODEL, Q_WIDTH);
+    gradients->wk = qkv_tensor_bhsd(f.dwk, 1, D_MODEL, K_WIDTH);
+    gradients->wv = qkv_tensor_bhsd(f.dwv, 1, D_MODEL, V_WIDTH);
+    gradients->bq = qkv_tensor_bhsd(f.dbq, 1, 1, Q_WIDTH);
+    gradients->bk = qkv_tensor_bhsd(f.dbk, 1, 1, K_WIDTH);
+    gradients->bv = qkv_tensor_bhsd(f.dbv, 1, 1, V_WIDTH);
+}
+
 static void describe_calls(void) {
     f.params_arg = &f.params.now;
     f.project_params_arg = &f.project_params.now;
@@ -185,6 +202,7 @@ static void describe_calls(void) {
     f.summed_arg = f.gradient;
     f.summed = NUMBERS;
     f.gradients_arg = &f.gradients.now;
+    f.project_gradients_arg = &f.project_gradients.now;
     f.exec_arg = &f.exec.now;
     f.context_arg = NULL;
     f.config_arg = &f.config.now;
@@ -212,6 +230,7 @@ void fixture_reset(void) {
     describe_project();
     describe_loss();
     describe_descent();
+    describe_project_gradients();
     describe_calls();
 }
 
@@ -320,6 +339,8 @@ qkv_status call_plan(int stage) {
         return qkv_loss_plan(f.plan_arg, f.loss_params_arg, f.context_arg);
     if (stage == QKV_STAGE_DESCENT)
         return qkv_descent_plan(f.plan_arg, f.descent_params_arg, f.context_arg);
+    if (stage == QKV_STAGE_PROJECT_BACKWARD)
+        return qkv_project_backward_plan(f.plan_arg, f.project_params_arg, f.context_arg);
     return functions[stage].plan(f.plan_arg, f.params_arg, f.context_arg);
 }
 
@@ -332,6 +353,9 @@ qkv_status call_plain(int stage) {
         return qkv_loss(f.loss_params_arg, f.loss_tensors_arg, f.exec_arg);
     if (stage == QKV_STAGE_DESCENT)
         return qkv_descent(f.descent_params_arg, f.descent_arrays_arg, f.exec_arg);
+    if (stage == QKV_STAGE_PROJECT_BACKWARD)
+        return qkv_project_backward(f.project_params_arg, f.project_tensors_arg,
+                                    f.project_gradients_arg, f.exec_arg);
     return functions[stage].plain(f.params_arg, f.tensors_arg, f.exec_arg);
 }
 
@@ -348,6 +372,9 @@ qkv_status call_run(int stage) {
     if (stage == QKV_STAGE_DESCENT)
         return qkv_descent_run(f.run_arg, f.descent_arrays_arg, f.phase, f.begin, f.end,
                                f.workspace_arg);
+    if (stage == QKV_STAGE_PROJECT_BACKWARD)
+        return qkv_project_backward_run(f.run_arg, f.project_tensors_arg, f.project_gradients_arg,
+                                        f.phase, f.begin, f.end, f.workspace_arg);
     return qkv_run(f.run_arg, f.tensors_arg, f.phase, f.begin, f.end, f.workspace_arg);
 }
 

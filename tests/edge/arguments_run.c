@@ -8,12 +8,12 @@
 #include <string.h>
 
 #define EXEC exec.now
-#define IN_ANY (IN_ALL | IN_PROJECT)
+#define IN_ANY (IN_ALL | IN_PROJECTS)
 /* With those that need no memory of a worker, and no memory at all. */
 #define IN_WORKING (IN_ANY | IN_LOSS)
 #define IN_EVERY (IN_WORKING | IN_DESCENT)
 /* The stages whose plan asks for shared memory here. */
-#define IN_SHARING (IN_SCORES | IN_MIX | IN_ATTENTION | IN_PROJECT | IN_LOSS)
+#define IN_SHARING (IN_SCORES | IN_MIX | IN_ATTENTION | IN_PROJECTS | IN_LOSS)
 
 static const struct fault_case exec_faults[] = {
     FAULT(IN_EVERY, EXEC, MISALIGNED, MOVE(exec_arg, 1)),
