@@ -7,7 +7,7 @@
 #include "support/rooms.h"
 #include "support/stages.h"
 
-enum { SHAPES = 400, SIZES = 7, PATIENCE = 120 };
+enum { SHAPES = 400, SIZES = 7, PATIENCE = 120, STAGES = QKV_STAGE_PROJECT_BACKWARD + 1 };
 
 /* The sizes of a shape; the query heads are group * kv_heads. */
 struct shape {
@@ -45,7 +45,7 @@ static qkv_status plan_attention(qkv_plan *plan, int stage, const struct shape *
 }
 
 /* q_len tokens, and kv_len serves as d_model. */
-static qkv_status plan_project(qkv_plan *plan, const struct shape *s) {
+static qkv_status plan_project(qkv_plan *plan, int stage, const struct shape *s) {
     qkv_project_params params;
 
     qkv_project_params_init(&params);
@@ -56,12 +56,13 @@ static qkv_status plan_project(qkv_plan *plan, const struct shape *s) {
     params.kv_heads = s->size[SIZE_KV_HEADS];
     params.head_dim = s->size[SIZE_HEAD_DIM];
     params.v_dim = s->size[SIZE_V_DIM];
-    return qkv_project_plan(plan, &params, NULL);
+    return stage == QKV_STAGE_PROJECT ? qkv_project_plan(plan, &params, NULL)
+                                      : qkv_project_backward_plan(plan, &params, NULL);
 }
 
 static void make_plan(qkv_plan *plan, int stage, const struct shape *s) {
-    qkv_status status =
-        stage == QKV_STAGE_PROJECT ? plan_project(plan, s) : plan_attention(plan, stage, s);
+    const int projects = stage == QKV_STAGE_PROJECT || stage == QKV_STAGE_PROJECT_BACKWARD;
+    qkv_status status = projects ? plan_project(plan, stage, s) : plan_attention(plan, stage, s);
     ck_assert_msg(status == QKV_OK, "%s", qkv_status_string(status));
 }
 
@@ -242,12 +243,12 @@ static Suite *make(void) {
 
     suite_add_tcase(suite, test);
     tcase_set_timeout(test, PATIENCE);
-    tcase_add_loop_test(test, workspaces_never_shrink, 0, FORWARD_STAGES);
-    tcase_add_loop_test(test, threads_have_parts_and_follow_the_work, 0, FORWARD_STAGES);
+    tcase_add_loop_test(test, workspaces_never_shrink, 0, STAGES);
+    tcase_add_loop_test(test, threads_have_parts_and_follow_the_work, 0, STAGES);
     tcase_add_loop_test(test, threads_that_shapes_are_worth, 0, 8);
     tcase_add_loop_test(test, plans_of_losses, 0, QKV_LOSS_COUNT);
     tcase_add_test(test, plans_of_descent);
-    tcase_add_loop_test(test, plans_are_made_of_the_description_alone, 0, FORWARD_STAGES);
+    tcase_add_loop_test(test, plans_are_made_of_the_description_alone, 0, STAGES);
     tcase_add_loop_test(test, workspaces_never_shrink, QKV_STAGE_SCORES_BACKWARD,
                         QKV_STAGE_ATTENTION_BACKWARD + 1);
     tcase_add_loop_test(test, threads_have_parts_and_follow_the_work, QKV_STAGE_SCORES_BACKWARD,

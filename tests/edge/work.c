@@ -223,6 +223,18 @@ static qkv_status pack(const qkv_project_params *params, qkv_project_tensors *te
     return status;
 }
 
+static void describe_project(qkv_project_params *params, int layout) {
+    qkv_project_params_init(params);
+    params->batch = BATCH;
+    params->tokens = TOKENS;
+    params->d_model = D_MODEL;
+    params->q_heads = Q_HEADS;
+    params->kv_heads = KV_HEADS;
+    params->head_dim = DIM;
+    params->v_dim = V_DIM;
+    params->layout = layout;
+}
+
 static qkv_status project(int layout, int packs, const qkv_context *context) {
     qkv_project_params params;
     qkv_project_tensors tensors;
@@ -230,15 +242,7 @@ static qkv_status project(int layout, int packs, const qkv_context *context) {
     qkv_exec exec;
     qkv_status status = QKV_OK;
 
-    qkv_project_params_init(&params);
-    params.batch = BATCH;
-    params.tokens = TOKENS;
-    params.d_model = D_MODEL;
-    params.q_heads = Q_HEADS;
-    params.kv_heads = KV_HEADS;
-    params.head_dim = DIM;
-    params.v_dim = V_DIM;
-    params.layout = layout;
+    describe_project(&params, layout);
     project_tensors(&tensors, layout);
     if (packs) {
         status = pack(&params, &tensors, context);
@@ -250,6 +254,42 @@ static qkv_status project(int layout, int packs, const qkv_context *context) {
         return status;
     executor(&exec, &plan, context);
     return qkv_project(&params, &tensors, &exec);
+}
+
+#define GRADIENTS_COUNT \
+    (BATCH * TOKENS * D_MODEL + (D_MODEL + 1) * (Q_HEADS * DIM + KV_HEADS * (DIM + V_DIM)))
+
+/* Biases, too, and added to what stands there; the gradients of Q, K and V are numbers that are
+ * there anyway. */
+static qkv_status project_gradients(int layout, uint64_t flags, const qkv_context *context) {
+    qkv_project_params params;
+    qkv_project_tensors tensors;
+    qkv_project_gradients g;
+    qkv_plan plan;
+    qkv_exec exec;
+    float *out = (float *)&result;
+
+    memset(out, 0, GRADIENTS_COUNT * sizeof *out);
+    describe_project(&params, layout);
+    params.flags = flags;
+    project_tensors(&tensors, layout);
+    qkv_project_gradients_init(&g);
+    g.q = qkv_tensor_bhsd(q, Q_HEADS, TOKENS, DIM);
+    g.k = qkv_tensor_bshd(k, KV_HEADS, TOKENS, DIM);
+    g.v = qkv_tensor_bhsd(v, KV_HEADS, TOKENS, V_DIM);
+    const qkv_tensor *const like[] = {&tensors.x,  &tensors.wq, &tensors.wk, &tensors.wv,
+                                      &tensors.bq, &tensors.bk, &tensors.bv};
+    qkv_tensor *const to[] = {&g.x, &g.wq, &g.wk, &g.wv, &g.bq, &g.bk, &g.bv};
+    for (int i = 0; i < 7; i++) {
+        *to[i] = *like[i];
+        to[i]->data = out;
+        out += to[i]->stride[0] * (i == 0 ? BATCH : 1);
+    }
+    qkv_status status = qkv_project_backward_plan(&plan, &params, context);
+    if (status != QKV_OK)
+        return status;
+    executor(&exec, &plan, context);
+    return qkv_project_backward(&params, &tensors, &g, &exec);
 }
 
 #define STAGE_JOB(name, which, option, tier)                              \
@@ -295,6 +335,14 @@ BACKWARD_JOB(mix_backward, MIX_BACKWARD, 0)
 BACKWARD_JOB(mix_backward_options, MIX_BACKWARD, 1)
 #undef BACKWARD_JOB
 
+static qkv_status gradients_in_out(const qkv_context *context) {
+    return project_gradients(QKV_W_IN_OUT, 0, context);
+}
+
+static qkv_status gradients_out_in(const qkv_context *context) {
+    return project_gradients(QKV_W_OUT_IN, QKV_PROJECT_ACCUMULATE, context);
+}
+
 #define OUT_COUNT (BATCH * Q_HEADS * Q_LEN * V_DIM)
 #define PROJECT_COUNT (BATCH * TOKENS * (Q_HEADS * DIM + KV_HEADS * (DIM + V_DIM)))
 
@@ -330,6 +378,8 @@ const struct job jobs[] = {
     {"mix backward", mix_backward, work_gradients.v, FLOATS(work_gradients.v)},
     {"mix backward with every option", mix_backward_options, work_gradients.pairs,
      FLOATS(work_gradients.pairs)},
+    {"project_backward", gradients_in_out, (float *)&result, GRADIENTS_COUNT},
+    {"project_backward, W transposed, added", gradients_out_in, (float *)&result, GRADIENTS_COUNT},
 };
 const int jobs_count = sizeof jobs / sizeof *jobs;
 
