@@ -29,18 +29,38 @@ struct target {
 
 /* ---- A part's products ---- */
 
-/* Steps [first, first + k) of the right side, as panels of [k][16]. */
+/* Asks for rows of n numbers, which may lie outside the matrix: nothing is read there. */
+static void ask_for(const float *rows, int64_t ld, int64_t count, int64_t n) {
+    for (int64_t r = 0; r < count; r++)
+        for (int64_t c = 0; c < n; c += QKV_PANEL)
+            __builtin_prefetch((const void *)((uintptr_t)rows + (uintptr_t)((r * ld + c) * 4)));
+}
+
+/* Steps [first, first + k) of the right side, as panels of [k][16]. Rows that lie beside each other
+ * are taken together, a few at a time, while those that come next are asked for: they are too far
+ * apart for a hardware prefetcher. */
 static void pack(const struct qkv_pack_kernels *kernels, float *dst, const struct product *p,
                  int64_t first, int64_t k, int64_t n) {
-    const float *src = p->columns.data;
-    const int64_t ld = p->columns.ld;
-    for (int64_t c = 0; c < n; c += QKV_PANEL, dst += k * QKV_PANEL) {
-        const int columns = (int)qkv_min(n - c, QKV_PANEL);
-        if (p->turned)
-            kernels->panel(dst, src + c * ld + first, ld, 0, columns, k);
-        else
-            kernels->rows(dst, src + first * ld + c, ld, k, columns);
+    const int64_t ld = p->columns.ld, few = p->turned ? k : QKV_PANEL;
+    const float *src = p->columns.data + (p->turned ? first : first * ld);
+    for (int64_t r = 0; r < k; r += few, src += few * ld) {
+        if (!p->turned)
+            ask_for(src + few * ld, ld, few, n);
+        for (int64_t c = 0; c < n; c += QKV_PANEL) {
+            const int columns = (int)qkv_min(n - c, QKV_PANEL);
+            float *panel = dst + c * k + r * QKV_PANEL;
+            if (p->turned)
+                kernels->panel(panel, src + c * ld, ld, 0, columns, k);
+            else
+                kernels->rows(panel, src + c, ld, qkv_min(k - r, few), columns);
+        }
     }
+}
+
+/* The blocks of a product's steps are about equally deep, in whole stretches. */
+static int64_t depth_of(const struct product *p) {
+    const int64_t blocks = qkv_round_up(p->k, QKV_PROJECT_DEPTH) / QKV_PROJECT_DEPTH;
+    return blocks ? qkv_round_up(qkv_round_up(p->k, blocks) / blocks, QKV_STRETCH) : 0;
 }
 
 static float *row_of(const struct target *t, int64_t row) {
@@ -49,12 +69,16 @@ static float *row_of(const struct target *t, int64_t row) {
            row % t->tokens * out->stride[2] + t->column;
 }
 
-/* Rows of whole sums, to what stands there if that is to be added to. */
+enum { AHEAD = 16 }; /* rows */
+
+/* Rows of whole sums, to what stands there if that is to be added to: it is asked for before. */
 static void store(const struct qkv_project_backward_state *s, const struct target *t,
                   const float *sum) {
     const int64_t ld = qkv_round_up(t->columns, QKV_PANEL);
     for (int64_t i = 0; i < t->rows; i++) {
         float *out = row_of(t, t->row + i);
+        if (s->accumulate)
+            ask_for(row_of(t, t->row + qkv_min(i + AHEAD, t->rows - 1)), 0, 1, t->columns);
         s->table->project_backward->store(out, sum + i * ld, s->accumulate ? out : NULL,
                                           t->columns);
     }
@@ -68,12 +92,13 @@ static int ends_in_panels(const struct qkv_project_backward_state *s, const stru
            (t->row % t->tokens + t->rows <= t->tokens);
 }
 
-/* A block of rows through k steps of the right side, which is packed. */
+/* The part's rows through a block of steps, which is packed. */
 static void multiply_rows(const struct qkv_project_backward_state *s, struct qkv_multiply *g,
-                          const struct target *t, struct qkv_flat rows, float *sum) {
-    const int64_t blocks = qkv_round_up(t->rows, QKV_PROJECT_TOKENS) / QKV_PROJECT_TOKENS;
+                          const struct target *t, struct qkv_flat rows) {
+    const int64_t calls = qkv_round_up(t->rows, QKV_PROJECT_TOKENS) / QKV_PROJECT_TOKENS;
     const int64_t share =
-        qkv_round_up(qkv_round_up(t->rows, blocks) / blocks, s->table->project_backward->mr);
+        qkv_round_up(qkv_round_up(t->rows, calls) / calls, s->table->project_backward->mr);
+    float *sum = g->sum;
     for (int64_t r = 0; r < t->rows; r += share) {
         g->tokens = qkv_min(t->rows - r, share);
         g->x = rows.data + r * rows.ld;
@@ -82,32 +107,36 @@ static void multiply_rows(const struct qkv_project_backward_state *s, struct qkv
             g->out[v] = row_of(t, t->row + r) + v * QKV_PANEL;
         s->table->project_backward->multiply(g);
     }
+    g->sum = sum;
 }
 
 static void multiply(const struct qkv_project_backward_state *s, const struct product *products,
                      int count, const struct target *t, void *worker) {
-    float *packed = (float *)((char *)worker + s->packed),
-          *sum = (float *)((char *)worker + s->sum);
+    float *packed = (float *)((char *)worker + s->packed);
     const int64_t padded = qkv_round_up(t->columns, QKV_PANEL);
-    struct qkv_multiply g = {.panels = (int)(padded / QKV_PANEL), .sum_ld = padded, .w = packed};
+    struct qkv_multiply g = {.panels = (int)(padded / QKV_PANEL),
+                             .w = packed,
+                             .ahead = packed,
+                             .sum = (float *)((char *)worker + s->sum),
+                             .sum_ld = padded};
     const int direct = ends_in_panels(s, t, &g.out_ld);
     for (int i = 0; i < count; i++) {
         const struct product *p = products + i;
+        const int64_t depth = depth_of(p);
         g.x_ld = p->rows.ld;
         for (int64_t first = 0; first < p->k; first += g.k) {
-            g.k = qkv_min(p->k - first, QKV_PROJECT_DEPTH);
+            g.k = qkv_min(p->k - first, depth);
             g.w_panel = g.k * QKV_PANEL;
             g.ends = direct && i == count - 1 && first + g.k == p->k;
-            g.ahead = packed;
             pack(&s->table->project_backward->pack, packed, p, first, g.k, t->columns);
-            multiply_rows(s, &g, t, (struct qkv_flat){p->rows.data + first, p->rows.ld}, sum);
+            multiply_rows(s, &g, t, (struct qkv_flat){p->rows.data + first, p->rows.ld});
             g.add = 1;
         }
     }
     if (!g.add)
-        memset(sum, 0, (size_t)(t->rows * padded) * sizeof(float));
+        memset(g.sum, 0, (size_t)(t->rows * padded) * sizeof(float));
     if (!g.ends)
-        store(s, t, sum);
+        store(s, t, g.sum);
 }
 
 /* ---- Phase 1 ---- */
