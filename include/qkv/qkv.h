@@ -583,7 +583,7 @@ typedef enum qkv_weight_layout {
  * V. Columns of W and biases are in the order (head, dim). */
 typedef struct qkv_project_params {
     size_t size;
-    uint64_t flags; /* 0 */
+    uint64_t flags; /* 0, or QKV_PROJECT_ACCUMULATE of project_backward alone */
     int64_t batch;
     int64_t tokens;
     int64_t d_model; /* 1 or more */
@@ -649,9 +649,15 @@ typedef struct qkv_project_gradients {
 QKV_API void qkv_project_gradients_init(qkv_project_gradients *gradients);
 
 /* project_backward: dX = dQ W^Q^T + dK W^K^T + dV W^V^T; dW^Q = X^T dQ and db^Q = sum over tokens
- * of dQ, likewise for K and V, summed over batch and tokens in an order that depends on the shape
- * alone. Reads x, the matrices, and the gradients of q, k and v; with QKV_PROJECT_ACCUMULATE in
- * params->flags every output is added to what stands there. */
+ * of dQ, likewise for K and V: the chain rule for Q = X W^Q + b^Q, with the batch's tokens as one
+ * long run. Reads x, the matrices, and the gradients of q, k and v, each only if an output that
+ * needs it is wanted (x: a matrix's gradient; the matrices: that of x), and nothing else of
+ * tensors. With QKV_PROJECT_ACCUMULATE in params->flags every output is added to what stands there,
+ * in one addition; project itself refuses the flag.
+ *
+ * Each element is summed in stretches of 64 as project's are, in dX over the columns of Q, then of
+ * K, then of V, where stretches begin anew, in dW and db over the tokens: the same bits for any
+ * number of threads, strides, outputs wanted, and either layout. */
 #define QKV_PROJECT_ACCUMULATE ((uint64_t)1)
 QKV_API qkv_status qkv_project_backward_plan(qkv_plan *plan, const qkv_project_params *params,
                                              const qkv_context *context);
