@@ -12,30 +12,15 @@
 
 #include "complain.h"
 #include "parts.h"
-#include "rooms.h"
 
-#define AT(field) offsetof(struct attend_options, field)
-#define HEADING(text) \
-    { .kind = OPTION_HEADING, .name = (text) }
-#define FLAG(opt, field, text) \
-    { OPTION_FLAG, (opt), NULL, (text), AT(field), 0, 0, NULL }
-#define TEXT(opt, field, called, text) \
-    { OPTION_TEXT, (opt), (called), (text), AT(field), 0, 0, NULL }
-#define CHOICE(opt, field, called, among, text) \
-    { OPTION_CHOICE, (opt), (called), (text), AT(field), 0, 0, (among) }
-#define INTEGER(opt, field, called, low, high, text) \
-    { OPTION_INTEGER, (opt), (called), (text), AT(field), (low), (high), NULL }
-#define REAL(opt, field, called, low, high, text) \
-    { OPTION_REAL, (opt), (called), (text), AT(field), (low), (high), NULL }
-#define LIST(opt, field, called, low, text) \
-    { OPTION_LIST, (opt), (called), (text), AT(field), (low), INT_MAX, NULL }
+#define OPTIONS struct attend_options
+#include "option_rows.h"
 
 /* In the order of qkv_weight_layout, qkv_align and qkv_exp. */
 static const char *const layouts[] = {"in-out", "out-in", NULL};
 static const char *const alignments[] = {"bottom-right", "top-left", NULL};
 static const char *const exponentials[] = {"sleef-u10", "sleef-u35", "poly5", "poly4", NULL};
 
-enum { MOST_THREADS = 1024 };
 #define LARGEST 3.4e38 /* of a float */
 
 static const struct option options[] = {
@@ -90,7 +75,7 @@ static const struct option options[] = {
     TEXT("--isa", isa, "NAME",
          "the room to use: scalar, avx2, avx512 or neon (the highest\n"
          "that this CPU can run)"),
-    INTEGER("--threads", threads, "N", 1, MOST_THREADS,
+    INTEGER("--threads", threads, "N", 1, RUNNER_MOST_THREADS,
             "threads at most; the answer does not depend on them\n(as many as there are CPUs)"),
 };
 
@@ -100,15 +85,7 @@ _Static_assert(sizeof options / sizeof options[0] <= OPTIONS_MAX, "the parser ke
 static int set_runner(struct job *job) {
     const struct attend_options *o = job->options;
     job->runner.threads = o->threads.given ? (int)o->threads.value : pool_cpus();
-    if (!o->isa) {
-        return FINE;
-    }
-    qkv_isa isa = room_by_name(o->isa);
-    if (!room_open(&job->context, isa)) {
-        return complain(FAILED, "--isa", "%s is %s", o->isa, room_lack(isa));
-    }
-    job->runner.context = &job->context;
-    return FINE;
+    return runner_choose(&job->runner, &job->context, o->isa);
 }
 
 static int do_job(struct job *job) {

@@ -142,8 +142,5 @@ int attend_check_options(const struct attend_options *o) {
     if (!status && o->window.values && o->window.count != 2) {
         status = complain(USAGE, "--window", "needs two numbers, such as 128,0");
     }
-    if (!status && o->isa && room_by_name(o->isa) == QKV_ISA_NONE) {
-        status = complain(USAGE, "--isa", "'%s' is no room: scalar, avx2, avx512 or neon", o->isa);
-    }
-    return status;
+    return status ? status : room_check(o->isa);
 }

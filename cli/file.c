@@ -107,10 +107,13 @@ static int write_full(int fd, const void *from, size_t size) {
     return 0;
 }
 
-/* Writes both pieces and closes; the first error stays in errno. */
+/* Writes both pieces and closes; the first error stays in errno. A file is flushed to its disk,
+ * which may be where it turns out that there is no room; a pipe or a device has nothing to flush.
+ */
 static int write_and_close(int fd, const void *head, size_t head_size, const void *body,
                            size_t body_size) {
-    int bad = write_full(fd, head, head_size) || write_full(fd, body, body_size);
+    int bad = write_full(fd, head, head_size) || write_full(fd, body, body_size) ||
+              (fsync(fd) && errno != EINVAL && errno != EROFS);
     int first = errno;
     if (close(fd) && !bad) {
         return -1;

@@ -54,10 +54,12 @@ static int terminal_width(void) {
 struct screen screen_of_stdout(void) {
     const char *no_color = getenv("NO_COLOR"), *term = getenv("TERM");
     bool dumb = term && strcmp(term, "dumb") == 0;
+    bool terminal = isatty(STDOUT_FILENO) && !dumb;
     return (struct screen){
         .to = stdout,
         .width = terminal_width(),
-        .colour = isatty(STDOUT_FILENO) && !(no_color && *no_color) && !dumb,
+        .terminal = terminal,
+        .colour = terminal && !(no_color && *no_color),
     };
 }
 

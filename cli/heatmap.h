@@ -24,6 +24,7 @@ struct heatmap {
 struct screen {
     FILE *to;
     int width;
+    bool terminal; /* one that can move its cursor */
     bool colour;
 };
 

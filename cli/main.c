@@ -13,7 +13,8 @@
 #include "complain.h"
 #include "parts.h"
 
-static const struct command *const parts[] = {&cpu_command, &attend_command, &party_command};
+static const struct command *const parts[] = {&cpu_command, &attend_command, &party_command,
+                                              &train_command};
 
 enum { PARTS = sizeof parts / sizeof parts[0] };
 
@@ -68,7 +69,7 @@ static int version(int argc, char **argv) {
 
 static int run(int argc, char **argv) {
     if (argc < 2) {
-        return complain(USAGE, "PART", "is missing: cpu, attend or party (see qkv --help)");
+        return complain(USAGE, "PART", "is missing: cpu, attend, party or train (see qkv --help)");
     }
     for (size_t i = 0; i < sizeof general / sizeof general[0]; i++) {
         if (strcmp(argv[1], general[i].name) == 0) {

@@ -8,5 +8,6 @@
 extern const struct command cpu_command;
 extern const struct command attend_command;
 extern const struct command party_command;
+extern const struct command train_command;
 
 #endif

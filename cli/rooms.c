@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include "complain.h"
+
 qkv_isa room_by_name(const char *name) {
     for (int isa = QKV_ISA_NONE + 1; isa < QKV_ISA_COUNT; isa++) {
         if (strcmp(name, qkv_isa_name(isa)) == 0) {
@@ -11,6 +13,12 @@ qkv_isa room_by_name(const char *name) {
         }
     }
     return QKV_ISA_NONE;
+}
+
+int room_check(const char *name) {
+    return !name || room_by_name(name) != QKV_ISA_NONE
+               ? FINE
+               : complain(USAGE, "--isa", "'%s' is no room: scalar, avx2, avx512 or neon", name);
 }
 
 bool room_open(qkv_context *context, qkv_isa isa) {

@@ -10,6 +10,9 @@
 /* The qkv_isa of that name; QKV_ISA_NONE if there is none. */
 qkv_isa room_by_name(const char *name);
 
+/* Whether --isa names a room, or is NULL: FINE, or USAGE with a complaint. */
+int room_check(const char *name);
+
 /* Makes a context that binds this room; false if the build or this CPU (after the overrides)
  * lacks it. */
 bool room_open(qkv_context *context, qkv_isa isa);

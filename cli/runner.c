@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "complain.h"
+#include "rooms.h"
 
 static int grow_workspace(struct runner *runner, size_t size) {
     if (size <= runner->workspace_size) {
@@ -32,6 +33,18 @@ static int grow_pool(struct runner *runner, int threads) {
     runner->pool = pool_open(threads);
     runner->pool_threads = runner->pool ? threads : 0;
     return runner->pool ? FINE : complain(FAILED, "--threads", "cannot start %d threads", threads);
+}
+
+int runner_choose(struct runner *runner, qkv_context *context, const char *isa) {
+    if (!isa) {
+        return FINE;
+    }
+    qkv_isa room = room_by_name(isa);
+    if (!room_open(context, room)) {
+        return complain(FAILED, "--isa", "%s is %s", isa, room_lack(room));
+    }
+    runner->context = context;
+    return FINE;
 }
 
 int runner_prepare(struct runner *runner, const qkv_plan *plan, qkv_exec *exec) {

@@ -13,6 +13,8 @@
 
 #include "pool.h"
 
+enum { RUNNER_MOST_THREADS = 1024 };
+
 struct runner {
     const qkv_context *context; /* NULL: the default one */
     int threads;                /* the most to use; 1 or more */
@@ -21,6 +23,10 @@ struct runner {
     struct pool *pool;
     int pool_threads;
 };
+
+/* Binds the runner to the room of that name, by a context in *context; NULL: to the default one.
+ * FINE or FAILED with a complaint. */
+int runner_choose(struct runner *runner, qkv_context *context, const char *isa);
 
 /* Memory and threads for the plan, and *exec to run it with. FINE, or FAILED with a complaint. */
 int runner_prepare(struct runner *runner, const qkv_plan *plan, qkv_exec *exec);
