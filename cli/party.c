@@ -13,6 +13,7 @@
 
 #include "complain.h"
 #include "heatmap.h"
+#include "learn.h"
 #include "options.h"
 #include "party_data.h"
 #include "party_run.h"
@@ -26,17 +27,21 @@ enum { LINKS = 4, LABEL_SIZE = 40, LINE_WIDTH = 80 };
 
 struct party_options {
     struct option_integer head;
+    bool learn;
+    const char *png;
 };
 
+#define OPTIONS struct party_options
+#include "option_rows.h"
+
 static const struct option options[] = {
-    {.kind = OPTION_INTEGER,
-     .name = "--head",
-     .value = "H",
-     .help = "tell of this head alone, by its number in the model\n"
-             "(all heads, with a map of the first)",
-     .offset = offsetof(struct party_options, head),
-     .low = 0,
-     .high = 1e6},
+    INTEGER("--head", head, "H", 0, 1e6,
+            "tell of this head alone, by its number in the model\n"
+            "(all heads, with a map of the first)"),
+    FLAG("--learn", learn,
+         "another party, at which W^Q, W^K and W^V learn who told\nwhich story: before, the loss, "
+         "after"),
+    TEXT("--png", png, "FILE", "draws that too; with --learn"),
 };
 
 /* [CLS], [SEP] and the like: what the model adds around the words. */
@@ -228,11 +233,24 @@ static int tell_of_rooms(const struct party *p) {
     return status;
 }
 
+static int learn(const struct party_options *o) {
+    if (!o->learn) {
+        return complain(USAGE, "--png", "goes with --learn");
+    }
+    if (o->head.given) {
+        return complain(USAGE, "--head", "cannot be given together with --learn");
+    }
+    return learn_party(o->png);
+}
+
 static int run(int argc, char **argv) {
     struct party_options values = {0};
     enum parsed parsed = options_parse(&party_command, argc, argv, &values);
     if (parsed != PARSED_RUN) {
         return parsed == PARSED_HELP ? FINE : USAGE;
+    }
+    if (values.learn || values.png) {
+        return learn(&values);
     }
     struct party party;
     int64_t head;
@@ -253,7 +271,7 @@ static int run(int argc, char **argv) {
 const struct command party_command = {
     .name = "party",
     .summary = "attention at work: a sentence, who listens to whom, every room",
-    .usage = "[--head H]",
+    .usage = "[--head H]\n--learn [--png FILE]",
     .about =
         "Takes one English sentence through the attention of a trained model's layer: who the\n"
         "tokens are, who listens to whom, a map of the weights; then times the same work in\n"

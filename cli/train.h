@@ -62,7 +62,7 @@ struct trainer {
     double best_loss;
     int64_t step, best_step; /* steps done */
     struct evaluation last;
-    double started;
+    double started, seconds;  /* of the run in this process */
     int signal;               /* that ended the run, or 0 */
     const char *bad_gradient; /* the matrix whose gradient ended it, or NULL */
 };

@@ -210,6 +210,7 @@ int train_run(struct trainer *t) {
     t->started = now();
     int status = learn(t);
     t->signal = asked_to_stop;
+    t->seconds = now() - t->started;
     if (t->listener.hear) {
         t->listener.hear(t->listener.self, NULL);
     }

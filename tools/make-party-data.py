@@ -47,6 +47,7 @@ D_MODEL = 384
 HEAD_DIM = D_MODEL // HEADS
 SCALE = 1 / math.sqrt(HEAD_DIM)
 LAYER_NORM_EPS = 1e-12
+WIDE = np.longdouble  # what is computed in
 
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 HEADER_BYTES = 2048
@@ -76,7 +77,7 @@ def tokenize(folder, sentence):
 
 def dense(parameters, name, x):
     """x W^T + b: torch stores a weight as [out, in]."""
-    weight = parameters[name + ".weight"].astype(np.longdouble)
+    weight = parameters[name + ".weight"].astype(WIDE)
     return x @ weight.T + parameters[name + ".bias"]
 
 
@@ -88,7 +89,7 @@ def layer_norm(parameters, name, x):
 
 
 def gelu(x):
-    erf = np.vectorize(math.erf, otypes=[np.longdouble])
+    erf = np.vectorize(math.erf, otypes=[WIDE])
     return x * (1 + erf(x / math.sqrt(2))) / 2
 
 
@@ -96,7 +97,7 @@ def embed(parameters, ids):
     words = parameters["embeddings.word_embeddings.weight"][ids]
     positions = parameters["embeddings.position_embeddings.weight"][: len(ids)]
     sentence_a = parameters["embeddings.token_type_embeddings.weight"][0]
-    x = words.astype(np.longdouble) + sentence_a + positions
+    x = words.astype(WIDE) + sentence_a + positions
     return layer_norm(parameters, "embeddings.LayerNorm", x)
 
 
@@ -157,7 +158,7 @@ def inputs(parameters, ids, layer, heads):
 
 def expected(arrays):
     """What attention gives on the float32 inputs as they are stored."""
-    x = arrays["x"].astype(np.longdouble)
+    x = arrays["x"].astype(WIDE)
     q, k, v = (x @ arrays["w" + i] + arrays["b" + i][:, None] for i in "qkv")
     o, weights, lse = attend(q, k, v)
     values = {"q": q, "k": k, "v": v, "o": o, "weights": weights, "lse": lse}
