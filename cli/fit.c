@@ -66,6 +66,20 @@ static int check_shapes(const struct fit *fit) {
     return FINE;
 }
 
+/* A NaN or an infinity would be in every weight after one step. */
+static int check_finite(const struct array *array) {
+    const float *data = array->data;
+    for (size_t i = 0; i < array->count; i++) {
+        if (!isfinite(data[i])) {
+            const int64_t width = array->shape[2], row = (int64_t)i / width;
+            return complain(FAILED, array->path,
+                            "holds %g at [%" PRId64 ", %" PRId64 ", %" PRId64 "]", (double)data[i],
+                            row / array->shape[1], row % array->shape[1], (int64_t)i % width);
+        }
+    }
+    return FINE;
+}
+
 static int divide(struct fit *fit, double holdout) {
     const int64_t all = fit->x.shape[0];
     int64_t held = (int64_t)ceil(holdout * (double)all);
@@ -137,7 +151,8 @@ int fit_open(struct task *task, const struct fit_request *request) {
     }
     fit->seed = request->seed;
     if (array_load(&fit->x, request->x) || array_load(&fit->target, request->target) ||
-        check_shapes(fit) || divide(fit, request->holdout)) {
+        check_shapes(fit) || check_finite(&fit->x) || check_finite(&fit->target) ||
+        divide(fit, request->holdout)) {
         return FAILED;
     }
     fit->x_size = fit->x.shape[1] * fit->x.shape[2];

@@ -10,22 +10,22 @@
 #include "learn.h"
 
 enum {
-    WIDTH = 1600,
-    HEIGHT = 1010,
+    WIDTH = 1680,
+    HEIGHT = 1020,
     MARGIN = 40,
     TITLE_SIZE = 4,
     SIZE = 3, /* of all other text */
     LINE = GLYPH_ROWS * SIZE,
-    CELL = 26,
+    CELL = 28,
     LABELS = 100, /* room for the names, beside a map and above it */
     MAP_WIDTH = RECALL_TOKENS * CELL,
     MAP_HEIGHT = RECALL_GUESTS * CELL,
-    MAP_TOP = 250,
+    MAP_TOP = 240,
     LEFT_MAP = MARGIN + LABELS,
     RIGHT_MAP = WIDTH - MARGIN - MAP_WIDTH,
     PLOT_LEFT = 120,
-    PLOT_TOP = 700,
-    PLOT_WIDTH = WIDTH - 2 * PLOT_LEFT,
+    PLOT_TOP = 720,
+    PLOT_WIDTH = WIDTH - PLOT_LEFT - 140,
     PLOT_HEIGHT = 220,
 };
 
@@ -91,7 +91,7 @@ static void draw_names(struct canvas *c, int left, const struct recall_party *pa
 static void draw_map(struct canvas *c, int left, const struct learned *l,
                      const struct learn_look *look, const char *when) {
     char title[80];
-    snprintf(title, sizeof title, "%s: %.1f %% of the answers are right", when, 100 * look->score);
+    snprintf(title, sizeof title, "%s: %.1f %% right answers", when, 100 * look->score);
     canvas_text(c, left, MAP_TOP - LABELS - LINE - 12, SIZE, ink, title);
     draw_cells(c, left, look);
     draw_names(c, left, &l->party);
@@ -139,7 +139,7 @@ static void draw_axes(struct canvas *c, const struct learned *l) {
         snprintf(text, sizeof text, "%g %%", 100 * share);
         canvas_text(c, PLOT_LEFT + PLOT_WIDTH + 12, middle, SIZE, of_score, text);
         snprintf(text, sizeof text, i ? "%" PRId64 : "step %" PRId64, step);
-        text_centred(c, (int)plot_x(l, step), PLOT_TOP + PLOT_HEIGHT + 14, pale, text);
+        text_centred(c, (int)plot_x(l, step), PLOT_TOP + PLOT_HEIGHT + 20, pale, text);
     }
 }
 
@@ -167,7 +167,7 @@ int learn_draw(const struct learned *l, const char *path) {
     char after[40];
     snprintf(after, sizeof after, "After %" PRId64 " steps", l->steps);
     canvas_text(&canvas, MARGIN, MARGIN, TITLE_SIZE, ink,
-                "Attention learns who told which story: whom each call listens to");
+                "Attention learns who told which story: whom the calls listen to");
     draw_map(&canvas, LEFT_MAP, l, &l->before, "Before");
     draw_map(&canvas, RIGHT_MAP, l, &l->after, after);
     draw_legend(&canvas);

@@ -7,6 +7,7 @@
 
 #include <inttypes.h>
 #include <limits.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 
@@ -168,7 +169,9 @@ static int learn(const struct train_settings *settings, const struct task *task,
         trainer.listener = progress_listener(&progress);
         print_start(&trainer);
         status = train_run(&trainer);
-        if (settings->folder && train_save(&trainer)) {
+        if (!isfinite(trainer.best_loss)) {
+            status = FAILED; /* there are no weights worth keeping */
+        } else if (settings->folder && train_save(&trainer)) {
             status = FAILED;
         } else {
             print_end(&trainer);

@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -198,11 +199,14 @@ static int learn(struct trainer *t) {
 }
 
 static int complain_of_gradient(const struct trainer *t) {
+    char kept[80] = "there are no good weights";
+    if (isfinite(t->best_loss)) {
+        snprintf(kept, sizeof kept, "the weights of step %" PRId64 " are the last good ones%s",
+                 t->best_step, t->settings->folder ? " and are kept" : "");
+    }
     return complain(FAILED, "train",
-                    "step %" PRId64 ": the gradient of %s holds NaN or infinity; the last good "
-                    "weights are those of step %" PRId64 "%s",
-                    t->step + 1, t->bad_gradient, t->best_step,
-                    t->settings->folder ? ", which are kept" : "");
+                    "step %" PRId64 ": the gradient of %s holds NaN or infinity; %s", t->step + 1,
+                    t->bad_gradient, kept);
 }
 
 int train_run(struct trainer *t) {

@@ -33,6 +33,29 @@ BAD_USAGE = [
     (["party", "--head", "-1"], "--head: -1 is not between 0 and"),
     (["party", "--head", "99999999999999999999"], "--head: '99999999999999999999' is out of range"),
     (["party", "--head", "3"], "--head: 3 is not at the party"),
+    (["party", "--png", "p"], "--png: goes with --learn"),
+    (["party", "--learn", "--head", "4"], "--head: cannot be given together with --learn"),
+    (["train", "--lr", "0"], "--lr: 0 is not between 1e-09 and 1000"),
+    (["train", "--lr", "-0.1"], "--lr: -0.1 is not between"),
+    (["train", "--lr", "nan"], "--lr: nan is not a finite number"),
+    (["train", "--lr", "inf"], "--lr: inf is not a finite number"),
+    (["train", "--lr", "1e6"], "--lr: 1000000 is not between"),
+    (["train", "--lr", "fast"], "--lr: 'fast' is not a number"),
+    (["train", "--steps", "0"], "--steps: 0 is not between 1"),
+    (["train", "--heads", "0"], "--heads: 0 is not between 1"),
+    (["train", "--batch", "0"], "--batch: 0 is not between 1"),
+    (["train", "--seed", "-1"], "--seed: -1 is not between 0"),
+    (["train", "--clip", "0"], "--clip: 0 is not between"),
+    (["train", "--weight-decay", "2"], "--weight-decay: 2 is not between 0 and 1"),
+    (["train", "--optimizer", "adam"], "--optimizer: 'adam' is not one of sgd|momentum|adamw"),
+    (["train", "--x", "x"], "--target: is missing; it goes with --x"),
+    (["train", "--target", "y"], "--x: is missing; it goes with --target"),
+    (["train", "--causal"], "--causal: goes with --x"),
+    (["train", "--holdout", "0.5"], "--holdout: goes with --x"),
+    (["train", "--x", "x", "--target", "y", "--holdout", "1"], "--holdout: 1 is not between 0 and 0.9"),
+    (["train", "--resume"], "--resume: needs --out"),
+    (["train", "--isa", "sse"], "--isa: 'sse' is no room"),
+    (["train", "--threads", "0"], "--threads: 0 is not between 1"),
     (["attend"], "--q: is missing: give --q, --k and --v, or --x"),
     (["attend", *FILES], "--out: is missing: nothing to do"),
     (["attend", *FILES[2:], *ANSWER], "--q: is missing; it goes with --k"),
@@ -164,7 +187,7 @@ class Usage(Case):
     def test_help(self):
         """--help of a part names every option of its table, and exits with 0."""
         general = self.fine(qkv("--help"))
-        for part in ("cpu", "attend", "party"):
+        for part in ("cpu", "attend", "party", "train"):
             self.assertIn(f"qkv {part}", general)
             text = self.fine(qkv(part, "--help"))
             self.assertTrue(text.startswith(f"usage: qkv {part} "))
