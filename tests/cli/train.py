@@ -194,7 +194,7 @@ class Resume(Train):
         for data, text in ((b"", "is no checkpoint"), (b"QKVTRAIM" + good[8:], "is no checkpoint"),
                            (good[:50], "is damaged: it ends in its head"),
                            (good[:-1], "is damaged: its checksum is wrong"),
-                           (good[:5000] + b"!" + good[5001:], "its checksum is wrong"),
+                           (good[:5000] + bytes([good[5000] ^ 1]) + good[5001:], "its checksum is wrong"),
                            (bytes(version), "is a checkpoint of version 2; 1 is known"),
                            (bytes(fits), "is damaged: its size is wrong")):
             with self.subTest(text):
