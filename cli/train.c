@@ -6,7 +6,6 @@
 #include "train.h"
 
 #include <inttypes.h>
-#include <limits.h>
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
@@ -53,7 +52,7 @@ static const struct option options[] = {
     REAL("--clip", clip, "NORM", 1e-9, 1e9, "the longest a gradient may be (1)"),
     INTEGER("--batch", batch, "N", 1, 1 << 20, "parties, or sequences of --x, in a step (32)"),
     INTEGER("--heads", heads, "H", 1, 512, "heads of attention (1)"),
-    INTEGER("--seed", seed, "S", 0, LONG_MAX,
+    INTEGER("--seed", seed, "S", 0, 1e15,
             "of all that is random; the same seed learns the\n"
             "same weights (1)"),
     HEADING("What to keep:"),
