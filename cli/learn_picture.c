@@ -118,11 +118,11 @@ static double plot_y(double share) {
 }
 
 static double highest_loss(const struct learned *l) {
-    double highest = 1;
+    float highest = 1;
     for (int64_t i = 0; i <= l->steps; i++) {
-        highest = fmax(highest, ceil((double)l->loss[i]));
+        highest = l->loss[i] > highest ? l->loss[i] : highest;
     }
-    return highest;
+    return ceil((double)highest);
 }
 
 static void draw_axes(struct canvas *c, const struct learned *l) {

@@ -15,7 +15,7 @@ enum {
     RECALL_STORIES = 24,
     RECALL_GUESTS = 12,
     RECALL_TOKENS = 2 * RECALL_GUESTS, /* the guests, then as many calls */
-    RECALL_HELD = 256,                 /* parties kept aside */
+    RECALL_HELD = 128,                 /* parties kept aside */
 };
 
 extern const char *const recall_names[RECALL_NAMES];

@@ -95,10 +95,10 @@ class Parties(Train):
         learned = set()
         for optimizer in ("sgd", "momentum", "adamw"):
             with self.subTest(optimizer):
-                text = self.fine(self.train("--optimizer", optimizer, "--steps", 25, "--out",
-                                            self.path(optimizer)))
+                text = self.fine(self.train(*self.pair(), "--optimizer", optimizer, "--steps", 25,
+                                            "--out", self.path(optimizer)))
                 first, *_, last = LINE.findall(text)
-                self.assertLess(float(last[2]), float(first[2]) - 0.1)
+                self.assertLess(float(last[2]), 0.99 * float(first[2]))
                 learned.add(self.kept(optimizer)[1])
         self.assertEqual(len(learned), 3)
 
@@ -136,7 +136,7 @@ class Parties(Train):
 class Resume(Train):
     def test_same_bits(self):
         """A run in two pieces leaves what one piece leaves, checkpoint included."""
-        for optimizer in ("momentum", "adamw"):
+        for optimizer in ("adamw",) if SLOW else ("adamw", "momentum"):
             with self.subTest(optimizer):
                 how = ["--optimizer", optimizer]
                 whole, pieces = self.path("whole " + optimizer), self.path("pieces " + optimizer)
@@ -163,7 +163,7 @@ class Resume(Train):
 
     def test_signals(self):
         """Stopped by a signal it says so, keeps the best weights, and goes on to the same bits."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT,) if SLOW else (signal.SIGINT, signal.SIGTERM):
             with self.subTest(number):
                 steps = self.stop(number) // 25 * 25 + 25
                 for folder, more in (("stopped", ["--resume"]), (f"whole {number}", [])):
