@@ -27,6 +27,7 @@ enum {
     PLOT_TOP = 720,
     PLOT_WIDTH = WIDTH - PLOT_LEFT - 140,
     PLOT_HEIGHT = 220,
+    QUARTERS = 4, /* of either axis */
 };
 
 static const colour ink = 0x24292f, pale = 0x6e7781, grid = 0xd8dee4;
@@ -117,24 +118,25 @@ static double plot_y(double share) {
     return PLOT_TOP + (1 - share) * PLOT_HEIGHT;
 }
 
-static double highest_loss(const struct learned *l) {
-    float highest = 1;
+/* The top of the loss's axis: a round number for each of its quarters. The highest loss may pass it
+ * by the width of its line. */
+static double top_loss(const struct learned *l) {
+    float highest = 0;
     for (int64_t i = 0; i <= l->steps; i++) {
         highest = l->loss[i] > highest ? l->loss[i] : highest;
     }
-    return ceil((double)highest);
+    return QUARTERS * fmax(1, ceil((double)highest / QUARTERS * 4 - 0.05)) / 4;
 }
 
 static void draw_axes(struct canvas *c, const struct learned *l) {
-    enum { QUARTERS = 4 };
-    const double highest = highest_loss(l);
+    const double top = top_loss(l);
     char text[32];
     for (int i = 0; i <= QUARTERS; i++) {
         const double share = (double)i / QUARTERS;
         const int y = (int)plot_y(share), middle = y - GLYPH_CAPITAL * SIZE / 2;
         const int64_t step = l->steps * i / QUARTERS;
         canvas_box(c, PLOT_LEFT, y - 1, PLOT_WIDTH, 2, grid);
-        snprintf(text, sizeof text, "%g", highest * share);
+        snprintf(text, sizeof text, "%g", top * share);
         text_to(c, PLOT_LEFT - 12, middle, of_loss, text);
         snprintf(text, sizeof text, "%g %%", 100 * share);
         canvas_text(c, PLOT_LEFT + PLOT_WIDTH + 12, middle, SIZE, of_score, text);
@@ -144,10 +146,10 @@ static void draw_axes(struct canvas *c, const struct learned *l) {
 }
 
 static void draw_curves(struct canvas *c, const struct learned *l) {
-    const double highest = highest_loss(l);
+    const double top = top_loss(l);
     for (int64_t i = 0; i < l->steps; i++) {
-        canvas_line(c, plot_x(l, i), plot_y((double)l->loss[i] / highest), plot_x(l, i + 1),
-                    plot_y((double)l->loss[i + 1] / highest), 4, of_loss);
+        canvas_line(c, plot_x(l, i), plot_y((double)l->loss[i] / top), plot_x(l, i + 1),
+                    plot_y((double)l->loss[i + 1] / top), 4, of_loss);
     }
     for (int i = 0; i + 1 < l->evaluations; i++) {
         canvas_line(c, plot_x(l, l->evaluation[i].step), plot_y(l->evaluation[i].score),
