@@ -88,8 +88,8 @@ static void hear(void *self, const struct train_report *r) {
     int length = (int)(r->last.loss / (double)l->loss[0] * BAR + 0.5);
     char bar[BAR + 1] = "";
     memset(bar, '#', (size_t)(length < BAR ? length : BAR));
-    printf("  step %4" PRId64 "  loss %6.4f  accuracy %5.1f %%  %s\n", step, r->last.loss,
-           100 * r->last.score, bar);
+    printf("  step %4" PRId64 "  loss %6.4f  accuracy %5.1f %%%s%s\n", step, r->last.loss,
+           100 * r->last.score, *bar ? "  " : "", bar);
     fflush(stdout);
 }
 
@@ -118,7 +118,13 @@ static int learn(struct trainer *t, struct learned *l) {
     }
     print_before(l);
     t->listener = (struct train_listener){hear, l};
-    if (train_run(t) || look_at_party(t, &l->after)) {
+    if (train_run(t)) {
+        return FAILED;
+    }
+    if (t->signal) {
+        train_leave(t->signal);
+    }
+    if (look_at_party(t, &l->after)) {
         return FAILED;
     }
     l->before.score = l->evaluation[0].score;

@@ -7,7 +7,6 @@
 
 #include <inttypes.h>
 #include <math.h>
-#include <signal.h>
 #include <stdio.h>
 
 #include "complain.h"
@@ -212,10 +211,7 @@ static int run(int argc, char **argv) {
         status = prepare_and_learn(&values, &stopped_by);
     }
     if (stopped_by && !status) {
-        /* Who started it shall see that it was stopped. */
-        fflush(stdout);
-        signal(stopped_by, SIG_DFL);
-        raise(stopped_by);
+        train_leave(stopped_by);
     }
     return status;
 }

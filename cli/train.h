@@ -76,6 +76,9 @@ void train_close(struct trainer *trainer);
 /* Learns until the steps are done, a signal comes, or a gradient is no number. */
 int train_run(struct trainer *trainer);
 
+/* Ends the process by the signal that ended a run: who started it shall see that it was stopped. */
+void train_leave(int signal);
+
 /* The folder, made if it is missing, for the files below. */
 int train_prepare_folder(const char *folder);
 
