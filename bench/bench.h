@@ -196,6 +196,7 @@ void softmax_register(void);
 void mix_register(void);
 void attention_register(void);
 void chain_register(void);
+void learning_register(void);
 void latency_register(void);
 void options_register(void);
 void loss_register(void);

@@ -68,6 +68,7 @@ static void register_all(void) {
     mix_register();
     attention_register();
     chain_register();
+    learning_register();
     latency_register();
     options_register();
     loss_register();
