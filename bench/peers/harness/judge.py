@@ -20,37 +20,65 @@ def make_inputs(shape, seed=1):
         }
     q = (shape.q_heads, shape.length, shape.head_dim)
     kv = (shape.kv_heads, shape.length, shape.head_dim)
-    return {
-        name: draw.standard_normal(size, np.float32)
-        for name, size in (("q", q), ("k", kv), ("v", kv))
-    }
+    sizes = {"q": q, "k": kv, "v": kv} | ({"d_out": q} if shape.stage == "learning" else {})
+    return {name: draw.standard_normal(size, np.float32) for name, size in sizes.items()}
 
 
 def reference(shape, inputs):
     """The output in float64: [heads, length, dim], or [tokens, width]."""
-    if shape.stage == "project":
-        x = inputs["x"].astype(np.float64)
-        return np.concatenate([x @ w.astype(np.float64) for w in inputs["w"]], axis=1)
+    return REFERENCES[shape.stage](shape, inputs)
+
+
+def _project(shape, inputs):
+    x = inputs["x"].astype(np.float64)
+    return np.concatenate([x @ w.astype(np.float64) for w in inputs["w"]], axis=1)
+
+
+def _blocks(shape, inputs):
+    """Some rows of a head at a time: the head, its key/value head, the rows, in float64 their Q, and
+    the K and V they see."""
     group = shape.q_heads // shape.kv_heads
-    out = np.empty(inputs["q"].shape)
     for head in range(shape.q_heads):
         k = inputs["k"][head // group].astype(np.float64)
         v = inputs["v"][head // group].astype(np.float64)
         for first in range(0, shape.length, ROWS):
             rows = slice(first, min(first + ROWS, shape.length))
-            q = inputs["q"][head, rows].astype(np.float64)
-            out[head, rows] = _attend(shape, q, first, k, v)
+            yield head, head // group, rows, inputs["q"][head, rows].astype(np.float64), k, v
+
+
+def _attention(shape, inputs):
+    out = np.empty(inputs["q"].shape)
+    for head, _, rows, q, k, v in _blocks(shape, inputs):
+        out[head, rows] = _weights(shape, q, rows.start, k) @ v
     return out
 
 
-def _attend(shape, q, first, k, v):
+def _learning(shape, inputs):
+    """dQ, dK and dV, head by head, in one array: dS = P (dP - sum of P dP)."""
+    d_q, d_k, d_v = (np.zeros(inputs[name].shape) for name in "qkv")
+    for head, kv_head, rows, q, k, v in _blocks(shape, inputs):
+        d_out = inputs["d_out"][head, rows].astype(np.float64)
+        p = _weights(shape, q, rows.start, k)
+        d_p = d_out @ v.T
+        d_s = p * (d_p - np.sum(p * d_p, axis=1, keepdims=True)) / np.sqrt(shape.head_dim)
+        d_q[head, rows] = d_s @ k
+        d_k[kv_head] += d_s.T @ q
+        d_v[kv_head] += p.T @ d_out
+    return np.concatenate([d_q, d_k, d_v])
+
+
+def _weights(shape, q, first, k):
     s = q @ k.T / np.sqrt(shape.head_dim)
     if shape.causal:
         position = first + np.arange(len(q))[:, None]
         s[np.arange(shape.length)[None, :] > position] = -np.inf
     s -= s.max(axis=1, keepdims=True)
     np.exp(s, out=s)
-    return s @ v / s.sum(axis=1, keepdims=True)
+    return s / s.sum(axis=1, keepdims=True)
+
+
+REFERENCES = {"attention": _attention, "learning": _learning, "project": _project}
+INPUTS = {"attention": ("q", "k", "v"), "learning": ("q", "k", "v", "d_out"), "project": ("x", "w")}
 
 
 def save(shape, folder):
@@ -63,7 +91,7 @@ def save(shape, folder):
 
 def load_inputs(shape, folder):
     """What save() left, page-aligned."""
-    names = ("x", "w") if shape.stage == "project" else ("q", "k", "v")
+    names = INPUTS[shape.stage]
     return {name: memory.aligned_copy(np.load(folder / f"{name}.npy")) for name in names}
 
 

@@ -30,6 +30,13 @@ class Attention(ctypes.Structure):
     _fields_ += [("threads", ctypes.c_int64)]
 
 
+class Learning(ctypes.Structure):
+    """struct native_learning."""
+
+    _fields_ = [("forward", Attention)]
+    _fields_ += [(name, ctypes.c_void_p) for name in ("lse", "d_out", "d_q", "d_k", "d_v")]
+
+
 class Project(ctypes.Structure):
     """struct native_project."""
 
@@ -45,6 +52,13 @@ def attention_call(shape, inputs, out, threads):
         shape.q_heads, shape.kv_heads, shape.length, shape.length, shape.head_dim, shape.causal,
         *(a.ctypes.data for a in (inputs["q"], inputs["k"], inputs["v"], out)), threads,
     )
+
+
+def learning_call(shape, inputs, made, threads):
+    """made: the arrays out, lse, d_q, d_k and d_v."""
+    pointers = (made["lse"], inputs["d_out"], made["d_q"], made["d_k"], made["d_v"])
+    forward = attention_call(shape, inputs, made["out"], threads)
+    return Learning(forward, *(array.ctypes.data for array in pointers))
 
 
 def project_call(shape, inputs, out, threads):
@@ -87,6 +101,7 @@ def open_library():
         "native_vector_bytes": (ctypes.c_int, []),
         "native_nothing": (None, [pointer]),
         "native_qkv_attention": (pointer, [ctypes.POINTER(Attention), text]),
+        "native_qkv_learning": (pointer, [ctypes.POINTER(Learning), text]),
         "native_qkv_project": (pointer, [ctypes.POINTER(Project), text]),
         "native_qkv_run": (ctypes.c_int, [pointer]),
         "native_qkv_room": (text, [text]),

@@ -10,7 +10,8 @@ class Call:
     """A prepared call: run() is what is timed, output() is what it computed.
 
     run takes no argument and returns nothing of interest. output returns [heads, length, dim] of
-    attention and [tokens, width] of project, and may convert a layout.
+    attention, [tokens, width] of project, and of learning a list of dQ, dK and dV, head by head;
+    it may convert a layout.
     """
 
     def __init__(self, run, output, keep=()):
@@ -38,5 +39,5 @@ class Peer:
         raise NotImplementedError
 
     def prepare(self, shape, inputs, threads):
-        """A Call for this shape. inputs: q, k, v or x, w, page-aligned. May raise Unsupported."""
+        """A Call for this shape. inputs: q, k, v (learning: and d_out) or x, w, page-aligned. May raise Unsupported."""
         raise NotImplementedError

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The work that is compared, and what qkv is to reach on it.
 
-Flops of attention count 4 * q_len * kv_len * head_dim a head, half of that under a causal mask.
+Flops of attention count 4 * q_len * kv_len * head_dim a head, half of that under a causal mask; of
+learning 14, 4 forward and 10 backward.
 """
 
 from dataclasses import dataclass
@@ -72,6 +73,26 @@ class OddAttention(Attention):
 
 
 @dataclass(frozen=True)
+class Learning(Attention):
+    """Attention and its gradients: dQ, dK and dV from that of the output."""
+
+    stage = "learning"
+    never_behind = False
+
+    @property
+    def family(self):
+        return f"learning {super().family}"
+
+    @property
+    def flops(self):
+        return super().flops // 4 * 14
+
+    @property
+    def target(self):
+        return 2 if self.causal else 1.5
+
+
+@dataclass(frozen=True)
 class Project:
     """out [tokens, matrices * width] = x [tokens, d_model] W, one matrix after the other."""
 
@@ -107,6 +128,7 @@ class Project:
 
 
 LENGTHS = (128, 256, 512, 1024, 2048, 4096)
+LEARNING_LENGTHS = {64: (128, 512, 1024, 2048), 128: (128, 512, 1024)}
 
 SHAPES = (
     [Attention(12, 12, 32, n, False) for n in (16, 32, 64)]
@@ -126,7 +148,17 @@ SHAPES = (
         Project(1, 4096, 1, 128),
         Project(8, 4096, 1, 128),
     ]
+    + [Learning(12, 12, 32, 64, False)]
+    + [
+        Learning(8, 8, dim, n, causal)
+        for dim, lengths in LEARNING_LENGTHS.items()
+        for causal in (False, True)
+        for n in lengths
+    ]
+    + [Learning(32, 8, 128, 512, True)]
 )
+
+STAGES = tuple(dict.fromkeys(shape.stage for shape in SHAPES))
 
 QUICK = (
     "h12 d32 full 64",
@@ -135,4 +167,6 @@ QUICK = (
     "gqa 32:8 d128 causal 512",
     "project 128x384 x3",
     "project 8x4096",
+    "learning h12 d32 full 64",
+    "learning h8 d64 causal 512",
 )

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * qkv as its users call it: parameters, tensors, workspace and threads made once, then one plain
- * call of qkv_attention or qkv_project again and again.
+ * call of qkv_attention or qkv_project again and again, or qkv_attention and
+ * qkv_attention_backward by turns.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,9 +19,26 @@ struct native_qkv {
     qkv_tensors tensors;
     qkv_project_params project;
     qkv_project_tensors project_tensors;
+    qkv_gradients gradients;
     qkv_exec exec;
-    int is_project;
+    qkv_status (*run)(const struct native_qkv *call);
 };
+
+static qkv_status run_attention(const struct native_qkv *p) {
+    return qkv_attention(&p->attention, &p->tensors, &p->exec);
+}
+
+static qkv_status run_learning(const struct native_qkv *p) {
+    const qkv_status status = run_attention(p);
+    if (status != QKV_OK) {
+        return status;
+    }
+    return qkv_attention_backward(&p->attention, &p->tensors, &p->gradients, &p->exec);
+}
+
+static qkv_status run_project(const struct native_qkv *p) {
+    return qkv_project(&p->project, &p->project_tensors, &p->exec);
+}
 
 static int ok(qkv_status status) {
     if (status != QKV_OK) {
@@ -45,11 +63,11 @@ static int open_context(struct native_qkv *p, const char *room) {
     return ok(qkv_context_init(&p->context, &config));
 }
 
-static int make_exec(struct native_qkv *p, const qkv_plan *plan, int threads) {
+static int make_exec(struct native_qkv *p, size_t workspace, int threads) {
     qkv_exec_init(&p->exec);
     p->exec.context = &p->context;
     p->exec.threads = threads;
-    p->exec.workspace_size = (qkv_plan_workspace(plan, threads) / 64 + 1) * 64;
+    p->exec.workspace_size = (workspace / 64 + 1) * 64;
     p->exec.workspace = aligned_alloc(QKV_ALIGNMENT, p->exec.workspace_size);
     if (threads > 1) {
         p->exec.parallel_for = pool_run;
@@ -58,11 +76,7 @@ static int make_exec(struct native_qkv *p, const qkv_plan *plan, int threads) {
     return p->exec.workspace && (threads == 1 || p->exec.pool);
 }
 
-struct native_qkv *native_qkv_attention(const struct native_attention *call, const char *room) {
-    struct native_qkv *p = calloc(1, sizeof(*p));
-    if (!p || !open_context(p, room)) {
-        return NULL;
-    }
+static void describe_attention(struct native_qkv *p, const struct native_attention *call) {
     qkv_attention_params *params = &p->attention;
     qkv_attention_params_init(params);
     params->flags = call->causal ? QKV_FLAG_CAUSAL : 0;
@@ -77,12 +91,48 @@ struct native_qkv *native_qkv_attention(const struct native_attention *call, con
     p->tensors.k = qkv_tensor_bhsd(call->k, call->kv_heads, call->kv_len, call->dim);
     p->tensors.v = qkv_tensor_bhsd(call->v, call->kv_heads, call->kv_len, call->dim);
     p->tensors.out = qkv_tensor_bhsd(call->out, call->q_heads, call->q_len, call->dim);
+}
+
+struct native_qkv *native_qkv_attention(const struct native_attention *call, const char *room) {
+    struct native_qkv *p = calloc(1, sizeof(*p));
     qkv_plan plan;
-    if (!ok(qkv_attention_plan(&plan, params, &p->context)) ||
-        !make_exec(p, &plan, (int)call->threads)) {
+    if (!p || !open_context(p, room)) {
+        return NULL;
+    }
+    p->run = run_attention;
+    describe_attention(p, call);
+    if (!ok(qkv_attention_plan(&plan, &p->attention, &p->context)) ||
+        !make_exec(p, qkv_plan_workspace(&plan, (int)call->threads), (int)call->threads)) {
         return NULL;
     }
     return p;
+}
+
+/* Both calls have the same workspace, one after the other. */
+struct native_qkv *native_qkv_learning(const struct native_learning *call, const char *room) {
+    const struct native_attention *a = &call->forward;
+    const int threads = (int)a->threads;
+    struct native_qkv *p = calloc(1, sizeof(*p));
+    qkv_plan forward, backward;
+    if (!p || !open_context(p, room)) {
+        return NULL;
+    }
+    p->run = run_learning;
+    describe_attention(p, a);
+    p->tensors.lse = qkv_tensor_bhsd(call->lse, a->q_heads, a->q_len, 1);
+    qkv_gradients *g = &p->gradients;
+    qkv_gradients_init(g);
+    g->out = qkv_tensor_bhsd(call->d_out, a->q_heads, a->q_len, a->dim);
+    g->q = qkv_tensor_bhsd(call->d_q, a->q_heads, a->q_len, a->dim);
+    g->k = qkv_tensor_bhsd(call->d_k, a->kv_heads, a->kv_len, a->dim);
+    g->v = qkv_tensor_bhsd(call->d_v, a->kv_heads, a->kv_len, a->dim);
+    if (!ok(qkv_attention_plan(&forward, &p->attention, &p->context)) ||
+        !ok(qkv_attention_backward_plan(&backward, &p->attention, &p->context))) {
+        return NULL;
+    }
+    const size_t first = qkv_plan_workspace(&forward, threads);
+    const size_t second = qkv_plan_workspace(&backward, threads);
+    return make_exec(p, first > second ? first : second, threads) ? p : NULL;
 }
 
 /* Packs weight matrix `which`, [d_model, width] of the call, into memory of its own. */
@@ -112,7 +162,7 @@ struct native_qkv *native_qkv_project(const struct native_project *call, const c
     if (!p || !open_context(p, room)) {
         return NULL;
     }
-    p->is_project = 1;
+    p->run = run_project;
     qkv_project_params *params = &p->project;
     qkv_project_params_init(params);
     params->batch = 1;
@@ -137,15 +187,14 @@ struct native_qkv *native_qkv_project(const struct native_project *call, const c
     params->layout = QKV_W_PACKED;
     qkv_plan plan;
     if (!ok(qkv_project_plan(&plan, params, &p->context)) ||
-        !make_exec(p, &plan, (int)call->threads)) {
+        !make_exec(p, qkv_plan_workspace(&plan, (int)call->threads), (int)call->threads)) {
         return NULL;
     }
     return p;
 }
 
 int native_qkv_run(struct native_qkv *qkv) {
-    return qkv->is_project ? qkv_project(&qkv->project, &qkv->project_tensors, &qkv->exec)
-                           : qkv_attention(&qkv->attention, &qkv->tensors, &qkv->exec);
+    return qkv->run(qkv);
 }
 
 const char *native_qkv_room(const char *room) {

@@ -27,6 +27,15 @@ struct native_attention {
     int64_t threads;
 };
 
+/* Such a call, which also leaves lse [q_heads, q_len], and its gradients: d_out and d_q as out,
+ * d_k and d_v as k. */
+struct native_learning {
+    struct native_attention forward;
+    float *lse;
+    const float *d_out;
+    float *d_q, *d_k, *d_v;
+};
+
 /* out [tokens, width] = x [tokens, d_model] w; w [matrices][d_model, width / matrices]. */
 struct native_project {
     int64_t tokens, d_model, width;
@@ -42,6 +51,7 @@ struct native_project {
  * standard error, if it cannot be made. */
 struct native_qkv;
 struct native_qkv *native_qkv_attention(const struct native_attention *call, const char *room);
+struct native_qkv *native_qkv_learning(const struct native_learning *call, const char *room);
 struct native_qkv *native_qkv_project(const struct native_project *call, const char *room);
 int native_qkv_run(struct native_qkv *qkv);
 

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PyTorch: scaled_dot_product_attention with each backend that it has on a CPU, and linear.
+"""PyTorch: scaled_dot_product_attention with each backend that it has on a CPU, its gradients by
+autograd, and linear.
 
 The backend is chosen once, around all calls. linear has an out= form, which spares it an
 allocation; scaled_dot_product_attention has none.
 """
+
+import functools
 
 import numpy as np
 
@@ -29,19 +32,52 @@ class Attention(Torch):
         self.name = f"pytorch sdpa {backend}"
         self.backend = {"flash": "FLASH_ATTENTION", "math": "MATH"}[backend]
 
-    def prepare(self, shape, inputs, threads):
+    def attend(self, shape):
+        """The operator with this shape's options, and what keeps it at its backend."""
         from torch.nn.attention import SDPBackend, sdpa_kernel
 
         chosen = sdpa_kernel(getattr(SDPBackend, self.backend))
         chosen.__enter__()
-        attend = self.torch.nn.functional.scaled_dot_product_attention
-        q, k, v = (self.tensor(inputs[name]).unsqueeze(0) for name in "qkv")
         options = {"is_causal": shape.causal, "enable_gqa": shape.kv_heads != shape.q_heads}
+        attend = self.torch.nn.functional.scaled_dot_product_attention
+        return functools.partial(attend, **options), chosen
+
+    def prepare(self, shape, inputs, threads):
+        attend, chosen = self.attend(shape)
+        q, k, v = (self.tensor(inputs[name]).unsqueeze(0) for name in "qkv")
 
         def run():
-            return attend(q, k, v, **options)
+            return attend(q, k, v)
 
         return Call(run, lambda: run()[0].numpy(), keep=chosen)
+
+
+class Learning(Attention):
+    """Forward and backward through autograd. Gradients are set to None between calls, which its
+    tuning guide calls the fastest (torch.autograd.grad, and adding to gradients that stay, take the
+    same time), and enable_gqa repeats K and V faster than repeat_interleave does."""
+
+    stages = ("learning",)
+
+    def __init__(self, backend):
+        super().__init__(backend)
+        self.name = f"pytorch autograd {backend}"
+
+    def prepare(self, shape, inputs, threads):
+        self.torch.set_grad_enabled(True)
+        attend, chosen = self.attend(shape)
+        inputs = {name: self.tensor(array).unsqueeze(0) for name, array in inputs.items()}
+        d_out = inputs.pop("d_out")
+        leaves = q, k, v = [inputs[name].requires_grad_() for name in "qkv"]
+
+        def run():
+            q.grad = k.grad = v.grad = None
+            attend(q, k, v).backward(d_out)
+
+        def output():
+            return [head for leaf in leaves for head in leaf.grad[0].numpy()]
+
+        return Call(run, output, keep=chosen)
 
 
 class Linear(Torch):
@@ -77,4 +113,10 @@ class PackedLinear(Torch):
         return Call(run, lambda: run().numpy())
 
 
-PEERS = [Attention("flash"), Attention("math"), Linear(), PackedLinear()]
+BACKENDS = ("flash", "math")
+PEERS = [
+    *map(Attention, BACKENDS),
+    *map(Learning, BACKENDS),
+    Linear(),
+    PackedLinear(),
+]

@@ -11,7 +11,7 @@ VECTOR_BYTES = {"avx2": 32}
 
 
 class Qkv(Peer):
-    stages = ("attention", "project")
+    stages = ("attention", "learning", "project")
 
     def __init__(self, room=None):
         self.name = f"qkv {room}" if room else "qkv"
@@ -28,20 +28,29 @@ class Qkv(Peer):
         return f"{self.library.qkv_version().decode()}, {room.decode()}"
 
     def prepare(self, shape, inputs, threads):
-        if shape.stage == "project":
-            out = memory.aligned((shape.tokens, shape.width))
-            call = native.project_call(shape, inputs, out, threads)
-            made = self.library.native_qkv_project(call, self.room)
-        else:
-            out = memory.aligned(inputs["q"].shape)
-            call = native.attention_call(shape, inputs, out, threads)
-            made = self.library.native_qkv_attention(call, self.room)
+        call, output, keep = getattr(self, shape.stage)(shape, inputs, threads)
+        made = getattr(self.library, f"native_qkv_{shape.stage}")(call, self.room)
         if not made:
             raise RuntimeError("qkv refused the call")
         run = native.bound(self.library.native_qkv_run, made)
         if run() != 0:
             raise RuntimeError("qkv failed")
-        return Call(run, lambda: out, keep=(inputs, call))
+        return Call(run, output, keep=(inputs, call, keep))
+
+    def attention(self, shape, inputs, threads):
+        out = memory.aligned(inputs["q"].shape)
+        return native.attention_call(shape, inputs, out, threads), lambda: out, out
+
+    def project(self, shape, inputs, threads):
+        out = memory.aligned((shape.tokens, shape.width))
+        return native.project_call(shape, inputs, out, threads), lambda: out, out
+
+    def learning(self, shape, inputs, threads):
+        arrays = {name: memory.aligned(inputs[name[-1]].shape) for name in ("d_q", "d_k", "d_v")}
+        arrays["out"] = memory.aligned(inputs["q"].shape)
+        arrays["lse"] = memory.aligned((shape.q_heads, shape.length))
+        call = native.learning_call(shape, inputs, arrays, threads)
+        return call, lambda: [*arrays["d_q"], *arrays["d_k"], *arrays["d_v"]], arrays
 
 
 PEERS = [Qkv(), Qkv("avx2")]
