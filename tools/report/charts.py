@@ -134,6 +134,7 @@ def bars(title: str, rows: list[tuple[str, float, str, str]], most: float,
     return svg.Drawing(WIDTH, bottom + 10, title, body)
 
 
+STAGES = {"attention_backward": "gradients"}
 WORDS = {"inout": "W as [in, out]", "outin": "W as [out, in]", "packed": "W packed"}
 
 
@@ -167,7 +168,7 @@ def by_bandwidth(room: Room) -> svg.Drawing | None:
 
 
 def by_threads(room: Room) -> svg.Drawing | None:
-    rows = [(f"{b.stage} {shape_words(b)}", 100 * b.counters["speedup"],
+    rows = [(f"{STAGES.get(b.stage, b.stage)} {shape_words(b)}", 100 * b.counters["speedup"],
              f"{noise(b)}{100 * b.counters['speedup']:.0f} %",
              f"{b.shape}: {b.counters['speedup']:.2f} times one thread's speed")
             for b in room.of("", "speedup") if b.default]
@@ -252,7 +253,8 @@ def ratios(found: Peers, threads: int) -> svg.Drawing | None:
     results = found.at(threads)
     if not results:
         return None
-    left, right, top, step = 186.0, WIDTH - 222, 90.0, 20.0
+    left = max(186.0, 20 + 6.1 * max(len(result["shape"]) for result in results))
+    right, top, step = WIDTH - 222, 90.0, 20.0
     every = [row["ratio"] for result in results for row in rivals(result)] or [1.0]
     low = min(max(2.0 ** math.floor(math.log2(min(every))), 1 / 16), 0.5)
     high = max(min(2.0 ** math.ceil(math.log2(max(every))), 16.0), 4.0)
@@ -281,6 +283,8 @@ def ratios(found: Peers, threads: int) -> svg.Drawing | None:
 
 def of_room(room: Room) -> list[svg.Drawing]:
     more = [by_shape(room, "attention", "Attention, other shapes"),
+            by_shape(room, "attention_backward", "Gradients of attention"),
+            by_shape(room, "learning", "Attention and its gradients"),
             by_shape(room, "project", "Projection"), by_bandwidth(room), by_threads(room),
             options(room)]
     return [by_length(room, tier) for tier in tiers(room)] + [drawing for drawing in more if drawing]
