@@ -6,28 +6,21 @@
  * of 10. */
 #include "bench.h"
 
-static const struct bench_shape backward_shapes[] = {
-    {8, 8, 1024, 1024, 64, 0, 1, NULL},
-    {8, 8, 1024, 1024, 64, 1, 1, NULL},
-    {8, 8, 1024, 1024, 128, 0, 1, NULL},
-    {8, 8, 1024, 1024, 128, 1, 1, NULL},
-    {8, 8, 2048, 2048, 64, 0, 1, NULL},
-    {8, 8, 2048, 2048, 64, 1, 1, NULL},
-    {8, 8, 2048, 2048, 128, 0, 1, NULL},
-    {8, 8, 2048, 2048, 128, 1, 1, NULL},
-    {8, 8, 4096, 4096, 64, 0, 1, NULL},
-    {8, 8, 4096, 4096, 64, 1, 1, NULL},
-    {8, 8, 4096, 4096, 128, 0, 1, NULL},
-    {8, 8, 4096, 4096, 128, 1, 1, NULL},
-    /* two threads, also with nothing but keys to share out */
-    {8, 8, 1024, 1024, 64, 0, 2, NULL},
-    {8, 8, 1024, 1024, 64, 1, 2, NULL},
-    {8, 8, 1024, 1024, 128, 0, 2, NULL},
-    {8, 8, 1024, 1024, 128, 1, 2, NULL},
-    {1, 1, 1024, 1024, 64, 0, 2, NULL},
-    {1, 1, 1024, 1024, 128, 0, 2, NULL},
-    {1, 1, 4096, 4096, 64, 0, 2, NULL},
-    {1, 1, 4096, 4096, 128, 0, 2, NULL},
+static const struct bench_shape alone_shapes[] = {
+    {8, 8, 1024, 1024, 64, 0, 1, NULL},  {8, 8, 1024, 1024, 64, 1, 1, NULL},
+    {8, 8, 1024, 1024, 128, 0, 1, NULL}, {8, 8, 1024, 1024, 128, 1, 1, NULL},
+    {8, 8, 2048, 2048, 64, 0, 1, NULL},  {8, 8, 2048, 2048, 64, 1, 1, NULL},
+    {8, 8, 2048, 2048, 128, 0, 1, NULL}, {8, 8, 2048, 2048, 128, 1, 1, NULL},
+    {8, 8, 4096, 4096, 64, 0, 1, NULL},  {8, 8, 4096, 4096, 64, 1, 1, NULL},
+    {8, 8, 4096, 4096, 128, 0, 1, NULL}, {8, 8, 4096, 4096, 128, 1, 1, NULL},
+};
+
+/* Two threads, also with nothing but keys to share out. */
+static const struct bench_shape shared_shapes[] = {
+    {8, 8, 1024, 1024, 64, 0, 2, NULL},  {8, 8, 1024, 1024, 64, 1, 2, NULL},
+    {8, 8, 1024, 1024, 128, 0, 2, NULL}, {8, 8, 1024, 1024, 128, 1, 2, NULL},
+    {1, 1, 1024, 1024, 64, 0, 2, NULL},  {1, 1, 1024, 1024, 128, 0, 2, NULL},
+    {1, 1, 4096, 4096, 64, 0, 2, NULL},  {1, 1, 4096, 4096, 128, 0, 2, NULL},
 };
 
 static const struct bench_shape learning_shapes[] = {
@@ -49,24 +42,22 @@ static const struct bench_shape learning_shapes[] = {
     {8, 8, 1024, 1024, 128, 1, 2, NULL},
 };
 
-enum {
-    BACKWARD_SHAPES = sizeof(backward_shapes) / sizeof(backward_shapes[0]),
-    LEARNING_SHAPES = sizeof(learning_shapes) / sizeof(learning_shapes[0]),
-};
+#define COUNT(list) ((int)(sizeof(list) / sizeof((list)[0])))
 
 static const struct family {
     const char *name;
-    const struct bench_shape *shapes;
-    int count;
     int exp;
     int learns; /* the forward call counts too */
+    const struct bench_shape *shapes;
+    int count;
 } families[] = {
-    {"attention_backward/exp:sleef_u10", backward_shapes, BACKWARD_SHAPES, QKV_EXP_SLEEF_U10, 0},
-    {"attention_backward/exp:poly5", backward_shapes, BACKWARD_SHAPES, QKV_EXP_POLY5, 0},
-    {"learning", learning_shapes, LEARNING_SHAPES, QKV_EXP_SLEEF_U10, 1},
+    {"attention_backward/exp:sleef_u10", QKV_EXP_SLEEF_U10, 0, alone_shapes, COUNT(alone_shapes)},
+    {"attention_backward/exp:poly5", QKV_EXP_POLY5, 0, alone_shapes, COUNT(alone_shapes)},
+    {"attention_backward/exp:sleef_u10", QKV_EXP_SLEEF_U10, 0, shared_shapes, COUNT(shared_shapes)},
+    {"learning", QKV_EXP_SLEEF_U10, 1, learning_shapes, COUNT(learning_shapes)},
 };
 
-enum { FAMILIES = sizeof(families) / sizeof(families[0]) };
+enum { ROWS = 2 * COUNT(alone_shapes) + COUNT(shared_shapes) + COUNT(learning_shapes) };
 
 struct row {
     const struct family *family;
@@ -170,14 +161,14 @@ static void run(gb_state *state, void *user) {
 }
 
 void learning_register(void) {
-    static struct row rows[FAMILIES][BACKWARD_SHAPES];
-    for (int f = 0; f < FAMILIES; f++) {
-        for (int i = 0; i < families[f].count; i++) {
+    static struct row rows[ROWS];
+    struct row *row = rows;
+    for (int f = 0; f < COUNT(families); f++) {
+        for (int i = 0; i < families[f].count; i++, row++) {
             char name[BENCH_NAME];
-            rows[f][i] = (struct row){&families[f], &families[f].shapes[i]};
-            bench_shape_name(name, rows[f][i].shape);
-            bench_register(families[f].name, name, rows[f][i].shape->threads, flops(&rows[f][i]),
-                           run, &rows[f][i]);
+            *row = (struct row){&families[f], &families[f].shapes[i]};
+            bench_shape_name(name, row->shape);
+            bench_register(families[f].name, name, row->shape->threads, flops(row), run, row);
         }
     }
 }
