@@ -118,9 +118,11 @@ static qkv_status run_both(const void *argument) {
 }
 
 /* How to run the call, whose tensors are set; its forward part is run once. The workspace that is
- * reported is the backward call's. 0, or -1 with the benchmark skipped. */
-static int prepare(gb_state *state, struct bench_memory *memory, struct call *call,
-                   struct pool *pool, int threads, const struct row *row, struct bench_work *work) {
+ * reported is the backward call's. */
+static int prepare(gb_state *state, struct bench_memory *memory, void *argument, struct pool *pool,
+                   int threads, const void *shape, struct bench_work *work) {
+    struct call *call = argument;
+    const struct row *row = shape;
     qkv_plan forward, backward;
     qkv_status status = qkv_attention_plan(&forward, &call->params, &bench_room.context);
     if (status == QKV_OK)
@@ -142,22 +144,13 @@ static int prepare(gb_state *state, struct bench_memory *memory, struct call *ca
 
 static void run(gb_state *state, void *user) {
     const struct row *row = user;
-    const int threads = row->shape->threads;
     struct bench_memory memory = {.count = 0};
-    struct pool *pool = threads > 1 ? pool_open(threads) : NULL;
     struct call call;
-    struct bench_work work, alone;
     bench_shape_params(&call.params, row->shape);
     call.params.exp = row->family->exp;
     fill(&call, &memory, row->shape);
     struct call call_alone = call;
-    if (prepare(state, &memory, &call, pool, threads, row, &work) == 0 &&
-        prepare(state, &memory, &call_alone, NULL, 1, row, &alone) == 0) {
-        work.alone = threads > 1 ? &alone : NULL;
-        bench_measure(state, &work);
-    }
-    pool_close(pool);
-    bench_free(&memory);
+    bench_run_threads(state, &memory, prepare, row, row->shape->threads, &call, &call_alone);
 }
 
 void learning_register(void) {

@@ -57,7 +57,11 @@ PEERS = {"machine": {"cpu": "A Fine CPU", "rounds": 15, "date": "2026-01-02", "s
                           peer("qkv", ratio=1.0, low=1.0, high=1.0), peer("onnxruntime MHA"),
                           peer("oneDNN graph sdpa", ratio=1.625),
                           {"peer": "openvino sdpa", "state": "unsupported", "reason": "too old",
-                           "error": None, "memory": None}]}]}
+                           "error": None, "memory": None}]},
+                     {"shape": "learning gqa 32:8 d128 causal 512", "family": "learning gqa",
+                      "stage": "learning", "length": 512, "threads": 1, "flops": 1, "rows": [
+                          peer("qkv", ratio=1.0, low=1.0, high=1.0),
+                          peer("pytorch autograd flash", ratio=2.75, low=2.5, high=3.0)]}]}
 
 
 class Report(unittest.TestCase):
@@ -90,7 +94,7 @@ class Report(unittest.TestCase):
         for said in ("71.4 %", "~67", "69.2 %", "h8, 1000, d64", "h8, 1024, d64, 2 threads", "93.8 %",
                      "188 %", "81.2 %", "56.8 %", "gradients h1, 96, d64, 2 threads", "0.50 µs", "88.25 µs", "polynomial of degree 5", "0 B + 3.0 KiB",
                      "512 x 768 x 2304, W packed", "90 %", "alibi &lt;&amp;&gt;", "no luck",
-                     "A Fine CPU", "237.9 GFLOPS on one thread", "1.38 [1.25, 1.50]", "too old",
+                     "A Fine CPU", "237.9 GFLOPS on one thread", "1.38 [1.25, 1.50]", "2.75 [2.50, 3.00]", "too old",
                      "L1 data 48.0 KiB", "3.0e-07", "limit with the exponential counted: 82.6 %",
                      "How to repeat it", "prefers-color-scheme: dark"):
             self.assertIn(said, page)
@@ -104,7 +108,7 @@ class Report(unittest.TestCase):
     def test_drawings_are_sound(self):
         page = self.page(BENCH, PEERS)
         drawings = re.findall(r"<svg .*?</svg>", page, re.DOTALL)
-        self.assertEqual(len(drawings), 10)
+        self.assertEqual(len(drawings), 11)
         for drawing in drawings:
             root = ElementTree.fromstring(drawing)
             width, height = map(float, root.get("viewBox").split()[2:])
@@ -153,7 +157,8 @@ class Report(unittest.TestCase):
 
     def test_charts_stand_alone(self):
         done = self.run_on(BENCH, PEERS, options=["--charts", str(self.place / "charts")])
-        for name in ("peak-avx512", "peak-avx512-poly5", "shapes-avx512", "ratio-1"):
+        for name in ("peak-avx512", "peak-avx512-poly5", "shapes-avx512", "ratio-1",
+                     "gradients-1"):
             text = (self.place / "charts" / f"{name}.svg").read_text(encoding="utf-8")
             self.assertEqual(ElementTree.fromstring(text).tag, "{http://www.w3.org/2000/svg}svg")
             self.assertNotIn("var(", text)

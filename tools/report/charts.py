@@ -248,9 +248,9 @@ def ratio_row(result: dict[str, Any], y: float, x: svg.Axis, right: float) -> li
                    svg.text(right + 44, y + 4, best["peer"], "soft small")]
 
 
-def ratios(found: Peers, threads: int) -> svg.Drawing | None:
+def ratios(found: Peers, threads: int, gradients: bool = False) -> svg.Drawing | None:
     """A line a shape: each peer's time over qkv's. Right of 1 qkv is the faster one."""
-    results = found.at(threads)
+    results = [r for r in found.at(threads) if (r["stage"] == "learning") == gradients]
     if not results:
         return None
     left = max(186.0, 20 + 6.1 * max(len(result["shape"]) for result in results))
@@ -275,7 +275,8 @@ def ratios(found: Peers, threads: int) -> svg.Drawing | None:
         marks.append(svg.text(x(power), top - 20, said, "soft small middle"))
         power *= 2
     number = "one thread" if threads == 1 else f"{threads} threads"
-    title = f"Peers' time over qkv's, {number} (right of 1 qkv is faster)"
+    what = "Attention and its gradients, peers'" if gradients else "Peers'"
+    title = f"{what} time over qkv's, {number} (right of 1 qkv is faster)"
     head = [svg.text(0, 16, title, "title"), svg.text(right + 44, top - 20, "fastest peer", "soft small"),
             svg.rectangle(left, top - 14, right - left, y - top + 8, "panel", 4)]
     return svg.Drawing(WIDTH, y + 2, title, head + legend(results, 44) + marks + body)
