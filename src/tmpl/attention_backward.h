@@ -14,6 +14,7 @@
 #include "exp2.h"
 #include "row.h"
 #include "score.h"
+#include "soft_cap.h"
 #include "store.h"
 
 /* Not finite: x - x is NaN then, which no number equals. */
@@ -69,15 +70,12 @@ static float backward_sink(const float *base, const float *delta, ptrdiff_t rows
     return vf_hsum(sum);
 }
 
-/* The slope of the soft-cap, 1 - tanh^2, at the scores before it. */
+/* The slope of the soft-cap at the scores before it. */
 static inline void softcap_slope(float *slope, const struct qkv_score_row *row,
                                  const struct qkv_score_rule *rule) {
     const vf factor = vf_set1(rule->scale), uncap = vf_set1(1.0f / rule->softcap);
-    const vf one = vf_set1(1.0f);
-    for (int c = row->from; c < row->to; c += VF_LANES) {
-        vf t = vf_tanh(vf_mul(vf_mul(vf_load(row->s + c), factor), uncap));
-        vf_store(slope + c, vf_sub(one, vf_mul(t, t)));
-    }
+    for (int c = row->from; c < row->to; c += VF_LANES)
+        vf_store(slope + c, soft_cap_slope(vf_mul(vf_mul(vf_load(row->s + c), factor), uncap)));
 }
 
 static inline void mark_columns(float *row, int from, int to) {
