@@ -68,10 +68,10 @@ static void print_rooms(void) {
 }
 
 static void print_stages(void) {
-    printf("\n%-12s  variant (the room in use is %s)\n", "stage",
+    printf("\n%-18s  variant (the room in use is %s)\n", "stage",
            qkv_isa_name((int)qkv_context_isa(NULL)));
     for (int stage = 0; stage < QKV_STAGE_COUNT; stage++) {
-        printf("%-12s  %s\n", qkv_stage_name(stage), qkv_context_variant(NULL, stage));
+        printf("%-18s  %s\n", qkv_stage_name(stage), qkv_context_variant(NULL, stage));
     }
 }
 

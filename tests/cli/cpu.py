@@ -9,7 +9,8 @@ import unittest
 import command
 from command import Case, qkv
 
-STAGES = {"project", "scores", "softmax", "mix", "attention"}
+STAGES = {"project", "scores", "softmax", "mix", "attention", "project_backward", "scores_backward",
+          "softmax_backward", "mix_backward", "attention_backward", "loss", "descent"}
 ROOMS = ["scalar", "avx2", "avx512", "neon"]
 
 
