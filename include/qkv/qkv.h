@@ -544,8 +544,8 @@ QKV_API qkv_status qkv_attention_backward(const qkv_attention_params *params,
  *
  * mix_backward: weights' gradient dA = dO V^T (zero where masked) and dV = A^T dO, from weights, v
  * and the gradient of out.
- * softmax_backward: dS = A (dA - sum_j A_ij dA_ij), from weights and their gradient, and the
- * gradient of sinks, which needs lse; dS may be the same view as dA.
+ * softmax_backward: dS = A (dA - sum_j A_ij dA_ij), the Jacobian of softmax times dA, from weights
+ * and their gradient, and the gradient of sinks, which needs lse; dS may be the same view as dA.
  * scores_backward: dQ = scale dS K, dK = scale dS^T Q, from q, k and the gradient of scores, which
  * is read where the masks leave it. The gradient of bias is that of the scores, and 0 where masked;
  * the soft-cap's factor comes from q and k. */

@@ -250,7 +250,8 @@ static int load_rows(const struct qkv_chain *chain, const struct qkv_part *part)
 }
 
 /* A block of rows of a query head into the accumulators of key block b. All rows are one tile. */
-static void add_rows(const struct qkv_chain *chain, const struct qkv_part *part, int64_t b) {
+static QKV_LARGE_FRAME void add_rows(const struct qkv_chain *chain, const struct qkv_part *part,
+                                     int64_t b) {
     const struct qkv_key_block block = qkv_part_key_block(part, b);
     struct qkv_chain_weights w;
     struct qkv_tiles t;

@@ -17,4 +17,8 @@
 #define QKV_UNROLL(n) QKV_PRAGMA(GCC unroll n)
 #endif
 
+/* A function whose frame is large: inlined beside another one, the two would add up on the stack,
+ * of which a call has 16 KiB. */
+#define QKV_LARGE_FRAME __attribute__((noinline))
+
 #endif

@@ -12,8 +12,9 @@ static int goes_straight(const struct qkv_part *part, const struct qkv_tiles *t,
            qkv_chain_one_head(part);
 }
 
-static void weights_block(const struct qkv_chain *chain, const struct qkv_part *part, int64_t b,
-                          const qkv_tensor *out) {
+static QKV_LARGE_FRAME void weights_block(const struct qkv_chain *chain,
+                                          const struct qkv_part *part, int64_t b,
+                                          const qkv_tensor *out) {
     const struct qkv_chain_kernels *kernels = chain->kernels;
     const struct qkv_problem *p = &chain->plan.problem;
     const struct qkv_key_block block = qkv_part_key_block(part, b);

@@ -108,11 +108,12 @@ struct whole_run {
 
 static qkv_workspace workspace_of(const struct whole_run *w, int worker) {
     const qkv_plan *plan = w->plan;
-    char *memory = w->exec->workspace;
+    char *memory = w->exec->workspace; /* NULL if the plan needs none */
+    char *workers = memory ? memory + plan->workspace_shared : NULL;
     return (qkv_workspace){
         .shared = memory,
         .shared_size = plan->workspace_shared,
-        .worker = memory + plan->workspace_shared + (size_t)worker * plan->workspace_worker,
+        .worker = workers ? workers + (size_t)worker * plan->workspace_worker : NULL,
         .worker_size = plan->workspace_worker,
     };
 }

@@ -34,7 +34,8 @@ static void add_band(const struct qkv_chain *chain, const struct qkv_part *part,
         chain->kernels->marked(g.c + i * pad, 1.0f, g.a + i * ds->ld, g.b, pad, g.k, pad);
 }
 
-static void query_block(const struct qkv_chain *chain, const struct qkv_part *part, int64_t b) {
+static QKV_LARGE_FRAME void query_block(const struct qkv_chain *chain, const struct qkv_part *part,
+                                        int64_t b) {
     const struct qkv_chain_kernels *kernels = chain->kernels;
     const struct qkv_key_block block = qkv_part_key_block(part, b);
     struct qkv_chain_weights ds;

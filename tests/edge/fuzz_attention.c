@@ -1,16 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A libFuzzer target: bytes become a room and a description, which goes through fused and unfused
- * attention. No bytes at all are the plainest description. */
+ * attention, or through a backward stage beside the reference. No bytes at all are the plainest
+ * description. */
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "fused_unfused.h"
+#include "support/compare.h"
 #include "support/rng.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* So small that a second holds hundreds of them. */
 static const struct desc_limits limits = {300, 80, 60000};
+
+/* Of eight inputs as many go through attention and the stages it is made of. */
+enum { WHOLE = 4 };
 
 static qkv_context rooms[QKV_ISA_COUNT];
 static int rooms_count;
@@ -26,6 +31,13 @@ static void open_rooms(void) {
     }
 }
 
+static struct verdict check(const qkv_context *context, const struct desc *desc, int64_t what) {
+    static const int backward[] = {QKV_STAGE_ATTENTION_BACKWARD, QKV_STAGE_MIX_BACKWARD,
+                                   QKV_STAGE_SOFTMAX_BACKWARD, QKV_STAGE_SCORES_BACKWARD};
+    return what < WHOLE ? check_fused_unfused(context, desc)
+                        : check_desc(context, backward[what - WHOLE], desc);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct rng rng = rng_from_bytes(data, size);
     struct verdict verdict;
@@ -36,7 +48,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         open_rooms();
     room = rng_below(&rng, rooms_count);
     desc = desc_random(&rng, &limits);
-    verdict = check_fused_unfused(&rooms[room], &desc);
+    verdict = check(&rooms[room], &desc, rng_below(&rng, 2 * WHOLE));
     if (!verdict.ok) {
         fprintf(stderr, "%s\n", verdict.message);
         abort();

@@ -114,7 +114,9 @@ START_TEST(wrapped_but_not_broken_passes) {
             continue;
         qkv_context context = rooms_get(_i)->context;
         broken_wrap(&context);
-        struct verdict verdict = check_sizes_alone(&context, stage);
+        struct verdict verdict = verdict_ok();
+        if (!stage_is_backward(stage))
+            verdict = check_sizes_alone(&context, stage);
         stage_assert(&verdict);
         if (stage != QKV_STAGE_PROJECT)
             verdict = check_options_alone(&context, stage);

@@ -181,10 +181,11 @@ struct verdict check_sizes_alone(const qkv_context *context, int stage) {
 static struct verdict check_pair(const struct sweep *s, const struct dimension *a,
                                  const struct dimension *b, uint64_t *number) {
     struct verdict verdict = verdict_ok();
+    const uint64_t stride = (uint64_t)(test_stride() * stage_share(s->stage));
     for (int i = 0; i < a->count; i++)
         for (int j = 0; j < b->count && verdict.ok; j++) {
             struct point p = {a, b, i, j, (*number)++};
-            if (p.number % (uint64_t)test_stride() == test_seed() % (uint64_t)test_stride())
+            if (p.number % stride == test_seed() % stride)
                 verdict = check_point(s, &p);
         }
     return verdict;

@@ -93,6 +93,10 @@ bool stage_is_backward(int stage) {
     return stage >= QKV_STAGE_SCORES_BACKWARD && stage <= QKV_STAGE_ATTENTION_BACKWARD;
 }
 
+int stage_share(int stage) {
+    return stage_is_backward(stage) ? 4 : 1;
+}
+
 qkv_tensor *case_view(qkv_tensors *tensors, enum role role) {
     qkv_tensor *views[ROLE_COUNT] = {
         [ROLE_Q] = &tensors->q,

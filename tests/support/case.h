@@ -43,6 +43,10 @@ bool case_is_input(const struct test_case *c, enum role role);
 /* True if the stage is one of the backward twins. */
 bool stage_is_backward(int stage);
 
+/* Of many descriptions or sizes a stage gets one in so many: gradients take the reference several
+ * times as long as what they are gradients of. */
+int stage_share(int stage);
+
 /* The view of a tensor among the case's tensors; of a gradient among its gradients. */
 qkv_tensor *case_view(qkv_tensors *tensors, enum role role);
 qkv_tensor *case_gradient(qkv_gradients *gradients, enum role role);

@@ -25,7 +25,8 @@ struct verdict check_desc(const qkv_context *context, int stage, const struct de
 struct verdict check_values(const struct test_case *c, int stage);
 struct verdict check_results(const struct test_case *c, int stage);
 
-/* Random descriptions of one stage: as many as QKV_TEST_CASES says. */
+/* Random descriptions of one stage: as many as QKV_TEST_CASES says, of a backward stage a quarter.
+ */
 struct verdict check_random(const qkv_context *context, int stage);
 
 #endif
