@@ -144,19 +144,23 @@ static float sink_mass(const struct rows *rows, int64_t i) {
     return sinks ? -plan->table->attention_backward->sink(base, &one, 1, sinks[rows->head]) : 0.0f;
 }
 
-/* Weights that are made of a row's own LSE sum up to 1, or to 0 if it sees nothing. The tolerance
- * leaves room for an LSE that another program computed, and for large ones, whose rounding moves
- * every weight. */
+/* Weights that are made of a row's own LSE sum up to 1, or to 0 if it sees nothing. The rounding of
+ * a large LSE, and of the scores beside it, moves all weights by the same factor, whose logarithm
+ * is a few 2^-24 of the LSE; the slack leaves room for one that another program computed. Where the
+ * slack is as large as the sum, from an LSE of 2^18 on, nothing can be said. */
 static int row_is_stale(const struct rows *rows, const qkv_tensor *t, int64_t i) {
     const struct qkv_plan_state *plan = rows->part.plan;
     const int64_t pieces = rows->seen.end - rows->seen.begin;
     const float lse = *qkv_q_row(t, &plan->problem, &rows->part.sequence, rows->head, i);
+    const int empty = lse == -INFINITY;
+    const float slack = 0x1p-6f + (empty ? 0.0f : 0x1p-18f * fabsf(lse));
     const float *mass = (const float *)(rows->part.shared + plan->backward.mass) +
                         first_slot(rows) + i - rows->begin;
-    float sum = lse == -INFINITY ? 0.0f : sink_mass(rows, i) - 1.0f;
+    float sum = empty ? 1.0f : sink_mass(rows, i);
     for (int64_t piece = 0; piece < pieces; piece++)
         sum += mass[piece * plan->backward.query_rows];
-    return fabsf(sum) > 0x1p-6f + 0x1p-17f * fabsf(lse);
+    /* e^slack < 1 + 1.75 slack and 1 - slack < e^-slack; a NaN is none of either. */
+    return slack < 1.0f && (sum > 1.0f + 1.75f * slack || sum < 1.0f - slack);
 }
 
 /* One row block of one query head: its dQ, and whether its LSE was its own. */
