@@ -159,8 +159,9 @@ static int row_is_stale(const struct rows *rows, const qkv_tensor *t, int64_t i)
     float sum = empty ? 1.0f : sink_mass(rows, i);
     for (int64_t piece = 0; piece < pieces; piece++)
         sum += mass[piece * plan->backward.query_rows];
-    /* e^slack < 1 + 1.75 slack and 1 - slack < e^-slack; a NaN is none of either. */
-    return slack < 1.0f && (sum > 1.0f + 1.75f * slack || sum < 1.0f - slack);
+    /* e^slack < 1 + 1.75 slack and 1 - slack < e^-slack. A sum of NaN or infinity shows in the
+     * gradients: such scores have no LSE to speak of. */
+    return slack < 1.0f && isfinite(sum) && (sum > 1.0f + 1.75f * slack || sum < 1.0f - slack);
 }
 
 /* One row block of one query head: its dQ, and whether its LSE was its own. */
