@@ -17,16 +17,16 @@ static const struct desc_limits limits = {300, 80, 60000};
 /* Of eight inputs as many go through attention and the stages it is made of. */
 enum { WHOLE = 4 };
 
-static qkv_context rooms[QKV_ISA_COUNT];
-static int rooms_count;
+static qkv_context contexts[QKV_ISA_COUNT];
+static int contexts_count;
 
 static void open_rooms(void) {
     for (int isa = QKV_ISA_SCALAR; isa < QKV_ISA_COUNT; isa++) {
         qkv_context_config config;
-        qkv_context *room = &rooms[rooms_count];
+        qkv_context *room = &contexts[contexts_count];
         qkv_context_config_init(&config);
         config.isa_max = isa;
-        rooms_count +=
+        contexts_count +=
             qkv_context_init(room, &config) == QKV_OK && (int)qkv_context_isa(room) == isa;
     }
 }
@@ -44,11 +44,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct desc desc;
     int64_t room;
 
-    if (rooms_count == 0)
+    if (contexts_count == 0)
         open_rooms();
-    room = rng_below(&rng, rooms_count);
+    room = rng_below(&rng, contexts_count);
     desc = desc_random(&rng, &limits);
-    verdict = check(&rooms[room], &desc, rng_below(&rng, 2 * WHOLE));
+    verdict = check(&contexts[room], &desc, rng_below(&rng, 2 * WHOLE));
     if (!verdict.ok) {
         fprintf(stderr, "%s\n", verdict.message);
         abort();
