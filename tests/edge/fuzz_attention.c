@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #include "fused_unfused.h"
-#include "support/compare.h"
+#include "support/compare_gradients.h"
 #include "support/rng.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -31,11 +31,23 @@ static void open_rooms(void) {
     }
 }
 
+static struct verdict check_backward(const qkv_context *context, const struct desc *desc,
+                                     int stage) {
+    struct test_case c;
+    case_make(&c, desc, STAGES_ONE(stage));
+    struct verdict verdict = run_backward(&c, stage, context, (struct how){WAY_PLAIN, 1, 0});
+    if (verdict.ok)
+        verdict = check_gradient_results(&c, stage);
+    case_free(&c);
+    case_explain(desc, &verdict);
+    return verdict;
+}
+
 static struct verdict check(const qkv_context *context, const struct desc *desc, int64_t what) {
-    static const int backward[] = {QKV_STAGE_ATTENTION_BACKWARD, QKV_STAGE_MIX_BACKWARD,
-                                   QKV_STAGE_SOFTMAX_BACKWARD, QKV_STAGE_SCORES_BACKWARD};
+    static const int backward[WHOLE] = {QKV_STAGE_ATTENTION_BACKWARD, QKV_STAGE_MIX_BACKWARD,
+                                        QKV_STAGE_SOFTMAX_BACKWARD, QKV_STAGE_SCORES_BACKWARD};
     return what < WHOLE ? check_fused_unfused(context, desc)
-                        : check_desc(context, backward[what - WHOLE], desc);
+                        : check_backward(context, desc, backward[what - WHOLE]);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
