@@ -198,7 +198,7 @@ ARM_NEEDS = {
 }
 
 LEGS = [
-    Leg("gcc", "release build with gcc, the suite with 800 random cases", native(gcc, 800),
+    Leg("gcc", "release build with gcc, the suite with 600 random cases", native(gcc, 600),
         ("gcc", "g++")),
     Leg("clang", "release build with clang, the suite with 100 random cases", native(clang, 100),
         ("clang",)),
@@ -210,15 +210,15 @@ LEGS = [
         ("clang",)),
     Leg("no-sleef", "built without SLEEF, the suite with 100 random cases", native(no_sleef, 100),
         ("gcc",)),
-    Leg("nehalem", "x86-64 without AVX under qemu, 30 random cases",
-        emulated(gcc, "qemu-x86_64 -cpu Nehalem", 30, "scalar", but_the_command),
+    Leg("nehalem", "x86-64 without AVX under qemu, 15 random cases",
+        emulated(gcc, "qemu-x86_64 -cpu Nehalem", 15, "scalar", but_the_command),
         ("gcc", "qemu-x86_64")),
     # qemu's VMASKMOV touches the lanes that are masked out: 64 bytes before the guard pages.
-    Leg("haswell", "x86-64 without AVX-512 under qemu, the AVX2 room, 30 random cases",
-        emulated(gcc, "qemu-x86_64 -cpu Haswell", 30, "avx2", in_kernels, QKV_TEST_SLACK="64"),
+    Leg("haswell", "x86-64 without AVX-512 under qemu, the AVX2 room, 15 random cases",
+        emulated(gcc, "qemu-x86_64 -cpu Haswell", 15, "avx2", in_kernels, QKV_TEST_SLACK="64"),
         ("gcc", "qemu-x86_64")),
-    Leg("cortex-a53", "AArch64 cross build under qemu, the NEON room, 30 random cases",
-        emulated(arm, QEMU_ARM, 30, "neon", in_vector_room, QEMU_CPU="cortex-a53"), **ARM_NEEDS),
+    Leg("cortex-a53", "AArch64 cross build under qemu, the NEON room, 15 random cases",
+        emulated(arm, QEMU_ARM, 15, "neon", in_vector_room, QEMU_CPU="cortex-a53"), **ARM_NEEDS),
     Leg("cortex-a72", "the same on another core, a sample of both rooms, 20 random cases",
         emulated(arm, QEMU_ARM, 20, "neon", on_another_core, QEMU_CPU="cortex-a72"), **ARM_NEEDS),
     Leg("max", "the same with all that qemu knows, a sample, 20 random cases",
