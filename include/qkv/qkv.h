@@ -11,7 +11,8 @@
  * Conventions that hold for every function here:
  *
  * - A call returns a qkv_status: QKV_OK, or which argument has which fault. Every argument is
- *   checked before anything is written; after an error the outputs are as they were.
+ *   checked before anything is written; after an error the outputs are as they were (but for one
+ *   that only the work itself can find: see attention_backward's lse).
  * - Lengths and strides are in elements, sizes of memory in bytes.
  * - No call allocates, locks, prints, starts a thread or enters the operating system. Memory to
  *   work in (the workspace) and threads are the caller's.
@@ -20,7 +21,8 @@
  * - Parameter structs begin with their size and are filled by their _init function. A struct
  *   from a newer header is accepted if the bytes this library does not know are zero.
  * - Within one instruction set an output row has the same bits for any number of threads, any
- *   division into parts, alone or in any batch, in one call or in chunks.
+ *   division into parts, alone or in any batch, in one call or in chunks. Gradients, which are
+ *   sums over a whole sequence, for any threads and parts, alone or in any batch.
  */
 #ifndef QKV_QKV_H
 #define QKV_QKV_H
@@ -532,8 +534,10 @@ QKV_API void qkv_gradients_init(qkv_gradients *gradients);
  * workspace holds K twice, V once, at most 8 times Q (32 / kv_heads times, if that is less, and at
  * least once), and a dozen numbers of each row.
  *
- * A row's weights must sum up to 1. Where they do not, lse comes from another call: the status is
- * then QKV_FAULT_STALE of QKV_ARG_LSE, and the outputs, which are written by then, have no use. */
+ * A row's weights must sum up to 1, within 2^-6 + 2^-18 |LSE|. Where they do not, lse comes from
+ * another call: the status is then QKV_FAULT_STALE of QKV_ARG_LSE (of qkv_backward_run, in phase
+ * 2), and the outputs, which are written by then, have no use. Of an LSE of 2^18 or more, and where
+ * the sum is infinite or NaN, nothing is said; the gradients show it. */
 QKV_API qkv_status qkv_attention_backward_plan(qkv_plan *plan, const qkv_attention_params *params,
                                                const qkv_context *context);
 QKV_API qkv_status qkv_attention_backward(const qkv_attention_params *params,
