@@ -71,7 +71,10 @@ typedef int32_t qkv_status;
     DO(VALUE, "is not a finite number")                                                \
     DO(LAYOUT, "is not packed in the layout, version or shape that is needed here")    \
     DO(STALE, "was not made by the function that goes with this call")                 \
-    DO(FAILED, "reported a failure")
+    DO(FAILED, "reported a failure")                                                   \
+    DO(FULL, "has no room for more tokens")                                            \
+    DO(SHARED, "names a page that another sequence holds")                             \
+    DO(CHECKSUM, "was altered: its checksum does not match")
 
 /* Which argument is meant: DO(NAME, name as the caller knows it). */
 #define QKV_ARGS(DO)                          \
@@ -168,7 +171,37 @@ typedef int32_t qkv_status;
     DO(ARRAYS, "arrays")                      \
     DO(MEAN, "mean")                          \
     DO(SQUARE, "square")                      \
-    DO(SUM, "sum")
+    DO(SUM, "sum")                            \
+    DO(CACHE, "cache")                        \
+    DO(PAGE_TOKENS, "page_tokens")            \
+    DO(PAGES, "pages")                        \
+    DO(SEQUENCE_PAGES, "sequence_pages")      \
+    DO(K_DTYPE, "k_dtype")                    \
+    DO(V_DTYPE, "v_dtype")                    \
+    DO(MEMORY, "memory")                      \
+    DO(TABLE, "table")                        \
+    DO(LENGTHS, "lengths")                    \
+    DO(HOLDERS, "holders")                    \
+    DO(SEQUENCES, "sequences")                \
+    DO(SEQUENCE, "sequence")                  \
+    DO(TO, "to")                              \
+    DO(FROM, "from")                          \
+    DO(FIRST, "first")                        \
+    DO(LENS, "lens")                          \
+    DO(CU, "cu")                              \
+    DO(ROPE_PAIRS, "rope.pairs")              \
+    DO(ROPE_DIMS, "rope.dims")                \
+    DO(ROPE_THETA, "rope.theta")              \
+    DO(ROPE_POSITIONS, "rope.positions")      \
+    DO(ROPE_COS, "rope.cos")                  \
+    DO(ROPE_SIN, "rope.sin")                  \
+    DO(ROPE_ROWS, "rope.table_rows")          \
+    DO(BUFFER, "buffer")                      \
+    DO(HEADS, "heads")                        \
+    DO(LENGTH, "length")                      \
+    DO(PARTS, "parts")                        \
+    DO(PART_OUT, "part_out")                  \
+    DO(PART_LSE, "part_lse")
 
 #define QKV_ENUM_FAULT_(name, text) QKV_FAULT_##name,
 #define QKV_ENUM_ARG_(name, text) QKV_ARG_##name,
@@ -256,6 +289,10 @@ typedef enum qkv_stage {
     QKV_STAGE_ATTENTION_BACKWARD,
     QKV_STAGE_LOSS,
     QKV_STAGE_DESCENT,
+    QKV_STAGE_APPEND,
+    QKV_STAGE_ROTATE,
+    QKV_STAGE_DECODE,
+    QKV_STAGE_MERGE,
     QKV_STAGE_COUNT
 } qkv_stage;
 
@@ -298,6 +335,9 @@ typedef enum qkv_dtype {
     QKV_DTYPE_NONE, /* no tensor here */
     QKV_F32,        /* IEEE 754 binary32 */
     QKV_BOOL,       /* one byte, non-zero is true */
+    QKV_F16,        /* IEEE 754 binary16: in a cache */
+    QKV_BF16,       /* the upper half of a binary32: in a cache */
+    QKV_I8,         /* one byte, from -127 to 127, times a scale: in a cache */
     QKV_DTYPE_COUNT
 } qkv_dtype;
 

@@ -17,4 +17,8 @@ void qkv_avx2_init(struct qkv_table *table, uint64_t features) {
     table->attention_backward = &qkv_avx2_attention_backward;
     table->loss = &qkv_avx2_loss;
     table->descent = &qkv_avx2_descent;
+    table->cache = &qkv_avx2_cache;
+    table->rotate = &qkv_avx2_rotate;
+    table->decode = &qkv_avx2_decode;
+    table->merge = &qkv_avx2_merge;
 }

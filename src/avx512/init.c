@@ -17,4 +17,8 @@ void qkv_avx512_init(struct qkv_table *table, uint64_t features) {
     table->attention_backward = &qkv_avx512_attention_backward;
     table->loss = &qkv_avx512_loss;
     table->descent = &qkv_avx512_descent;
+    table->cache = &qkv_avx512_cache;
+    table->rotate = &qkv_avx512_rotate;
+    table->decode = &qkv_avx512_decode;
+    table->merge = &qkv_avx512_merge;
 }

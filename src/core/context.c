@@ -35,6 +35,10 @@ static const char *const stage_names[QKV_STAGE_COUNT] = {
     [QKV_STAGE_ATTENTION_BACKWARD] = "attention_backward",
     [QKV_STAGE_LOSS] = "loss",
     [QKV_STAGE_DESCENT] = "descent",
+    [QKV_STAGE_APPEND] = "append",
+    [QKV_STAGE_ROTATE] = "rotate",
+    [QKV_STAGE_DECODE] = "decode",
+    [QKV_STAGE_MERGE] = "merge",
 };
 
 const char *qkv_stage_name(int stage) {
@@ -134,6 +138,14 @@ static const char *table_variant(const struct qkv_table *table, int stage) {
         return table->loss->variant;
     case QKV_STAGE_DESCENT:
         return table->descent->variant;
+    case QKV_STAGE_APPEND:
+        return table->cache->variant;
+    case QKV_STAGE_ROTATE:
+        return table->rotate->variant;
+    case QKV_STAGE_DECODE:
+        return table->decode->variant;
+    case QKV_STAGE_MERGE:
+        return table->merge->variant;
     default:
         return NULL;
     }

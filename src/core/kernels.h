@@ -242,6 +242,7 @@ struct qkv_attention_kernels {
 };
 
 #include "kernels_backward.h"
+#include "kernels_cache.h"
 
 /* What a context binds. A room's init overlays the entries that it has. */
 struct qkv_table {
@@ -257,6 +258,10 @@ struct qkv_table {
     const struct qkv_attention_backward_kernels *attention_backward;
     const struct qkv_loss_kernels *loss;
     const struct qkv_descent_kernels *descent;
+    const struct qkv_cache_kernels *cache;
+    const struct qkv_rotate_kernels *rotate;
+    const struct qkv_decode_kernels *decode;
+    const struct qkv_merge_kernels *merge;
 };
 
 /* What every room provides: its entries of the table, made of its kernels. */
@@ -273,6 +278,10 @@ struct qkv_table {
     extern const struct qkv_attention_backward_kernels qkv_##room##_attention_backward; \
     extern const struct qkv_loss_kernels qkv_##room##_loss;                             \
     extern const struct qkv_descent_kernels qkv_##room##_descent;                       \
+    extern const struct qkv_cache_kernels qkv_##room##_cache;                           \
+    extern const struct qkv_rotate_kernels qkv_##room##_rotate;                         \
+    extern const struct qkv_decode_kernels qkv_##room##_decode;                         \
+    extern const struct qkv_merge_kernels qkv_##room##_merge;                           \
     qkv_gemm_fn qkv_##room##_gemm;                                                      \
     qkv_multiply_fn qkv_##room##_multiply;                                              \
     qkv_pack_panel_fn qkv_##room##_pack_panel;                                          \

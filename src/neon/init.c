@@ -17,4 +17,8 @@ void qkv_neon_init(struct qkv_table *table, uint64_t features) {
     table->attention_backward = &qkv_neon_attention_backward;
     table->loss = &qkv_neon_loss;
     table->descent = &qkv_neon_descent;
+    table->cache = &qkv_neon_cache;
+    table->rotate = &qkv_neon_rotate;
+    table->decode = &qkv_neon_decode;
+    table->merge = &qkv_neon_merge;
 }

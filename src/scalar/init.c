@@ -17,4 +17,8 @@ void qkv_scalar_init(struct qkv_table *table, uint64_t features) {
     table->attention_backward = &qkv_scalar_attention_backward;
     table->loss = &qkv_scalar_loss;
     table->descent = &qkv_scalar_descent;
+    table->cache = &qkv_scalar_cache;
+    table->rotate = &qkv_scalar_rotate;
+    table->decode = &qkv_scalar_decode;
+    table->merge = &qkv_scalar_merge;
 }

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Numbers as a cache stores them (kernels_cache.h), to and from this room's vector. Loads are
+ * exact; stores round to nearest, ties to even, and keep infinities and NaN.
+ */
+#ifndef QKV_AVX512_STORED_H
+#define QKV_AVX512_STORED_H
+
+#include "vec.h"
+
+static inline vf vf_load_f16(const uint16_t *p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+}
+
+static inline void vf_store_f16(uint16_t *p, vf x) {
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+}
+
+/* Element i of units of two bfloat16, and of four int8. */
+static inline vf vf_load_bf16(const uint32_t *p, int i) {
+    const __m512i x = _mm512_loadu_si512(p);
+    return _mm512_castsi512_ps(i ? _mm512_and_si512(x, _mm512_set1_epi32((int)0xffff0000u))
+                                 : _mm512_slli_epi32(x, 16));
+}
+
+static inline vf vf_load_i8(const uint32_t *p, int i) {
+    const __m512i x = _mm512_loadu_si512(p);
+    const __m512i top = i == 3 ? x : _mm512_slli_epi32(x, (unsigned)(24 - 8 * i));
+    return _mm512_cvtepi32_ps(_mm512_srai_epi32(top, 24));
+}
+
+/* The rounded number in the upper halves of the lanes; the lower halves are anything. */
+static inline __m512i stored_bf16(vf x) {
+    const __m512i bits = _mm512_castps_si512(x);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    const __m512i half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+    const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x00400000));
+    const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    return _mm512_mask_mov_epi32(_mm512_add_epi32(bits, half), nan, quiet);
+}
+
+/* Units of two numbers, and of four integral ones in [-127, 127]. */
+static inline void vf_store_bf16(uint32_t *p, vf a, vf b) {
+    const __m512i low = _mm512_srli_epi32(stored_bf16(a), 16);
+    _mm512_storeu_si512(p, _mm512_mask_mov_epi16(low, 0xaaaaaaaau, stored_bf16(b)));
+}
+
+static inline __m512i stored_i8(vf x, int i) {
+    const __m512i byte = _mm512_and_si512(_mm512_cvtps_epi32(x), _mm512_set1_epi32(0xff));
+    return _mm512_slli_epi32(byte, (unsigned)(8 * i));
+}
+
+static inline void vf_store_i8(uint32_t *p, vf a, vf b, vf c, vf d) {
+    const __m512i low = _mm512_or_si512(stored_i8(a, 0), stored_i8(b, 1));
+    const __m512i high = _mm512_or_si512(stored_i8(c, 2), stored_i8(d, 3));
+    _mm512_storeu_si512(p, _mm512_or_si512(low, high));
+}
+
+#endif

@@ -1,0 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cache.h"
+
+typedef int qkv_merge_stub;
