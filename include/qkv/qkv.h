@@ -463,7 +463,7 @@ typedef struct qkv_plan {
     int32_t phases;                /* 0 when there is nothing to do */
     int32_t threads;               /* how many threads the shape is worth, at least 1 */
     int64_t parts[QKV_MAX_PHASES]; /* parts of each phase */
-    uint64_t state[96];
+    uint64_t state[128];
 } qkv_plan;
 
 #define QKV_ALIGNMENT 64 /* of workspaces and packed weights */

@@ -5,13 +5,13 @@
  * is fixed by the key blocks and pieces alone: which rows stand beside it, and which of its
  * masked columns are computed, changes nothing.
  */
-#include "tiles.h"
+#include "attention.h"
 
 #include <math.h>
 #include <string.h>
 
-static struct qkv_running running(const struct qkv_part *part, int max, int sum) {
-    return (struct qkv_running){qkv_numbers(part, max), qkv_numbers(part, sum)};
+static const struct qkv_attention_kernels *kernels_of(const struct qkv_part *part) {
+    return part->plan->table->attention;
 }
 
 /* Whole vectors of rows are sealed and merged: the numbers of rows that are not there are set, too.
@@ -20,17 +20,8 @@ static int padded_rows(const struct qkv_part *part) {
     return (int)qkv_round_up(part->rows, QKV_PANEL);
 }
 
-/* The running sums and the accumulator of a piece. A tile's rows are written by the first block
- * that it has keys in (a product that starts from zero), and hold nothing until then. */
-struct accumulator {
-    struct qkv_running state;
-    float *rows;
-    int any;             /* some tile has begun */
-    int begun[QKV_ROWS]; /* by the tile's first row */
-};
-
-static void begin_piece(struct accumulator *acc, const struct qkv_part *part,
-                        struct qkv_running state, float *rows) {
+void qkv_begin_piece(struct qkv_accumulator *acc, const struct qkv_part *part,
+                     struct qkv_running state, float *rows) {
     acc->state = state;
     acc->rows = rows;
     acc->any = 0;
@@ -65,9 +56,9 @@ static void score(const struct qkv_attention_kernels *kernels, const struct qkv_
 
 /* A tile's width of columns at a time, so that their keys stay in the first-level cache while all
  * rows pass. Returns the rows' largest scores if the product has left them. */
-static const float *score_tiles(const struct qkv_attention_kernels *kernels,
-                                const struct qkv_part *part, const struct qkv_tiles *t,
-                                const float *keys) {
+const float *qkv_score_tiles(const struct qkv_part *part, const struct qkv_tiles *t,
+                             const float *keys) {
+    const struct qkv_attention_kernels *kernels = kernels_of(part);
     const int mr = kernels->mr, nr = kernels->nr;
     if (t->whole) {
         const struct qkv_band all = {part->rows, t->row->from, t->row->to};
@@ -87,7 +78,7 @@ static const float *score_tiles(const struct qkv_attention_kernels *kernels,
 }
 
 /* Zeros in the rows of a tile that no product has written. */
-static void begin_tile(struct accumulator *acc, const struct qkv_part *part, int r, int mr) {
+static void begin_tile(struct qkv_accumulator *acc, const struct qkv_part *part, int r, int mr) {
     const int64_t v_pad = part->plan->v_pad;
     if (!acc->begun[r])
         memset(acc->rows + r * v_pad, 0,
@@ -130,9 +121,10 @@ static void mix_marked(const struct qkv_attention_kernels *kernels, const struct
 
 /* A band's tiles may all be added to once some of them have been written. A row whose tile has not
  * begun had nothing before: its factor is 1. */
-static void mix_tiles(const struct qkv_attention_kernels *kernels, const struct qkv_part *part,
-                      const struct qkv_tiles *t, const struct qkv_key_block *block,
-                      const float *values, struct accumulator *acc, const float *factor, int bad) {
+void qkv_mix_tiles(const struct qkv_part *part, const struct qkv_tiles *t,
+                   const struct qkv_key_block *block, const float *values,
+                   struct qkv_accumulator *acc, const float *factor, int bad) {
+    const struct qkv_attention_kernels *kernels = kernels_of(part);
     const int mr = kernels->mr;
     struct qkv_band band;
     for (int r = 0; r < part->rows; r += band.rows) {
@@ -154,8 +146,8 @@ static void mix_tiles(const struct qkv_attention_kernels *kernels, const struct 
 }
 
 /* One key block into the accumulator of the piece. */
-static void attend_block(const struct qkv_attention_kernels *kernels, const struct qkv_part *part,
-                         int64_t index, struct accumulator *acc) {
+static void attend_block(const struct qkv_part *part, int64_t index, struct qkv_accumulator *acc) {
+    const struct qkv_attention_kernels *kernels = kernels_of(part);
     const struct qkv_key_block block = qkv_part_key_block(part, index);
     const struct qkv_score_rule *rule = &part->plan->problem.rule;
     float *factor = qkv_numbers(part, QKV_N_FACTOR);
@@ -166,43 +158,42 @@ static void attend_block(const struct qkv_attention_kernels *kernels, const stru
     if (!t.any)
         return;
     const float *keys = qkv_part_keys(part, &block, &kernels->pack);
-    const float *max = score_tiles(kernels, part, &t, keys);
+    const float *max = qkv_score_tiles(part, &t, keys);
     /* The keys' memory may be the values' as well: nothing reads the keys below. */
     const float *values = qkv_part_values(part, &block, &kernels->pack, &bad);
     kernels->weigh[rule->exp](t.row, max, part->rows, rule, acc->state, factor, bad);
-    mix_tiles(kernels, part, &t, &block, values, acc, factor, bad);
+    qkv_mix_tiles(part, &t, &block, values, acc, factor, bad);
 }
 
-/* The key blocks from b on that belong to one piece; returns the first that does not. */
-static int64_t attend_piece(const struct qkv_attention_kernels *kernels,
-                            const struct qkv_part *part, int64_t b, int64_t end,
-                            struct accumulator *acc) {
+int64_t qkv_attend_piece(const struct qkv_part *part, int64_t b, int64_t end,
+                         struct qkv_accumulator *acc, qkv_attend_fn *attend) {
     const int64_t blocks = QKV_PIECE / QKV_KEY_BLOCK, piece = b / blocks;
+    const int mr = kernels_of(part)->mr;
     for (; b < end && b / blocks == piece; b++)
-        attend_block(kernels, part, b, acc);
-    for (int r = 0; r < part->rows; r += kernels->mr)
-        begin_tile(acc, part, r, kernels->mr);
+        attend(part, b, acc);
+    for (int r = 0; r < part->rows; r += mr)
+        begin_tile(acc, part, r, mr);
     return b;
 }
 
-/* All keys that the part's rows see, piece by piece; the pieces are joined from left to right. */
-static void attend_keys(const struct qkv_attention_kernels *kernels, const struct qkv_part *part) {
+void qkv_attend_keys(const struct qkv_part *part, qkv_attend_fn *attend) {
     const int64_t end = qkv_round_up(part->hi, QKV_KEY_BLOCK) / QKV_KEY_BLOCK;
     const int64_t v_pad = part->plan->v_pad;
-    const struct qkv_running total = running(part, QKV_N_MAX, QKV_N_SUM);
-    const struct qkv_running later = running(part, QKV_N_PIECE_MAX, QKV_N_PIECE_SUM);
-    struct accumulator acc;
+    const struct qkv_running total = qkv_running_of(part, QKV_N_MAX, QKV_N_SUM);
+    const struct qkv_running later = qkv_running_of(part, QKV_N_PIECE_MAX, QKV_N_PIECE_SUM);
+    struct qkv_accumulator acc;
 
-    begin_piece(&acc, part, total, part->acc);
-    int64_t b = attend_piece(kernels, part, part->lo / QKV_KEY_BLOCK, end, &acc);
+    qkv_begin_piece(&acc, part, total, part->acc);
+    int64_t b = qkv_attend_piece(part, part->lo / QKV_KEY_BLOCK, end, &acc, attend);
     while (b < end) {
-        begin_piece(&acc, part, later, part->piece);
-        b = attend_piece(kernels, part, b, end, &acc);
-        kernels->merge(part->acc, total, part->piece, later, v_pad, part->rows, v_pad);
+        qkv_begin_piece(&acc, part, later, part->piece);
+        b = qkv_attend_piece(part, b, end, &acc, attend);
+        kernels_of(part)->merge(part->acc, total, part->piece, later, v_pad, part->rows, v_pad);
     }
 }
 
-static void store_rows(const struct qkv_attention_kernels *kernels, const struct qkv_part *part) {
+void qkv_store_rows(const struct qkv_part *part, struct qkv_running total, const float *acc) {
+    const struct qkv_attention_kernels *kernels = kernels_of(part);
     const struct qkv_problem *p = &part->plan->problem;
     const struct qkv_sequence *s = &part->sequence;
     const int64_t v_pad = part->plan->v_pad;
@@ -214,13 +205,13 @@ static void store_rows(const struct qkv_attention_kernels *kernels, const struct
         sink[r] = p->sinks && r < part->rows && part->row[r].index < s->q_len
                       ? p->sinks[part->row[r].head]
                       : -INFINITY;
-    kernels->seal(running(part, QKV_N_MAX, QKV_N_SUM), sink, part->rows, scale, lse);
+    kernels->seal(total, sink, part->rows, scale, lse);
     /* The rows of a query head at once. */
     for (int r = 0, n; r < part->rows; r += n) {
         const struct qkv_row *row = part->row + r;
         n = (int)qkv_min(part->rows - r, s->rows - row->index);
         kernels->store(qkv_q_row(&part->tensors->out, p, s, row->head, row->index),
-                       part->tensors->out.stride[2], part->acc + r * v_pad, v_pad, scale + r, n,
+                       part->tensors->out.stride[2], acc + r * v_pad, v_pad, scale + r, n,
                        p->v_dim);
     }
     for (int r = 0; r < part->rows && lse; r++)
@@ -230,15 +221,14 @@ static void store_rows(const struct qkv_attention_kernels *kernels, const struct
 void qkv_attention_parts(const struct qkv_plan_state *plan, const qkv_tensors *tensors,
                          const qkv_workspace *workspace, int32_t phase, int64_t begin,
                          int64_t end) {
-    const struct qkv_attention_kernels *kernels = plan->table->attention;
     struct qkv_part part;
     for (int64_t i = begin; i < end; i++) {
         if (plan->packs && phase == 0) {
-            qkv_pack_part(plan, tensors, workspace->shared, &kernels->pack, i);
+            qkv_pack_part(plan, tensors, workspace->shared, &plan->table->attention->pack, i);
         } else if (qkv_part_begin(&part, plan, tensors, workspace->shared, workspace->worker, i)) {
             qkv_part_load_queries(&part);
-            attend_keys(kernels, &part);
-            store_rows(kernels, &part);
+            qkv_attend_keys(&part, attend_block);
+            qkv_store_rows(&part, qkv_running_of(&part, QKV_N_MAX, QKV_N_SUM), part.acc);
         }
     }
 }

@@ -45,7 +45,7 @@ qkv_status qkv_backward_run(const qkv_plan *plan, const qkv_tensors *tensors,
     struct qkv_operands own;
     TRY(qkv_check_plan(plan));
     const struct qkv_plan_state *s = qkv_plan_get(plan);
-    if (!s || s->stage <= QKV_STAGE_ATTENTION)
+    if (!s || s->stage <= QKV_STAGE_ATTENTION || s->stage > QKV_STAGE_ATTENTION_BACKWARD)
         return qkv_fail(QKV_ARG_PLAN, QKV_FAULT_STALE);
     TRY(qkv_take_operands(&own, &s->problem, s->stage, tensors, gradients));
     TRY(qkv_check_run(plan, phase, begin, end, workspace));

@@ -1,4 +1,220 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "cache.h"
+/*
+ * The driver of attention over a cache. A part takes the query rows of a key/value head, the query
+ * heads of its group among them, through one piece of the keys, or, where there are more rows than
+ * one row block, a row block through all pieces. A few rows read K and V as they are stored; for
+ * more of them a block is unpacked first. The order of the arithmetic is that of attention.c in
+ * both, and so are the bits.
+ */
+#include "decode.h"
 
-typedef int qkv_decode_stub;
+#include <string.h>
+
+#include "attention.h"
+#include "stored_block.h"
+
+static int is_few(const struct qkv_part *part) {
+    return part->rows <= QKV_FEW;
+}
+
+/* What the products with a few rows read: rows of a multiple of 4 numbers. */
+static int64_t q_stride(const struct qkv_part *part) {
+    return qkv_round_up(part->plan->problem.head_dim, 4);
+}
+
+static void load_queries(const struct qkv_part *part) {
+    const struct qkv_problem *p = &part->plan->problem;
+    const int64_t ld = q_stride(part), dim = p->head_dim;
+    if (!is_few(part) || ld == dim) {
+        qkv_part_load_queries(part);
+        return;
+    }
+    for (int r = 0; r < part->rows; r++) {
+        const float *q =
+            qkv_q_row(&part->tensors->q, p, &part->sequence, part->row[r].head, part->row[r].index);
+        memcpy(part->q + r * ld, q, (size_t)dim * sizeof(float));
+        memset(part->q + r * ld + dim, 0, (size_t)(ld - dim) * sizeof(float));
+    }
+}
+
+/* The columns [from, to), whole panels. */
+static void score_few(const struct qkv_part *part, const struct qkv_stored_block *s, int from,
+                      int to) {
+    const struct qkv_plan_state *plan = part->plan;
+    const struct qkv_stored_layout *l = &plan->decode.cache.k;
+    const struct qkv_key_product keys = {
+        .q = part->q,
+        .panel = s->k + from / QKV_PANEL,
+        .scale = qkv_has_scales(l) ? s->k_scale + from / QKV_PANEL : NULL,
+        .s = part->scores + from,
+        .ldq = q_stride(part),
+        .lds = QKV_SCORES_LD,
+        .k = plan->problem.head_dim,
+        .rows = part->rows,
+        .panels = (to - from) / QKV_PANEL,
+        .next = s->v[from / QKV_PANEL],
+    };
+    plan->table->decode->keys[l->type](&keys);
+}
+
+/* The keys of the block behind this one, or these. */
+static const void *keys_behind(const struct qkv_part *part, const struct qkv_stored_block *s,
+                               const struct qkv_key_block *block) {
+    const int64_t token = block->key0 + QKV_KEY_BLOCK;
+    return token < part->hi ? qkv_find_keys(part, token) : s->k[s->first];
+}
+
+/* The weights of `row`'s columns, which are those of all rows. */
+static void mix_few(const struct qkv_part *part, const struct qkv_stored_block *s,
+                    const struct qkv_key_block *block, const struct qkv_score_row *row,
+                    struct qkv_accumulator *acc, const float *factor) {
+    const struct qkv_plan_state *plan = part->plan;
+    const struct qkv_value_product values = {
+        .w = part->scores,
+        .panel = s->v,
+        .acc = acc->rows,
+        .factor = acc->any ? factor : NULL,
+        .ldw = QKV_SCORES_LD,
+        .ld_acc = plan->v_pad,
+        .n = plan->v_pad,
+        .rows = part->rows,
+        .from = row->from > block->lo ? row->from : block->lo,
+        .to = row->to < block->hi ? row->to : block->hi,
+        .next = keys_behind(part, s, block),
+    };
+    plan->table->decode->values[plan->decode.cache.v.type](&values);
+    acc->any = 1;
+    for (int r = 0; r < part->rows; r++)
+        acc->begun[r] = 1;
+}
+
+/* Weights of values that have scales. */
+static void scale_weights(const struct qkv_part *part, const struct qkv_stored_block *s) {
+    if (qkv_has_scales(&part->plan->decode.cache.v))
+        part->plan->table->decode->scale(part->scores, QKV_SCORES_LD, s->v_scale, part->rows,
+                                         s->first * QKV_PANEL, s->end * QKV_PANEL, s->bad);
+}
+
+/* Must values be kept out by their marks? Not integers, whose scales are in the weights. */
+static int needs_marks(const struct qkv_part *part, const struct qkv_stored_block *s) {
+    return s->bad && !qkv_has_scales(&part->plan->decode.cache.v);
+}
+
+static void attend_few(const struct qkv_part *part, int64_t index, struct qkv_accumulator *acc) {
+    const struct qkv_attention_kernels *kernels = part->plan->table->attention;
+    const struct qkv_key_block block = qkv_part_key_block(part, index);
+    const struct qkv_score_rule *rule = &part->plan->problem.rule;
+    float *factor = qkv_numbers(part, QKV_N_FACTOR);
+    struct qkv_stored_block s;
+    struct qkv_tiles t;
+
+    qkv_lay_tiles(&t, part, &block, QKV_FEW, kernels->sees);
+    if (!t.any)
+        return;
+    qkv_find_block(&s, part, &block);
+    score_few(part, &s, t.row->from, t.row->to);
+    kernels->weigh[rule->exp](t.row, NULL, part->rows, rule, acc->state, factor, s.bad);
+    scale_weights(part, &s);
+    if (needs_marks(part, &s))
+        qkv_mix_tiles(part, &t, &block, qkv_unpacked_values(&s, part, &block), acc, factor, 1);
+    else
+        mix_few(part, &s, &block, t.row, acc, factor);
+}
+
+/* Scores of keys that have scales, after which the product's maxima are not theirs. */
+static const float *scale_scores(const struct qkv_part *part, const struct qkv_stored_block *s,
+                                 const float *max) {
+    if (!qkv_has_scales(&part->plan->decode.cache.k))
+        return max;
+    part->plan->table->decode->scale(part->scores, QKV_SCORES_LD, s->k_scale, part->rows,
+                                     s->first * QKV_PANEL, s->end * QKV_PANEL, 0);
+    return NULL;
+}
+
+static void attend_many(const struct qkv_part *part, int64_t index, struct qkv_accumulator *acc) {
+    const struct qkv_attention_kernels *kernels = part->plan->table->attention;
+    const struct qkv_key_block block = qkv_part_key_block(part, index);
+    const struct qkv_score_rule *rule = &part->plan->problem.rule;
+    float *factor = qkv_numbers(part, QKV_N_FACTOR);
+    struct qkv_stored_block s;
+    struct qkv_tiles t;
+
+    qkv_lay_tiles(&t, part, &block, kernels->mr, kernels->sees);
+    if (!t.any)
+        return;
+    qkv_find_block(&s, part, &block);
+    const float *max = qkv_score_tiles(part, &t, qkv_unpacked_keys(&s, part));
+    max = scale_scores(part, &s, max);
+    kernels->weigh[rule->exp](t.row, max, part->rows, rule, acc->state, factor, s.bad);
+    scale_weights(part, &s);
+    qkv_mix_tiles(part, &t, &block, qkv_unpacked_values(&s, part, &block), acc, factor,
+                  needs_marks(part, &s));
+}
+
+static qkv_attend_fn *way_of(const struct qkv_part *part) {
+    return is_few(part) ? attend_few : attend_many;
+}
+
+/* The shared memory of one piece of a head. */
+static struct qkv_running piece_state(const struct qkv_part *part, int64_t slot) {
+    const struct qkv_decode_layout *d = &part->plan->decode;
+    float *max = (float *)(part->shared + d->state) + slot * 2 * d->state_rows;
+    return (struct qkv_running){max, max + d->state_rows};
+}
+
+static float *piece_rows(const struct qkv_part *part, int64_t slot) {
+    const struct qkv_decode_layout *d = &part->plan->decode;
+    return (float *)(part->shared + d->partial) + slot * d->slot;
+}
+
+/* Piece `piece` of a head whose rows are one row block. */
+static void attend_piece(const struct qkv_part *part, int64_t piece, int64_t slot) {
+    const int64_t blocks = QKV_PIECE / QKV_KEY_BLOCK;
+    const int64_t begin = qkv_max(part->lo / QKV_KEY_BLOCK, piece * blocks);
+    const int64_t all = qkv_round_up(part->hi, QKV_KEY_BLOCK) / QKV_KEY_BLOCK;
+    const int64_t end = qkv_min(all, (piece + 1) * blocks);
+    struct qkv_accumulator acc;
+    if (begin >= end)
+        return;
+    load_queries(part);
+    qkv_begin_piece(&acc, part, piece_state(part, slot), piece_rows(part, slot));
+    qkv_attend_piece(part, begin, end, &acc, way_of(part));
+}
+
+/* The pieces from left to right into the first one's memory; slot is that of the head's first. */
+static void join_pieces(const struct qkv_part *part, int64_t slot) {
+    const struct qkv_attention_kernels *kernels = part->plan->table->attention;
+    const int64_t v_pad = part->plan->v_pad;
+    const int64_t first = part->lo / QKV_PIECE;
+    const int64_t end = qkv_round_up(part->hi, QKV_PIECE) / QKV_PIECE;
+    const struct qkv_running total = piece_state(part, slot + first);
+    float *acc = piece_rows(part, slot + first);
+    for (int64_t i = first + 1; i < end; i++)
+        kernels->merge(acc, total, piece_rows(part, slot + i), piece_state(part, slot + i), v_pad,
+                       part->rows, v_pad);
+    qkv_store_rows(part, total, acc);
+}
+
+/* A row block through all its keys, of which there may be none. */
+static void attend_rows(const struct qkv_part *part) {
+    load_queries(part);
+    qkv_attend_keys(part, way_of(part));
+    qkv_store_rows(part, qkv_running_of(part, QKV_N_MAX, QKV_N_SUM), part->acc);
+}
+
+void qkv_decode_parts(const struct qkv_plan_state *plan, const qkv_tensors *tensors,
+                      const qkv_workspace *workspace, int32_t phase, int64_t begin, int64_t end) {
+    const int64_t pieces = plan->decode.pieces;
+    struct qkv_part part;
+    for (int64_t i = begin; i < end; i++) {
+        const int64_t block = pieces > 1 && phase == 0 ? i / pieces : i;
+        if (!qkv_part_begin(&part, plan, tensors, workspace->shared, workspace->worker, block))
+            continue;
+        if (pieces == 1 || (phase == 1 && part.lo == part.hi))
+            attend_rows(&part);
+        else if (phase == 0)
+            attend_piece(&part, i % pieces, i);
+        else
+            join_pieces(&part, i * pieces);
+    }
+}

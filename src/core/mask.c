@@ -4,6 +4,7 @@
 
 struct qkv_sequence qkv_sequence_at(const struct qkv_problem *p, int64_t index) {
     struct qkv_sequence s = {.index = index, .q_len = p->q_len, .kv_len = p->kv_len};
+    s.stored = p->stored ? p->stored[index] : index;
     if (p->cu_q) {
         s.q0 = p->cu_q[index];
         s.q_len = p->cu_q[index + 1] - s.q0;
@@ -15,6 +16,8 @@ struct qkv_sequence qkv_sequence_at(const struct qkv_problem *p, int64_t index) 
         s.kv0 = p->cu_kv[index];
         s.kv_len = p->cu_kv[index + 1] - s.kv0;
     }
+    if (p->stored_lens)
+        s.kv_len = p->stored_lens[s.stored];
     if (p->kv_lens)
         s.kv_len = p->kv_lens[index];
     return s;

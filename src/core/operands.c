@@ -36,7 +36,8 @@ static const struct operand operands[] = {
      {[QKV_STAGE_SCORES] = READ,
       [QKV_STAGE_ATTENTION] = READ,
       [QKV_STAGE_SCORES_BACKWARD] = READ,
-      [QKV_STAGE_ATTENTION_BACKWARD] = READ}},
+      [QKV_STAGE_ATTENTION_BACKWARD] = READ,
+      [QKV_STAGE_DECODE] = READ}},
     {QKV_ARG_K,
      TENSOR(k),
      SHAPE_K,
@@ -67,14 +68,16 @@ static const struct operand operands[] = {
      SHAPE_OUT,
      {[QKV_STAGE_MIX] = WRITE,
       [QKV_STAGE_ATTENTION] = WRITE,
-      [QKV_STAGE_ATTENTION_BACKWARD] = READ}},
+      [QKV_STAGE_ATTENTION_BACKWARD] = READ,
+      [QKV_STAGE_DECODE] = WRITE}},
     {QKV_ARG_LSE,
      TENSOR(lse),
      SHAPE_LSE,
      {[QKV_STAGE_SOFTMAX] = WRITE_OPTIONAL,
       [QKV_STAGE_ATTENTION] = WRITE_OPTIONAL,
       [QKV_STAGE_SOFTMAX_BACKWARD] = READ_FOR_SINKS,
-      [QKV_STAGE_ATTENTION_BACKWARD] = READ}},
+      [QKV_STAGE_ATTENTION_BACKWARD] = READ,
+      [QKV_STAGE_DECODE] = WRITE_OPTIONAL}},
     {QKV_ARG_D_OUT,
      GRADIENT(out),
      SHAPE_OUT,
@@ -217,12 +220,31 @@ static int takes_part(const struct qkv_operands *own, const struct operand *o, i
     return role && !(role == WRITE_OPTIONAL && !tensor_of(own, o)->data);
 }
 
+static int is_backward(int stage) {
+    return stage >= QKV_STAGE_PROJECT_BACKWARD && stage <= QKV_STAGE_ATTENTION_BACKWARD;
+}
+
+qkv_status qkv_outputs_apart(const struct qkv_operands *own, const struct qkv_problem *p, int stage,
+                             const void *data, size_t bytes) {
+    const struct qkv_footprint array = qkv_footprint_array(data, (int64_t)bytes, 1);
+    struct qkv_footprint f;
+    for (int i = 0; i < OPERANDS; i++) {
+        const struct operand *o = operands + i;
+        if (o->role[stage] < WRITE || !takes_part(own, o, stage))
+            continue;
+        TRY(check_operand(&f, p, o, tensor_of(own, o)));
+        if (qkv_overlap(&f, &array))
+            return qkv_fail(o->arg, QKV_FAULT_OVERLAP);
+    }
+    return QKV_OK;
+}
+
 qkv_status qkv_take_operands(struct qkv_operands *own, const struct qkv_problem *p, int stage,
                              const qkv_tensors *tensors, const qkv_gradients *gradients) {
     struct qkv_footprint f[OPERANDS];
     const size_t size = sizeof(own->tensors), gradients_size = sizeof(own->gradients);
     TRY(qkv_take_struct(&own->tensors, size, tensors, size, QKV_ARG_TENSORS));
-    if (stage > QKV_STAGE_ATTENTION)
+    if (is_backward(stage))
         TRY(qkv_take_struct(&own->gradients, gradients_size, gradients, gradients_size,
                             QKV_ARG_GRADIENTS));
     for (int i = 0; i < OPERANDS; i++) {
@@ -230,7 +252,7 @@ qkv_status qkv_take_operands(struct qkv_operands *own, const struct qkv_problem 
         if (takes_part(own, operands + i, stage))
             TRY(check_operand(f + i, p, operands + i, tensor_of(own, operands + i)));
     }
-    if (stage > QKV_STAGE_ATTENTION && own->gradients.sinks.data && !p->sinks)
+    if (is_backward(stage) && own->gradients.sinks.data && !p->sinks)
         return qkv_fail(QKV_ARG_SINKS, QKV_FAULT_NULL);
     return check_outputs(p, stage, own, f);
 }

@@ -16,4 +16,8 @@ struct qkv_operands {
 qkv_status qkv_take_operands(struct qkv_operands *own, const struct qkv_problem *problem, int stage,
                              const qkv_tensors *tensors, const qkv_gradients *gradients);
 
+/* Does no output of the stage overlap an array of so many bytes? own has been taken. */
+qkv_status qkv_outputs_apart(const struct qkv_operands *own, const struct qkv_problem *problem,
+                             int stage, const void *data, size_t bytes);
+
 #endif

@@ -24,7 +24,7 @@ void qkv_lay_out_shared(struct qkv_plan_state *s) {
 }
 
 /* The same whether a phase packs or not, so that a longer q_len never needs less. */
-static void lay_out_worker(struct qkv_plan_state *s) {
+void qkv_lay_out_worker(struct qkv_plan_state *s) {
     const int64_t f = sizeof(float), dim = s->problem.head_dim, kv_len = s->problem.kv_len;
     const int64_t keys = qkv_min(qkv_round_up(kv_len, QKV_PANEL), QKV_KEY_BLOCK);
     /* Wide heads have half the rows: never more than QKV_ROWS rows of QKV_WIDE. */
@@ -38,11 +38,11 @@ static void lay_out_worker(struct qkv_plan_state *s) {
     w->max = qkv_reserve(&w->size, QKV_ROWS * QKV_PANEL * f);
     w->acc = qkv_reserve(&w->size, acc);
     w->piece = qkv_reserve(&w->size, kv_len > QKV_PIECE ? acc : 0);
-    w->q = qkv_reserve(&w->size, QKV_ROWS * qkv_min(dim, QKV_WIDE) * f);
+    w->q = qkv_reserve(&w->size, QKV_ROWS * qkv_min(qkv_round_up(dim, 4), QKV_WIDE) * f);
     w->block = qkv_reserve(&w->size, keys * qkv_max(dim, s->v_pad) * f);
 }
 
-static double flops_of(const struct qkv_problem *p) {
+double qkv_forward_flops(const struct qkv_problem *p) {
     return 2.0 * (double)p->batch * (double)p->q_heads * (double)p->q_len * (double)p->kv_len *
            (double)(p->head_dim + p->v_dim + 16);
 }
@@ -56,6 +56,7 @@ int qkv_forward_stage(int stage) {
     case QKV_STAGE_MIX_BACKWARD:
         return QKV_STAGE_MIX;
     case QKV_STAGE_ATTENTION_BACKWARD:
+    case QKV_STAGE_DECODE:
         return QKV_STAGE_ATTENTION;
     default:
         return stage;
@@ -67,12 +68,12 @@ static void lay_out_forward(struct qkv_plan_state *s, qkv_plan *plan) {
     const int64_t heads = p->batch * p->kv_heads;
     s->packs = s->row_blocks > 1 && s->blocks > 0 && s->stage != QKV_STAGE_SOFTMAX;
     qkv_lay_out_shared(s);
-    lay_out_worker(s);
+    qkv_lay_out_worker(s);
     if (s->packs)
         plan->parts[plan->phases++] = heads * s->blocks;
     if (s->row_blocks > 0)
         plan->parts[plan->phases++] = heads * s->row_blocks;
-    plan->threads = qkv_worth_threads(flops_of(p), heads * s->row_blocks);
+    plan->threads = qkv_worth_threads(qkv_forward_flops(p), heads * s->row_blocks);
     s->grouped = plan->phases;
 }
 
@@ -103,7 +104,7 @@ const struct qkv_plan_state *qkv_plan_get(const qkv_plan *plan) {
     const uint64_t stage = s->magic - QKV_PLAN_MAGIC;
     const int known = stage >= QKV_STAGE_SCORES && stage <= QKV_STAGE_ATTENTION_BACKWARD &&
                       stage != QKV_STAGE_PROJECT_BACKWARD;
-    return known ? s : NULL;
+    return known || stage == QKV_STAGE_DECODE ? s : NULL;
 }
 
 qkv_status qkv_attention_plan(qkv_plan *plan, const qkv_attention_params *params,

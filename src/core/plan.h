@@ -12,6 +12,7 @@
 #ifndef QKV_CORE_PLAN_H
 #define QKV_CORE_PLAN_H
 
+#include "cache.h"
 #include "context.h"
 #include "problem.h"
 
@@ -30,7 +31,7 @@ struct qkv_worker_layout {
     size_t max;     /* [ROWS][PANEL] */
     size_t acc;     /* [ROWS][v_pad] */
     size_t piece;   /* the same, for pieces after the first */
-    size_t q;       /* [ROWS][head_dim] */
+    size_t q;       /* [ROWS][head_dim], in decode rounded up to 4 */
     size_t block;   /* one packed block of K, then of V */
     size_t numbers; /* QKV_NUMBERS arrays of ROWS floats */
     size_t rows;    /* struct qkv_row [ROWS] */
@@ -55,6 +56,15 @@ struct qkv_backward_layout {
     int64_t pieces;         /* parts of a head's keys, at most */
 };
 
+/* What the plan of decode has beside those. */
+struct qkv_decode_layout {
+    struct qkv_cache_state cache;
+    int64_t pieces;           /* parts of a head's keys, if its rows are one row block; else 1 */
+    int64_t state_rows, slot; /* rows and floats of a piece, at most */
+    size_t state;   /* shared: [heads][pieces][2][state_rows], the pieces' maxima and sums */
+    size_t partial; /* shared: [heads][pieces][slot], their accumulators */
+};
+
 struct __attribute__((may_alias)) qkv_plan_state {
     uint64_t magic; /* QKV_PLAN_MAGIC + stage */
     const struct qkv_table *table;
@@ -62,6 +72,7 @@ struct __attribute__((may_alias)) qkv_plan_state {
     struct qkv_shared_layout shared;
     struct qkv_worker_layout worker;
     struct qkv_backward_layout backward;
+    struct qkv_decode_layout decode;
     int64_t blocks;     /* key blocks of the longest sequence */
     int64_t rows;       /* rows of a row block: QKV_ROWS, half of that for wide heads */
     int64_t row_blocks; /* row blocks of a key/value head */
@@ -80,6 +91,12 @@ _Static_assert(sizeof(struct qkv_plan_state) <= sizeof(((qkv_plan *)0)->state), 
 typedef void qkv_layout_fn(struct qkv_plan_state *state, qkv_plan *plan);
 qkv_status qkv_make_plan(qkv_plan *plan, int stage, const qkv_attention_params *params,
                          const qkv_context *context, qkv_layout_fn *layout);
+
+/* A worker's memory of the forward stages. */
+void qkv_lay_out_worker(struct qkv_plan_state *state);
+
+/* What a forward call takes, softmax included. */
+double qkv_forward_flops(const struct qkv_problem *problem);
 
 /* Shared memory for packed keys and values, if the plan packs. */
 void qkv_lay_out_shared(struct qkv_plan_state *state);

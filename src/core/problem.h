@@ -30,6 +30,9 @@ struct qkv_problem {
     const float *slopes, *sinks;
     qkv_tensor bias, mask;
     const int32_t *q_lens, *kv_lens, *cu_q, *cu_kv;
+    /* Of decode: which sequence of the cache each one is (NULL: of the same number), and the
+     * lengths of those. */
+    const int32_t *stored, *stored_lens;
     struct qkv_score_rule rule;
     int causal, align;
 };
@@ -42,6 +45,7 @@ qkv_status qkv_problem_make(struct qkv_problem *problem, int stage,
  * the output rows that it has in memory, of which the first q_len are real. */
 struct qkv_sequence {
     int64_t index;
+    int64_t stored; /* the cache's sequence, in decode */
     int64_t q0, q_len, rows;
     int64_t kv0, kv_len;
 };
