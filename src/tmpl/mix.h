@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The mix stage's own steps, which the gradients' products share with it, and the selecting product
- * that all of them and attention use. A key that must not count is marked by a weight of -0, which
- * no exponential gives.
+ * that all of them and attention use.
  */
 #ifndef QKV_TMPL_MIX_H
 #define QKV_TMPL_MIX_H
 
-#include <string.h>
-
+#include "mark.h"
 #include "mask.h"
 #include "row.h"
 
@@ -21,12 +19,6 @@ void ROOM(mix_load)(float *out, const float *in, const struct qkv_score_row *row
         x = vf_select(vm_eq(x, zero), skip, x);
         vf_store(out + c, keep_unmasked(x, skip, row, rule, c, n));
     }
-}
-
-static inline int is_marked(float weight) {
-    uint32_t bits;
-    memcpy(&bits, &weight, sizeof(bits));
-    return bits == 0x80000000u;
 }
 
 void ROOM(mix_marked)(float *acc, float factor, const float *a, const float *v, ptrdiff_t ld_v,
