@@ -81,11 +81,11 @@ typedef void qkv_unpack_keys_fn(float *dst, const void *panel, ptrdiff_t k);
 typedef void qkv_unpack_values_fn(float *dst, const void *panel, int from, int to, ptrdiff_t n);
 
 /* Tokens [column, column + count) of a panel from rows of floats that are ld apart; scale (of I8
- * alone, else NULL) is that of the panel's first token. values: pads to v_pad columns. Returns
- * non-zero if any number as stored, or any scale, is infinite or NaN. 1 <= count, column + count <=
- * 16. */
-typedef int qkv_append_keys_fn(void *panel, float *scale, int column, const float *rows,
-                               ptrdiff_t ld, int count, ptrdiff_t k);
+ * alone, else NULL) is that of the panel's first token. 1 <= count, column + count <= 16. values:
+ * pads to v_pad columns; returns non-zero if any number as stored, or any scale, is infinite or
+ * NaN. */
+typedef void qkv_append_keys_fn(void *panel, float *scale, int column, const float *rows,
+                                ptrdiff_t ld, int count, ptrdiff_t k);
 typedef int qkv_append_values_fn(void *panel, float *scale, int row, const float *rows,
                                  ptrdiff_t ld, int count, ptrdiff_t v_dim);
 

@@ -131,7 +131,7 @@ static qkv_status check_mask(const struct qkv_problem *p, const qkv_tensor *t, i
     return qkv_footprint_make(&f, t, shape, element, arg);
 }
 
-static qkv_status check_lengths(const int32_t *lens, int64_t batch, int64_t most, qkv_arg arg) {
+qkv_status qkv_check_lengths(const int32_t *lens, int64_t batch, int64_t most, qkv_arg arg) {
     TRY(check_array(lens, arg));
     for (int64_t b = 0; lens && b < batch; b++)
         if (lens[b] < 0 || lens[b] > most)
@@ -139,7 +139,7 @@ static qkv_status check_lengths(const int32_t *lens, int64_t batch, int64_t most
     return QKV_OK;
 }
 
-static qkv_status check_cumulative(const int32_t *cu, int64_t batch, int64_t most, qkv_arg arg) {
+qkv_status qkv_check_cumulative(const int32_t *cu, int64_t batch, int64_t most, qkv_arg arg) {
     TRY(check_array(cu, arg));
     if (cu && cu[0] < 0)
         return qkv_fail(arg, QKV_FAULT_NEGATIVE);
@@ -157,10 +157,10 @@ static qkv_status check_arrays(const struct qkv_problem *p) {
     TRY(check_array(p->sinks, QKV_ARG_SINKS));
     TRY(check_mask(p, &p->bias, QKV_F32, sizeof(float), QKV_ARG_BIAS));
     TRY(check_mask(p, &p->mask, QKV_BOOL, 1, QKV_ARG_MASK));
-    TRY(check_lengths(p->q_lens, p->batch, p->q_len, QKV_ARG_Q_LENS));
-    TRY(check_lengths(p->kv_lens, p->batch, p->kv_len, QKV_ARG_KV_LENS));
-    TRY(check_cumulative(p->cu_q, p->batch, p->q_len, QKV_ARG_CU_Q));
-    TRY(check_cumulative(p->cu_kv, p->batch, p->kv_len, QKV_ARG_CU_KV));
+    TRY(qkv_check_lengths(p->q_lens, p->batch, p->q_len, QKV_ARG_Q_LENS));
+    TRY(qkv_check_lengths(p->kv_lens, p->batch, p->kv_len, QKV_ARG_KV_LENS));
+    TRY(qkv_check_cumulative(p->cu_q, p->batch, p->q_len, QKV_ARG_CU_Q));
+    TRY(qkv_check_cumulative(p->cu_kv, p->batch, p->kv_len, QKV_ARG_CU_KV));
     if (p->q_lens && p->cu_q)
         return qkv_fail(QKV_ARG_Q_LENS, QKV_FAULT_CONFLICT);
     if (p->kv_lens && p->cu_kv)

@@ -41,6 +41,11 @@ struct qkv_problem {
 qkv_status qkv_problem_make(struct qkv_problem *problem, int stage,
                             const qkv_attention_params *params);
 
+/* Lengths of a batch's sequences, each at most `most`; and where they begin in ragged tensors, with
+ * the end of the last. NULL passes. */
+qkv_status qkv_check_lengths(const int32_t *lens, int64_t batch, int64_t most, qkv_arg arg);
+qkv_status qkv_check_cumulative(const int32_t *cu, int64_t batch, int64_t most, qkv_arg arg);
+
 /* One sequence of the batch. q0 and kv0: its first row in ragged tensors, 0 in padded ones. rows:
  * the output rows that it has in memory, of which the first q_len are real. */
 struct qkv_sequence {

@@ -1,2 +1,312 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#define CACHE_TYPES .append_keys = {0}
+/*
+ * Rows of keys and values into the panels of a cache and out of them again (signatures and orders
+ * in kernels_cache.h), over a room's stored.h. Every number is rounded once, by operations that
+ * IEEE 754 fixes, so that all rooms leave the same bytes. A whole panel of keys is turned sixteen
+ * rows at a time; fewer are scattered into their columns one by one, since a token that is decoded
+ * comes alone. Any alignment of the rows.
+ *
+ * int8: with m the larger of max |x| and 127 * 2^-126, the scale is m / 127 and x is stored as the
+ * integer nearest to x * (127 / m). That m keeps both quotients normal; |x * (127 / m)| is below
+ * 127.5 for every x of the row, so that nothing needs clamping.
+ */
+#ifndef QKV_TMPL_CACHE_H
+#define QKV_TMPL_CACHE_H
+
+#include <float.h>
+#include <math.h>
+
+#include "row.h"
+
+enum {
+    ROW_MOST = 512, /* numbers of a row */
+    TURNED = 32,    /* steps of a panel that are turned at a time; a multiple of every unit */
+};
+
+static inline ptrdiff_t round_to(ptrdiff_t n, ptrdiff_t unit) {
+    return (n + unit - 1) / unit * unit;
+}
+
+/* A vector of a row from column c on, zeros beyond its n numbers. */
+static inline vf row_at(const float *row, ptrdiff_t c, ptrdiff_t n) {
+    return c < n ? load_upto(row + c, n - c) : vf_set1(0.0f);
+}
+
+/* Sums of products with zero: NaN if any factor was infinite or NaN. */
+static inline vf look_at(vf x, vf sum) {
+    return vf_fma(x, vf_set1(0.0f), sum);
+}
+
+static inline int any_nan(vf x) {
+    const vf zero = vf_set1(0.0f), one = vf_set1(1.0f);
+    return vm_any(vm_lt(zero, vf_select(vm_eq(x, x), zero, one)));
+}
+
+/* ---- int8 ---- */
+
+/* A row's scale. Returns what its numbers are multiplied by: 0 for one that has nothing to store.
+ */
+static inline float scale_row(float *scale, const float *row, ptrdiff_t n) {
+    vf most = vf_set1(0.0f), sum = most;
+    for (ptrdiff_t c = 0; c < n; c += VF_LANES) {
+        const vf x = row_at(row, c, n);
+        most = vf_max(vf_abs(x), most);
+        sum = look_at(x, sum);
+    }
+    const float max = vf_hmax(most), least = 127.0f * FLT_MIN, m = max > least ? max : least;
+    if (any_nan(sum)) {
+        *scale = NAN;
+        return 0.0f;
+    }
+    *scale = max > 0.0f ? m / 127.0f : 0.0f;
+    return 127.0f / m;
+}
+
+/* NaN and infinities, whose product with 0 is NaN, become 0. */
+static inline vf quantised(vf x, vf factor) {
+    const vf q = vf_mul(x, factor);
+    return vf_round(vf_select(vm_eq(q, q), q, vf_set1(0.0f)));
+}
+
+/* ---- A few rows of keys, into columns of their panel ---- */
+
+static void scatter_f32(void *panel, int column, const float *row, ptrdiff_t k) {
+    float *dst = (float *)panel + column;
+    for (ptrdiff_t p = 0; p < k; p++)
+        dst[p * QKV_PANEL] = row[p];
+}
+
+static void scatter_f16(void *panel, int column, const float *row, ptrdiff_t k) {
+    uint16_t *dst = (uint16_t *)panel + column, half[ROW_MOST];
+    for (ptrdiff_t p = 0; p < k; p += VF_LANES)
+        vf_store_f16(half + p, row_at(row, p, k));
+    for (ptrdiff_t p = 0; p < k; p++)
+        dst[p * QKV_PANEL] = half[p];
+}
+
+static void scatter_bf16(void *panel, int column, const float *row, ptrdiff_t k) {
+    uint32_t *dst = (uint32_t *)panel + column, word[ROW_MOST];
+    for (ptrdiff_t p = 0; p < round_to(k, 2); p += VF_LANES)
+        vf_store_bf16(word + p, row_at(row, p, k), vf_set1(0.0f));
+    for (ptrdiff_t p = 0; p < k; p += 2)
+        dst[p / 2 * QKV_PANEL] = word[p] | word[p + 1] << 16;
+}
+
+static void scatter_i8(void *panel, int column, const float *row, float factor, ptrdiff_t k) {
+    const vf zero = vf_set1(0.0f), f = vf_set1(factor);
+    uint32_t *dst = (uint32_t *)panel + column, word[ROW_MOST];
+    for (ptrdiff_t p = 0; p < round_to(k, 4); p += VF_LANES)
+        vf_store_i8(word + p, quantised(row_at(row, p, k), f), zero, zero, zero);
+    for (ptrdiff_t p = 0; p < k; p += 4)
+        dst[p / 4 * QKV_PANEL] = word[p] | word[p + 1] << 8 | word[p + 2] << 16 | word[p + 3] << 24;
+}
+
+/* ---- Sixteen rows of keys ---- */
+
+/* Steps [p, p + TURNED) of sixteen rows, turned; zeros beyond the k that there are. Returns the
+ * number of steps, rounded up to the unit. */
+static inline ptrdiff_t turn_steps(float *turned, const float *rows, ptrdiff_t ld, ptrdiff_t p,
+                                   ptrdiff_t k, ptrdiff_t unit) {
+    const ptrdiff_t steps = k - p < TURNED ? k - p : TURNED, padded = round_to(steps, unit);
+    ROOM(pack_panel)(turned, rows + p, ld, 0, QKV_PANEL, steps);
+    for (ptrdiff_t i = steps * QKV_PANEL; i < padded * QKV_PANEL; i++)
+        turned[i] = 0.0f;
+    return padded;
+}
+
+static void turn_f16(void *panel, const float *rows, ptrdiff_t ld, ptrdiff_t k) {
+    uint16_t *dst = panel;
+    float turned[TURNED * QKV_PANEL];
+    for (ptrdiff_t p = 0; p < k; p += TURNED) {
+        const ptrdiff_t n = turn_steps(turned, rows, ld, p, k, 1) * QKV_PANEL;
+        for (ptrdiff_t i = 0; i < n; i += VF_LANES)
+            vf_store_f16(dst + p * QKV_PANEL + i, vf_load(turned + i));
+    }
+}
+
+static void turn_bf16(void *panel, const float *rows, ptrdiff_t ld, ptrdiff_t k) {
+    uint32_t *dst = panel;
+    float turned[TURNED * QKV_PANEL];
+    for (ptrdiff_t p = 0; p < k; p += TURNED) {
+        const ptrdiff_t steps = turn_steps(turned, rows, ld, p, k, 2);
+        for (ptrdiff_t u = 0; u < steps; u += 2, dst += QKV_PANEL)
+            for (int c = 0; c < QKV_PANEL; c += VF_LANES) {
+                const float *x = turned + u * QKV_PANEL + c;
+                vf_store_bf16(dst + c, vf_load(x), vf_load(x + QKV_PANEL));
+            }
+    }
+}
+
+static void turn_i8(void *panel, const float *rows, ptrdiff_t ld, const float *factor,
+                    ptrdiff_t k) {
+    uint32_t *dst = panel;
+    float turned[TURNED * QKV_PANEL];
+    for (ptrdiff_t p = 0; p < k; p += TURNED) {
+        const ptrdiff_t steps = turn_steps(turned, rows, ld, p, k, 4);
+        for (ptrdiff_t u = 0; u < steps; u += 4, dst += QKV_PANEL)
+            for (int c = 0; c < QKV_PANEL; c += VF_LANES) {
+                const float *x = turned + u * QKV_PANEL + c;
+                const vf f = vf_load(factor + c);
+                vf_store_i8(dst + c, quantised(vf_load(x), f), quantised(vf_load(x + QKV_PANEL), f),
+                            quantised(vf_load(x + 2 * QKV_PANEL), f),
+                            quantised(vf_load(x + 3 * QKV_PANEL), f));
+            }
+    }
+}
+
+static void append_keys_f32(void *panel, float *scale, int column, const float *rows, ptrdiff_t ld,
+                            int count, ptrdiff_t k) {
+    (void)scale;
+    if (count == QKV_PANEL)
+        ROOM(pack_panel)(panel, rows, ld, 0, QKV_PANEL, k);
+    else
+        for (int r = 0; r < count; r++)
+            scatter_f32(panel, column + r, rows + r * ld, k);
+}
+
+static void append_keys_f16(void *panel, float *scale, int column, const float *rows, ptrdiff_t ld,
+                            int count, ptrdiff_t k) {
+    (void)scale;
+    if (count == QKV_PANEL)
+        turn_f16(panel, rows, ld, k);
+    else
+        for (int r = 0; r < count; r++)
+            scatter_f16(panel, column + r, rows + r * ld, k);
+}
+
+static void append_keys_bf16(void *panel, float *scale, int column, const float *rows, ptrdiff_t ld,
+                             int count, ptrdiff_t k) {
+    (void)scale;
+    if (count == QKV_PANEL)
+        turn_bf16(panel, rows, ld, k);
+    else
+        for (int r = 0; r < count; r++)
+            scatter_bf16(panel, column + r, rows + r * ld, k);
+}
+
+static void append_keys_i8(void *panel, float *scale, int column, const float *rows, ptrdiff_t ld,
+                           int count, ptrdiff_t k) {
+    float factor[QKV_PANEL];
+    for (int r = 0; r < count; r++)
+        factor[r] = scale_row(scale + column + r, rows + r * ld, k);
+    if (count == QKV_PANEL)
+        turn_i8(panel, rows, ld, factor, k);
+    else
+        for (int r = 0; r < count; r++)
+            scatter_i8(panel, column + r, rows + r * ld, factor[r], k);
+}
+
+/* ---- Rows of values. What was stored is looked at again: it may have become infinite. ---- */
+
+static int append_values_f32(void *panel, float *scale, int row, const float *rows, ptrdiff_t ld,
+                             int count, ptrdiff_t v_dim) {
+    const ptrdiff_t n = round_to(v_dim, QKV_PANEL);
+    float *dst = (float *)panel + row * n;
+    vf sum = vf_set1(0.0f);
+    (void)scale;
+    for (int r = 0; r < count; r++, rows += ld, dst += n)
+        for (ptrdiff_t c = 0; c < n; c += VF_LANES) {
+            const vf x = row_at(rows, c, v_dim);
+            vf_store(dst + c, x);
+            sum = look_at(x, sum);
+        }
+    return any_nan(sum);
+}
+
+static int append_values_f16(void *panel, float *scale, int row, const float *rows, ptrdiff_t ld,
+                             int count, ptrdiff_t v_dim) {
+    const ptrdiff_t n = round_to(v_dim, QKV_PANEL);
+    uint16_t *dst = (uint16_t *)panel + row * n;
+    vf sum = vf_set1(0.0f);
+    (void)scale;
+    for (int r = 0; r < count; r++, rows += ld, dst += n)
+        for (ptrdiff_t c = 0; c < n; c += VF_LANES) {
+            vf_store_f16(dst + c, row_at(rows, c, v_dim));
+            sum = look_at(vf_load_f16(dst + c), sum);
+        }
+    return any_nan(sum);
+}
+
+/* Tokens [from, to) of a unit, from rows that begin with token `from`; what stood in the unit is
+ * nothing (zeros) when its first token comes. */
+struct unit {
+    const float *rows;
+    ptrdiff_t ld, v_dim;
+    int from, to;
+};
+
+static inline struct unit unit_at(int size, int row, int token, const float *rows, ptrdiff_t ld,
+                                  int count, ptrdiff_t v_dim) {
+    const int from = token % size, left = row + count - token;
+    return (struct unit){.rows = rows + (token - row) * ld,
+                         .ld = ld,
+                         .v_dim = v_dim,
+                         .from = from,
+                         .to = from + left < size ? from + left : size};
+}
+
+static inline int is_new(const struct unit *u, int i) {
+    return i >= u->from && i < u->to;
+}
+
+static inline vf bf16_of(const struct unit *u, int i, const uint32_t *word, ptrdiff_t c) {
+    if (is_new(u, i))
+        return row_at(u->rows + (i - u->from) * u->ld, c, u->v_dim);
+    return u->from == 0 ? vf_set1(0.0f) : vf_load_bf16(word + c, i);
+}
+
+static int append_values_bf16(void *panel, float *scale, int row, const float *rows, ptrdiff_t ld,
+                              int count, ptrdiff_t v_dim) {
+    const ptrdiff_t n = round_to(v_dim, QKV_PANEL);
+    vf sum = vf_set1(0.0f);
+    struct unit u;
+    (void)scale;
+    for (int t = row; t < row + count; t += u.to - u.from) {
+        uint32_t *word = (uint32_t *)panel + t / 2 * n;
+        u = unit_at(2, row, t, rows, ld, count, v_dim);
+        for (ptrdiff_t c = 0; c < n; c += VF_LANES) {
+            vf_store_bf16(word + c, bf16_of(&u, 0, word, c), bf16_of(&u, 1, word, c));
+            sum = look_at(vf_load_bf16(word + c, 0), sum);
+            sum = look_at(vf_load_bf16(word + c, 1), sum);
+        }
+    }
+    return any_nan(sum);
+}
+
+static inline vf i8_of(const struct unit *u, int i, const uint32_t *word, const float *factor,
+                       ptrdiff_t c) {
+    if (is_new(u, i))
+        return quantised(row_at(u->rows + (i - u->from) * u->ld, c, u->v_dim), vf_set1(factor[i]));
+    return u->from == 0 ? vf_set1(0.0f) : vf_load_i8(word + c, i);
+}
+
+static int append_values_i8(void *panel, float *scale, int row, const float *rows, ptrdiff_t ld,
+                            int count, ptrdiff_t v_dim) {
+    const ptrdiff_t n = round_to(v_dim, QKV_PANEL);
+    struct unit u;
+    int bad = 0;
+    for (int t = row; t < row + count; t += u.to - u.from) {
+        uint32_t *word = (uint32_t *)panel + t / 4 * n;
+        float factor[4] = {0};
+        u = unit_at(4, row, t, rows, ld, count, v_dim);
+        for (int i = u.from; i < u.to; i++) {
+            float *s = scale + t - u.from + i;
+            factor[i] = scale_row(s, u.rows + (i - u.from) * ld, v_dim);
+            bad |= *s != *s;
+        }
+        for (ptrdiff_t c = 0; c < n; c += VF_LANES)
+            vf_store_i8(word + c, i8_of(&u, 0, word, factor, c), i8_of(&u, 1, word, factor, c),
+                        i8_of(&u, 2, word, factor, c), i8_of(&u, 3, word, factor, c));
+    }
+    return bad;
+}
+
+#include "unpack.h"
+
+#define CACHE_TYPES                                                                                \
+    .append_keys = {append_keys_f32, append_keys_f16, append_keys_bf16, append_keys_i8},           \
+    .append_values = {append_values_f32, append_values_f16, append_values_bf16, append_values_i8}, \
+    .unpack_keys = {unpack_keys_f32, unpack_keys_f16, unpack_keys_bf16, unpack_keys_i8},           \
+    .unpack_values = {unpack_values_f32, unpack_values_f16, unpack_values_bf16, unpack_values_i8}
+
+#endif

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a plan of append holds, and the checks that tell whether the cache can take the tokens. */
+#ifndef QKV_CORE_APPEND_H
+#define QKV_CORE_APPEND_H
+
+#include "cache.h"
+#include "context.h"
+#include "token_rows.h"
+
+/* Tokens of a part: a multiple of PANEL, so that no two parts meet in a panel. */
+enum { QKV_APPEND_RUN = 256 };
+
+struct __attribute__((may_alias)) qkv_append_state {
+    uint64_t magic;
+    const struct qkv_table *kernels;
+    struct qkv_cache_state cache;
+    struct qkv_token_rows rows;
+    const int32_t *sequences;
+    int64_t runs;  /* parts of a sequence and head */
+    int64_t total; /* of the batch's lengths, as they were: a plan holds for one append */
+};
+
+#define QKV_APPEND_MAGIC 0x6e707061766b71ULL /* "qkvappn" */
+
+_Static_assert(sizeof(struct qkv_append_state) <= sizeof(((qkv_plan *)0)->state), "state fits");
+
+static inline int64_t qkv_append_sequence(const struct qkv_append_state *s, int64_t b) {
+    return s->sequences ? s->sequences[b] : b;
+}
+
+/* The tokens that the batch's sequences have already. */
+int64_t qkv_append_total(const struct qkv_append_state *s);
+
+/* Sequences, lengths, pages and their holders: is there room for every token? Whether the call
+ * names a sequence or begins a page twice is found with marks in lengths and holders, which are as
+ * they were when it returns; nobody else may look at those of these sequences meanwhile. */
+qkv_status qkv_append_check(const struct qkv_append_state *s);
+
+#endif
