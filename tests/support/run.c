@@ -6,6 +6,8 @@
 #include <stdatomic.h>
 #include <stdio.h>
 
+#include <qkv/cache.h>
+
 #include "case.h"
 #include "guard.h"
 #include "rng.h"
@@ -45,6 +47,8 @@ static qkv_status make_plan(const struct call *call, qkv_plan *plan) {
         return qkv_loss_plan(plan, call->params, call->context);
     case QKV_STAGE_DESCENT:
         return qkv_descent_plan(plan, call->params, call->context);
+    case QKV_STAGE_MERGE:
+        return qkv_merge_plan(plan, call->params, call->context);
     default:
         return qkv_attention_plan(plan, call->params, call->context);
     }
@@ -75,6 +79,8 @@ static qkv_status call_plain(const struct call *call, const qkv_exec *exec) {
         return qkv_loss(call->params, call->tensors, exec);
     case QKV_STAGE_DESCENT:
         return qkv_descent(call->params, call->tensors, exec);
+    case QKV_STAGE_MERGE:
+        return qkv_merge(call->params, call->tensors, exec);
     default:
         return qkv_attention(call->params, call->tensors, exec);
     }
@@ -101,6 +107,8 @@ static qkv_status run_parts(const struct call *call, const qkv_plan *plan, int32
         return qkv_loss_run(plan, call->tensors, phase, begin, end, workspace);
     case QKV_STAGE_DESCENT:
         return qkv_descent_run(plan, call->tensors, phase, begin, end, workspace);
+    case QKV_STAGE_MERGE:
+        return qkv_merge_run(plan, call->tensors, phase, begin, end, workspace);
     default:
         return qkv_run(plan, call->tensors, phase, begin, end, workspace);
     }

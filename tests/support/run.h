@@ -32,8 +32,8 @@ struct backward_tensors {
     const qkv_gradients *gradients;
 };
 
-/* A call: params and tensors are those of project, of the loss or of descent (its arrays) if that is
- * the stage. */
+/* A call: params and tensors are those of project, of the loss, of descent (its arrays) or of merge
+ * if that is the stage. */
 struct call {
     const qkv_context *context;
     int stage;
