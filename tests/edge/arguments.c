@@ -21,6 +21,7 @@ int main(void) {
     suite_add_tcase(suite, pack_case());
     suite_add_tcase(suite, loss_faults_case());
     suite_add_tcase(suite, descent_faults_case());
+    suite_add_tcase(suite, merge_faults_case());
     suite_add_tcase(suite, context_faults_case());
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <qkv/cache.h>
 #include <qkv/qkv.h>
 
 enum {
@@ -31,7 +32,10 @@ enum {
     PACKED = 4096,
     LOSS_ROWS = 5,
     LOSS_COLUMNS = 7,
-    NUMBERS = 40,  /* of descent */
+    NUMBERS = 40, /* of descent */
+    MERGED_PARTS = 3,
+    MERGED_HEADS = 2,
+    MERGED_ROWS = 5,
     PATIENCE = 60, /* seconds: a test takes milliseconds, but not under an emulator */
 };
 
@@ -52,6 +56,8 @@ struct fixture {
     const qkv_loss_tensors *loss_tensors_arg;
     const qkv_descent_params *descent_params_arg;
     const qkv_descent_arrays *descent_arrays_arg;
+    const qkv_merge_params *merge_params_arg;
+    const qkv_merge_tensors *merge_tensors_arg;
     double *sum_arg;
     const float *summed_arg;
     int64_t summed;
@@ -79,6 +85,9 @@ struct fixture {
     FUTURE(qkv_loss_tensors) loss_tensors;
     FUTURE(qkv_descent_params) descent_params;
     FUTURE(qkv_descent_arrays) descent_arrays;
+    FUTURE(qkv_merge_params) merge_params;
+    FUTURE(qkv_merge_tensors) merge_tensors;
+    qkv_tensor merge_outs[MERGED_PARTS], merge_lses[MERGED_PARTS];
     FUTURE(qkv_gradients) gradients;
     FUTURE(qkv_project_gradients) project_gradients; /* those of Q, K and V in pq, pk and pv */
     FUTURE(qkv_exec) exec;
@@ -128,6 +137,10 @@ struct fixture {
     float loss;
     float descending[NUMBERS], gradient[NUMBERS], mean[NUMBERS], square[NUMBERS];
     double sum;
+    float merge_rows[MERGED_PARTS][BATCH][MERGED_HEADS][MERGED_ROWS][V_DIM];
+    float merge_numbers[MERGED_PARTS][BATCH][MERGED_HEADS][MERGED_ROWS];
+    float merge_out[BATCH][MERGED_HEADS][MERGED_ROWS][V_DIM];
+    float merge_lse[BATCH][MERGED_HEADS][MERGED_ROWS];
 
     float spare[256]; /* what lies behind the last tensor, for edits that move one */
     _Alignas(QKV_ALIGNMENT) unsigned char packed[QKV_WHICH_COUNT][PACKED];
@@ -139,6 +152,7 @@ extern struct fixture f;
 
 /* Valid arguments everywhere; every output byte is 0xcb. */
 void fixture_reset(void);
+void fixture_describe_merge(void); /* of them those of merge */
 
 /* One change of the fixture. */
 enum edit_kind {
@@ -183,6 +197,7 @@ struct edit {
 #define IN_ATTENTION (1u << QKV_STAGE_ATTENTION)
 #define IN_LOSS (1u << QKV_STAGE_LOSS)
 #define IN_DESCENT (1u << QKV_STAGE_DESCENT)
+#define IN_MERGE (1u << QKV_STAGE_MERGE)
 #define IN_ALL (IN_SCORES | IN_SOFTMAX | IN_MIX | IN_ATTENTION)
 #define IN_SCORES_BACKWARD (1u << QKV_STAGE_SCORES_BACKWARD)
 #define IN_SOFTMAX_BACKWARD (1u << QKV_STAGE_SOFTMAX_BACKWARD)
@@ -264,6 +279,7 @@ TCase *backward_case(void);
 TCase *project_case(void);
 TCase *loss_faults_case(void);
 TCase *descent_faults_case(void);
+TCase *merge_faults_case(void);
 TCase *project_backward_case(void);
 TCase *pack_case(void);
 TCase *context_faults_case(void);

@@ -232,6 +232,7 @@ void fixture_reset(void) {
     describe_descent();
     describe_project_gradients();
     describe_calls();
+    fixture_describe_merge();
 }
 
 static void apply(const struct edit *e) {

@@ -3,6 +3,8 @@
  * the largest shape once, and a plan holds nothing but what follows from the description. */
 #include <string.h>
 
+#include <qkv/cache.h>
+
 #include "support/rng.h"
 #include "support/rooms.h"
 #include "support/stages.h"
@@ -237,6 +239,29 @@ START_TEST(plans_of_descent) {
 }
 END_TEST
 
+START_TEST(plans_of_merge) {
+    qkv_merge_params params;
+    qkv_plan plan, again;
+
+    qkv_merge_params_init(&params);
+    params.batch = params.heads = 2;
+    params.v_dim = 64;
+    for (int64_t n = 0; n < (int64_t)1 << 30; n = 3 * n + 1) {
+        params.length = n;
+        params.parts = 1 + n % 9;
+        memset(&plan, 0x5a, sizeof plan);
+        memset(&again, 0xa5, sizeof again);
+        ck_assert_int_eq(qkv_merge_plan(&plan, &params, NULL), QKV_OK);
+        ck_assert_int_eq(qkv_merge_plan(&again, &params, NULL), QKV_OK);
+        ck_assert_mem_eq(&plan, &again, sizeof plan);
+        ck_assert_int_eq(plan.phases, n > 0);
+        ck_assert_uint_eq(qkv_plan_workspace(&plan, 64), 0);
+        ck_assert_int_ge(plan.threads, 1);
+        ck_assert(plan.threads == 1 || plan.threads <= plan.parts[0]);
+    }
+}
+END_TEST
+
 static Suite *make(void) {
     Suite *suite = suite_create("plans");
     TCase *test = tcase_create("plans");
@@ -248,6 +273,7 @@ static Suite *make(void) {
     tcase_add_loop_test(test, threads_that_shapes_are_worth, 0, 8);
     tcase_add_loop_test(test, plans_of_losses, 0, QKV_LOSS_COUNT);
     tcase_add_test(test, plans_of_descent);
+    tcase_add_test(test, plans_of_merge);
     tcase_add_loop_test(test, plans_are_made_of_the_description_alone, 0, STAGES);
     tcase_add_loop_test(test, workspaces_never_shrink, QKV_STAGE_SCORES_BACKWARD,
                         QKV_STAGE_ATTENTION_BACKWARD + 1);

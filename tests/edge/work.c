@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "work_backward.h"
+#include "work_merge.h"
 
 enum {
     BATCH = 2,
@@ -103,6 +104,7 @@ void work_fill(float spread) {
     kv_lens[1] = KV_LEN - 5;
     work_fill_learning(spread, uniform);
     work_fill_backward(spread);
+    work_fill_merge(spread, uniform);
 }
 
 static void describe(qkv_attention_params *params, int every_option) {
@@ -380,6 +382,7 @@ const struct job jobs[] = {
      FLOATS(work_gradients.pairs)},
     {"project_backward", gradients_in_out, (float *)&result, GRADIENTS_COUNT},
     {"project_backward, W transposed, added", gradients_out_in, (float *)&result, GRADIENTS_COUNT},
+    {"merge", work_merge, (float *)work_merged, FLOATS(work_merged)},
 };
 const int jobs_count = sizeof jobs / sizeof *jobs;
 
