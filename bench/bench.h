@@ -201,5 +201,6 @@ void latency_register(void);
 void options_register(void);
 void loss_register(void);
 void descent_register(void);
+void merge_register(void);
 
 #endif

@@ -73,6 +73,7 @@ static void register_all(void) {
     options_register();
     loss_register();
     descent_register();
+    merge_register();
     if (bench_room.left_out)
         fprintf(stderr,
                 "%s: %d shapes left out, a call of which takes seconds here (--long runs them)\n",
