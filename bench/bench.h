@@ -16,14 +16,14 @@
  *                     memory, sampled after each repetition
  *   pct_copy          work that changes more than the caches hold in place: of the speed at which
  *                     the room copies memory onto itself, bytes read and written; sampled likewise
- *   ws_shared         bytes that the plan asks for: shared by all threads, and for each
- *   ws_worker
- *   threads_used      of those in the name, as many as the plan finds the shape worth
- *   speedup           several threads: over one thread, in turn with it in each repetition
- *   peak_speedup      the same of the FMA peak: what the machine has to give at that moment (on a
- *                     virtual machine two CPUs may be one core)
- *   pct_plain         options only: see options.c
- *   noisy             repetitions of which every try was disturbed
+ *   pct_roof          work on a cache: of what reading it and the arithmetic leave possible
+ * (roof.h) bytes             of the cache, which one call reads roof_speedup      several threads:
+ * the roof's time with one over that with all of them ws_shared         bytes that the plan asks
+ * for: shared by all threads, and for each ws_worker threads_used      of those in the name, as
+ * many as the plan finds the shape worth speedup           several threads: over one thread, in
+ * turn with it in each repetition peak_speedup      the same of the FMA peak: what the machine has
+ * to give at that moment (on a virtual machine two CPUs may be one core) pct_plain         options
+ * only: see options.c noisy             repetitions of which every try was disturbed
  */
 #ifndef QKV_BENCH_BENCH_H
 #define QKV_BENCH_BENCH_H
@@ -36,6 +36,7 @@
 #include "gbench.h"
 #include "peak.h"
 #include "pool.h"
+#include "roof.h"
 
 /* ---- The room under test (room.c) -------------------------------------------------------- */
 
@@ -87,6 +88,7 @@ struct bench_work {
     double bytes;
     int from_memory;    /* the inputs are more than the caches hold */
     int updates_memory; /* so are the arrays that it changes in place; bytes: read and written */
+    const struct roof *roof; /* of a cache that the call reads, or NULL */
     size_t ws_shared, ws_worker;
     int threads;
     struct pool *pool;              /* of several threads; NULL for one */
@@ -102,6 +104,9 @@ bench_measure_fn bench_measure;
 
 /* What the plan asks for, as counters. */
 void bench_report_plan(gb_state *state, const struct bench_work *work);
+
+/* Measures how long single calls take (latency.c). */
+bench_measure_fn bench_measure_latency;
 
 /* Skips the benchmark because of a failed call; the program will exit with a failure. */
 void bench_fail(gb_state *state, qkv_status status);
@@ -120,11 +125,14 @@ struct bench_shape {
 };
 
 /* Registers stage/f32/<room>/<shape>[/threads:N], or counts it as left out if one call has too
- * many flops for this room. */
+ * many flops for this room. typed: another type than f32. */
 void bench_register(const char *stage, const char *shape, int threads, double flops,
                     gb_function *function, const void *user);
-/* The name that bench_register gives. */
-void bench_name(char name[2 * BENCH_NAME], const char *stage, const char *shape, int threads);
+void bench_register_typed(const char *stage, const char *type, const char *shape, int threads,
+                          double flops, gb_function *function, const void *user);
+/* The name that they give. */
+void bench_name(char name[2 * BENCH_NAME], const char *stage, const char *type, const char *shape,
+                int threads);
 void bench_shape_name(char name[BENCH_NAME], const struct bench_shape *shape);
 
 /* q * kv * head_dim over all heads, half of it for causal. */
@@ -202,5 +210,8 @@ void options_register(void);
 void loss_register(void);
 void descent_register(void);
 void merge_register(void);
+void decode_register(void);
+void decode_step_register(void);
+void append_register(void);
 
 #endif

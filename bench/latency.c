@@ -61,7 +61,7 @@ static void report(gb_state *state, double *seconds, int count) {
     gb_counter(state, "calls", count);
 }
 
-static void measure(gb_state *state, const struct bench_work *work) {
+void bench_measure_latency(gb_state *state, const struct bench_work *work) {
     static double seconds[CALLS];
     qkv_status status;
     while (gb_next(state, 1) > 0) {
@@ -76,7 +76,7 @@ static void measure(gb_state *state, const struct bench_work *work) {
 }
 
 static void run(gb_state *state, void *user) {
-    bench_stage_run(state, &bench_attention, user, QKV_EXP_SLEEF_U10, measure);
+    bench_stage_run(state, &bench_attention, user, QKV_EXP_SLEEF_U10, bench_measure_latency);
 }
 
 static void do_nothing(void *argument, int worker, int64_t begin, int64_t end) {
@@ -96,7 +96,7 @@ static void run_pool(gb_state *state, void *user) {
     const struct bench_work work = {
         .call = run_nothing, .argument = &pool, .threads = 2, .threads_used = 2};
     if (pool)
-        measure(state, &work);
+        bench_measure_latency(state, &work);
     else
         gb_skip(state, "skipped: no threads");
     pool_close(pool);
@@ -107,7 +107,7 @@ void latency_register(void) {
         char shape[BENCH_NAME];
         char name[2 * BENCH_NAME];
         bench_shape_name(shape, &shapes[i]);
-        bench_name(name, "latency", shape, shapes[i].threads);
+        bench_name(name, "latency", "f32", shape, shapes[i].threads);
         gb_register_once(name, run, (void *)(uintptr_t)&shapes[i]);
     }
     gb_register_once("latency/pool_2parts/threads:2", run_pool, NULL);

@@ -74,6 +74,9 @@ static void register_all(void) {
     loss_register();
     descent_register();
     merge_register();
+    decode_register();
+    decode_step_register();
+    append_register();
     if (bench_room.left_out)
         fprintf(stderr,
                 "%s: %d shapes left out, a call of which takes seconds here (--long runs them)\n",

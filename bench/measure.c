@@ -9,10 +9,16 @@
 static const double repetition_seconds = 20e-3;
 enum { TRIES = 5, MOST_CALLS = 1 << 20 };
 
+/* One repetition: seconds of the work, and of the other work in turn with it; and with a cache, how
+ * long a call of each takes at least. */
+struct trial {
+    double seconds, other;
+    double roof, other_roof;
+};
+
 /* What the repetitions that count add up to. */
 struct tally {
-    double seconds;
-    double other_seconds;
+    struct trial sum;  /* roofs: times the calls */
     double read_rates; /* of the samples, summed */
     double copy_rates;
     double together; /* peaks of all threads over that of one, summed */
@@ -20,6 +26,7 @@ struct tally {
     int repetitions;
     int noisy;
     double last_peak;
+    double last_roof, last_other_roof;
     qkv_status status;
 };
 
@@ -61,41 +68,58 @@ static const struct bench_work *other_of(const struct bench_work *work) {
     return work->plain ? work->plain : work->alone;
 }
 
-/* The time of the work and of the other work in turn. 1 if nothing disturbed them: the peak is
- * what it was, and the threads had their CPUs. */
+/* The mean of a roof's last sample and a new one. *quiet: as long as they are nearly the same. */
+static double roof_around(const struct roof *roof, double *last, int *quiet) {
+    const double before = *last;
+    *last = roof_seconds(roof, &bench_room.peak);
+    *quiet &= *last < 1.05 * before && before < 1.05 * *last;
+    return (before + *last) / 2.0;
+}
+
+/* The time of the work and of the other work in turn. 1 if nothing disturbed them: the peak and
+ * the roof are what they were, and the threads had their CPUs. */
 static int try_repetition(gb_state *state, const struct bench_work *work, int64_t calls,
-                          double seconds[2], struct tally *tally) {
+                          struct trial *trial, struct tally *tally) {
     const struct cpu_use before = cpu_use();
     gb_resume(state);
-    seconds[0] = time_calls(work, calls, tally);
+    trial->seconds = time_calls(work, calls, tally);
     gb_pause(state);
-    seconds[1] = other_of(work) ? time_calls(other_of(work), calls, tally) : 0.0;
+    trial->other = other_of(work) ? time_calls(other_of(work), calls, tally) : 0.0;
     const struct cpu_use after = cpu_use();
     double last_peak = tally->last_peak;
     tally->last_peak = peak_sample(&bench_room.peak);
-    return peak_is_near(&bench_room.peak, last_peak) &&
-           peak_is_near(&bench_room.peak, tally->last_peak) &&
-           had_cpus(&before, &after, work->threads, seconds[0] + seconds[1]);
+    int quiet = peak_is_near(&bench_room.peak, last_peak) &&
+                peak_is_near(&bench_room.peak, tally->last_peak) &&
+                had_cpus(&before, &after, work->threads, trial->seconds + trial->other);
+    if (work->roof)
+        trial->roof = roof_around(work->roof, &tally->last_roof, &quiet);
+    if (work->roof && work->alone)
+        trial->other_roof = roof_around(work->alone->roof, &tally->last_other_roof, &quiet);
+    return quiet;
+}
+
+static void count_trial(struct tally *tally, const struct trial *trial, int64_t calls) {
+    tally->calls += calls;
+    tally->sum.seconds += trial->seconds;
+    tally->sum.other += trial->other;
+    tally->sum.roof += trial->roof * (double)calls;
+    tally->sum.other_roof += trial->other_roof * (double)calls;
+    tally->repetitions++;
 }
 
 /* One repetition that counts: the first that nothing disturbed, or else the quickest. */
 static double repetition(gb_state *state, const struct bench_work *work, int64_t calls,
                          struct tally *tally) {
-    double best[2] = {INFINITY, INFINITY};
+    struct trial best = {.seconds = INFINITY};
     int quiet = 0;
     for (int i = 0; i < TRIES && !quiet; i++) {
-        double seconds[2];
-        quiet = try_repetition(state, work, calls, seconds, tally);
-        if (quiet || seconds[0] + seconds[1] < best[0] + best[1]) {
-            best[0] = seconds[0];
-            best[1] = seconds[1];
-        }
+        struct trial trial = {.seconds = 0.0};
+        quiet = try_repetition(state, work, calls, &trial, tally);
+        if (quiet || trial.seconds + trial.other < best.seconds + best.other)
+            best = trial;
     }
     tally->noisy += !quiet;
-    tally->calls += calls;
-    tally->seconds += best[0];
-    tally->other_seconds += best[1];
-    tally->repetitions++;
+    count_trial(tally, &best, calls);
     if (work->from_memory)
         tally->read_rates += peak_read_sample(bench_room.peak.kernel);
     if (work->updates_memory)
@@ -103,7 +127,7 @@ static double repetition(gb_state *state, const struct bench_work *work, int64_t
     if (work->pool)
         tally->together += peak_sample_together(&bench_room.peak, work->pool, work->threads) /
                            peak_median(&bench_room.peak);
-    return best[0];
+    return best.seconds;
 }
 
 /* The first call warms caches and the clock; the second says how many make a repetition. */
@@ -122,8 +146,17 @@ void bench_report_plan(gb_state *state, const struct bench_work *work) {
     gb_counter(state, "threads_used", work->threads_used);
 }
 
+static void report_roof(gb_state *state, const struct bench_work *work, const struct tally *tally) {
+    gb_counter(state, "bytes", work->bytes);
+    gb_counter(state, "pct_roof", 100.0 * tally->sum.roof / tally->sum.seconds);
+    if (work->alone)
+        gb_counter(state, "roof_speedup", tally->sum.other_roof / tally->sum.roof);
+    gb_label(state,
+             roof_is_memory(work->roof, &bench_room.peak) ? "roof: memory" : "roof: arithmetic");
+}
+
 static void report(gb_state *state, const struct bench_work *work, const struct tally *tally) {
-    double rate = (double)tally->calls / tally->seconds;
+    double rate = (double)tally->calls / tally->sum.seconds;
     double gflops = work->flops * rate * 1e-9;
     gb_counter(state, "GFLOPS", gflops);
     gb_counter(state, "pct_peak", 100.0 * gflops / (peak_median(&bench_room.peak) * work->threads));
@@ -134,9 +167,11 @@ static void report(gb_state *state, const struct bench_work *work, const struct 
     if (work->updates_memory && tally->copy_rates > 0.0)
         gb_counter(state, "pct_copy",
                    100.0 * work->bytes * rate * tally->repetitions / tally->copy_rates);
+    if (work->roof)
+        report_roof(state, work, tally);
     bench_report_plan(state, work);
     gb_counter(state, "noisy", tally->noisy);
-    const double other_rate = (double)tally->calls / tally->other_seconds;
+    const double other_rate = (double)tally->calls / tally->sum.other;
     if (work->plain)
         gb_counter(state, "pct_plain",
                    100.0 * work->keys * rate / (work->plain->keys * other_rate));
@@ -150,6 +185,10 @@ void bench_measure(gb_state *state, const struct bench_work *work) {
     struct tally tally = {.status = QKV_OK};
     int64_t most = calls_in_repetition(work, &tally);
     tally.last_peak = peak_sample(&bench_room.peak);
+    if (work->roof)
+        tally.last_roof = roof_seconds(work->roof, &bench_room.peak);
+    if (work->roof && work->alone)
+        tally.last_other_roof = roof_seconds(work->alone->roof, &bench_room.peak);
     int64_t calls;
     while (tally.status == QKV_OK && (calls = gb_next(state, most)) > 0)
         gb_time(state, repetition(state, work, calls, &tally));

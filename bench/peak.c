@@ -108,7 +108,7 @@ int peak_is_near(const struct peak_log *log, double sample) {
 }
 
 /* As the kernel tells it; the C library counts the caches of other cores in on some. */
-static size_t last_cache(void) {
+size_t peak_last_cache(void) {
     FILE *file = fopen("/sys/devices/system/cpu/cpu0/cache/index3/size", "r");
     long kib = 0;
     if (file) {
@@ -123,7 +123,7 @@ static size_t last_cache(void) {
 size_t peak_beyond_caches(void) {
     const size_t least = (size_t)64 << 20;
     const size_t most = (size_t)512 << 20;
-    const size_t bytes = 8 * last_cache();
+    const size_t bytes = 8 * peak_last_cache();
     return bytes < least ? least : bytes > most ? most : bytes;
 }
 
@@ -146,7 +146,7 @@ double peak_read_sample(const struct peak_kernel *kernel) {
     if (!data)
         return 0.0;
     double start = clock_seconds();
-    sink = kernel->read(data, (int64_t)(bytes / sizeof(*data)));
+    sink = kernel->read[0](data, (int64_t)(bytes / sizeof(*data)));
     (void)sink;
     return (double)bytes / (clock_seconds() - start);
 }

@@ -11,11 +11,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Ways of reading: which is the fastest depends on where the numbers are. */
+enum { PEAK_READS = 4 };
+
 /* A room's chains and its ways through memory, from peak_room.c. */
 struct peak_kernel {
     double flops; /* of one round */
     float (*run)(int64_t rounds);
-    float (*read)(const float *data, int64_t count);
+    float (*read[PEAK_READS])(const float *data, int64_t count);
     void (*update)(float *data, int64_t count);
 };
 
@@ -46,6 +49,9 @@ double peak_median(const struct peak_log *log);
 
 /* Within 5 % of the median. */
 int peak_is_near(const struct peak_log *log, double sample);
+
+/* Bytes of the last-level cache; 0 if nobody knows. */
+size_t peak_last_cache(void);
 
 /* So many bytes that they cannot come from any cache. */
 size_t peak_beyond_caches(void);

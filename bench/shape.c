@@ -4,21 +4,27 @@
 
 #include "bench.h"
 
-void bench_name(char name[2 * BENCH_NAME], const char *stage, const char *shape, int threads) {
+void bench_name(char name[2 * BENCH_NAME], const char *stage, const char *type, const char *shape,
+                int threads) {
     const size_t size = 2 * BENCH_NAME;
-    int length = snprintf(name, size, "%s/f32/%s/%s", stage, bench_room.name, shape);
+    int length = snprintf(name, size, "%s/%s/%s/%s", stage, type, bench_room.name, shape);
     if (threads > 1)
         snprintf(name + length, size - (size_t)length, "/threads:%d", threads);
 }
 
-void bench_register(const char *stage, const char *shape, int threads, double flops,
-                    gb_function *function, const void *user) {
+void bench_register_typed(const char *stage, const char *type, const char *shape, int threads,
+                          double flops, gb_function *function, const void *user) {
     char name[2 * BENCH_NAME];
-    bench_name(name, stage, shape, threads);
+    bench_name(name, stage, type, shape, threads);
     if (flops <= bench_room.longest)
         gb_register(name, function, (void *)(uintptr_t)user);
     else
         bench_room.left_out++;
+}
+
+void bench_register(const char *stage, const char *shape, int threads, double flops,
+                    gb_function *function, const void *user) {
+    bench_register_typed(stage, "f32", shape, threads, flops, function, user);
 }
 
 void bench_shape_name(char name[BENCH_NAME], const struct bench_shape *shape) {
