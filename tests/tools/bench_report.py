@@ -36,6 +36,8 @@ BENCH = {"context": CONTEXT, "benchmarks": [
     benchmark("attention_backward/exp:sleef_u10/f32/avx512/h1_q96_kv96_d64", pct_peak=81.25),
     benchmark("attention_backward/exp:sleef_u10/f32/avx512/h1_q96_kv96_d64/threads:2", speedup=1.5),
     benchmark("learning/f32/avx512/h12_q64_kv64_d32", pct_peak=56.75),
+    benchmark("decode/i8/avx512/h32_kvh8_q1_kv4096_d128", pct_roof=84.25, label="roof: arithmetic"),
+    benchmark("decode/f16/avx512/h8_q1_kv256_d64/threads:2", pct_roof=77.5, speedup=1.5),
     benchmark("latency/pool_2parts/threads:2", p50=0.5, max=88.25),
     benchmark("project/f32/avx512/m512_k768_n2304_packed", pct_peak=93.75),
     benchmark("project/f32/avx512/m1_k4096_n6144_packed", bytes_per_second=2.7e10, pct_read=89.6,
@@ -92,7 +94,8 @@ class Report(unittest.TestCase):
     def test_figures_appear(self):
         page = self.page(BENCH, PEERS)
         for said in ("71.4 %", "~67", "69.2 %", "h8, 1000, d64", "h8, 1024, d64, 2 threads", "93.8 %",
-                     "188 %", "81.2 %", "56.8 %", "gradients h1, 96, d64, 2 threads", "0.50 µs", "88.25 µs", "polynomial of degree 5", "0 B + 3.0 KiB",
+                     "188 %", "81.2 %", "56.8 %", "gradients h1, 96, d64, 2 threads", "0.50 µs", "88.25 µs",
+                     "h32:8, 1 x 4096, d128, i8", "84.2 % of the roof", "1.50 times one thread", "polynomial of degree 5", "0 B + 3.0 KiB",
                      "512 x 768 x 2304, W packed", "90 %", "alibi &lt;&amp;&gt;", "no luck",
                      "A Fine CPU", "237.9 GFLOPS on one thread", "1.38 [1.25, 1.50]", "2.75 [2.50, 3.00]", "too old",
                      "L1 data 48.0 KiB", "3.0e-07", "limit with the exponential counted: 82.6 %",
@@ -108,7 +111,7 @@ class Report(unittest.TestCase):
     def test_drawings_are_sound(self):
         page = self.page(BENCH, PEERS)
         drawings = re.findall(r"<svg .*?</svg>", page, re.DOTALL)
-        self.assertEqual(len(drawings), 11)
+        self.assertEqual(len(drawings), 13)
         for drawing in drawings:
             root = ElementTree.fromstring(drawing)
             width, height = map(float, root.get("viewBox").split()[2:])

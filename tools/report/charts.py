@@ -4,6 +4,7 @@ qkv against its peers."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from typing import Any
@@ -152,6 +153,10 @@ def shape_words(b: Benchmark) -> str:
     return ", ".join(words) + (f", {b.threads} threads" if b.threads > 1 else "")
 
 
+def typed_words(b: Benchmark) -> str:
+    return shape_words(b) + (f", {b.type}" if b.type != "f32" else "")
+
+
 def percent_row(b: Benchmark) -> tuple[str, float, str, str]:
     value = b.counters["pct_peak"]
     return shape_words(b), value, f"{noise(b)}{value:.1f} %", told(b)
@@ -174,6 +179,18 @@ def by_threads(room: Room) -> svg.Drawing | None:
             for b in room.of("", "speedup") if b.default]
     title = f"Several threads, {room.name}: speed beside one thread (100 %)"
     return bars(title, rows, 200, mark=100) if rows else None
+
+
+def by_roof(room: Room, threads: int) -> svg.Drawing | None:
+    """One query against a cache, beside what reading it and the arithmetic leave possible."""
+    rows = [(f"{shape_words(dataclasses.replace(b, threads=1))}, {b.type}", b.counters["pct_roof"],
+             f"{noise(b)}{b.counters['pct_roof']:.0f} %",
+             f"{b.shape}: {b.counters['pct_roof']:.1f} % of the roof"
+             + (f", {b.counters['speedup']:.2f} times one thread" if "speedup" in b.counters else ""))
+            for b in room.of("", "pct_roof") if b.threads == threads]
+    number = "one thread" if threads == 1 else f"{threads} threads"
+    title = f"Decode, {room.name}, {number}: percent of the roof"
+    return bars(title, rows, 100) if rows else None
 
 
 def by_shape(room: Room, stage: str, title: str) -> svg.Drawing | None:
@@ -286,6 +303,7 @@ def of_room(room: Room) -> list[svg.Drawing]:
     more = [by_shape(room, "attention", "Attention, other shapes"),
             by_shape(room, "attention_backward", "Gradients of attention"),
             by_shape(room, "learning", "Attention and its gradients"),
-            by_shape(room, "project", "Projection"), by_bandwidth(room), by_threads(room),
-            options(room)]
+            by_shape(room, "project", "Projection"), by_bandwidth(room),
+            *(by_roof(room, n) for n in sorted({b.threads for b in room.of("", "pct_roof")})),
+            by_threads(room), options(room)]
     return [by_length(room, tier) for tier in tiers(room)] + [drawing for drawing in more if drawing]

@@ -72,12 +72,13 @@ def counter(b: Benchmark, name: str, form: str) -> str:
 
 
 def benchmark_row(b: Benchmark) -> list[str]:
-    name = f"{b.stage} {b.shape}" + "".join(f" ({more})" for more in (b.tier, b.label) if more)
+    stored = b.type if b.type != "f32" else ""
+    name = f"{b.stage} {b.shape}" + "".join(f" ({more})" for more in (stored, b.tier, b.label) if more)
     if b.error:
         return [name, b.error] + [""] * 6
     workspace = [b.counters[name] for name in ("ws_shared", "ws_worker", "workspace_bytes")
                  if name in b.counters]
-    share = counter(b, "pct_peak", "{:.1f} %") or counter(b, "pct_plain", "{:.1f} % of plain")
+    share = counter(b, "pct_roof", "{:.1f} % of the roof") or counter(b, "pct_peak", "{:.1f} %") or counter(b, "pct_plain", "{:.1f} % of plain")
     return [name, str(b.threads),
             duration(b.seconds), counter(b, "GFLOPS", "{:.1f}"), share,
             f"{b.counters['bytes_per_second'] * 1e-9:.1f}" if "bytes_per_second" in b.counters else "",
@@ -90,7 +91,7 @@ def figure(drawing: svg.Drawing) -> str:
 
 def latency(room: Room) -> str:
     """How long single calls take, at best and at worst."""
-    rows = [[charts.shape_words(b) if b.number("h") else b.shape, str(b.threads)]
+    rows = [[charts.typed_words(b) if b.number("h") else b.shape, str(b.threads)]
             + [f"{b.counters[name]:.2f} µs" if name in b.counters else ""
                for name in ("p50", "p99", "p99.9", "max")] for b in room.of("latency")]
     head = ["single calls", "threads", "median", "99 %", "99.9 %", "the longest"]

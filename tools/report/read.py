@@ -17,10 +17,11 @@ class Wrong(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """One line of a room's benchmarks. Its name is stage[/exp:tier]/f32/room/shape[/threads:N]."""
+    """One line of a room's benchmarks. Its name is stage[/exp:tier]/type/room/shape[/threads:N]."""
 
     stage: str
     tier: str  # of the exponential; "" where the name has none
+    type: str  # f32, or what a cache stores
     shape: str
     threads: int
     seconds: float
@@ -95,17 +96,19 @@ def is_number(value: Any) -> bool:
 def benchmark(path: Path, entry: Any, otherwise: str) -> tuple[str, Benchmark]:
     """The room of an entry (otherwise: where its name has none), and what it says."""
     name = entry.get("name") if isinstance(entry, dict) else None
-    found = re.fullmatch(r"(\w+)(?:/exp:(\w+))?(?:/f32/(\w+))?/([^/]+)(?:/threads:(\d+))?", str(name))
-    room = (found[3] or otherwise) if found else ""
+    found = re.fullmatch(r"(\w+)(?:/exp:(\w+))?(?:/(f32|f16|bf16|i8)/(\w+))?/([^/]+)(?:/threads:(\d+))?",
+                         str(name))
+    room = (found[4] or otherwise) if found else ""
     if not found or not room:
-        raise Wrong(f"{path}: a benchmark is called {name!r}, and not stage/f32/room/shape.")
+        raise Wrong(f"{path}: a benchmark is called {name!r}, and not stage/type/room/shape.")
     error = str(entry.get("error_message", "failed")) if entry.get("error_occurred") else ""
     time, unit = entry.get("real_time"), entry.get("time_unit")
     if not error and (not is_number(time) or time < 0 or unit not in SECONDS):
         raise Wrong(f"{path}: {name} has no time.")
     counters = {k: float(v) for k, v in entry.items() if k not in NOT_COUNTERS and is_number(v)}
     return room, Benchmark(
-        stage=found[1], tier=found[2] or "", shape=found[4], threads=int(found[5] or 1),
+        stage=found[1], tier=found[2] or "", type=found[3] or "f32", shape=found[5],
+        threads=int(found[6] or 1),
         seconds=0.0 if error else time * SECONDS[unit], label=str(entry.get("label", "")),
         counters=counters, error=error)
 
