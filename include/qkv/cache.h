@@ -157,7 +157,9 @@ QKV_API qkv_status qkv_cache_truncate(const qkv_cache *cache, int64_t sequence, 
 /* The first `tokens` tokens of sequence `from` become those of the empty sequence `to`. share:
  * pages that they fill are entered into the table of `to`, and held by both; a last one that they
  * do not fill is copied to the page that the table of `to` has for it. copy: every page is copied
- * to those of `to`. Pages to be copied to must be held by nobody. */
+ * to those of `to`. Pages to be copied to must be held by nobody. QKV_ARG_TO is QKV_FAULT_NOT_EMPTY,
+ * or QKV_FAULT_CONFLICT where it is `from`; the table is QKV_FAULT_RANGE or QKV_FAULT_SHARED as of
+ * append, and QKV_FAULT_CONFLICT where share has none. */
 QKV_API qkv_status qkv_cache_share(const qkv_cache *cache, int64_t to, int64_t from,
                                    int64_t tokens);
 QKV_API qkv_status qkv_cache_copy(const qkv_cache *cache, int64_t to, int64_t from, int64_t tokens);
@@ -169,10 +171,11 @@ QKV_API qkv_status qkv_cache_export(const qkv_cache *cache, int64_t sequence, in
                                     const qkv_context *context);
 
 /* A sequence as bytes: a header of 64 (magic, version, types, shape, tokens, checksum), then its
- * tokens as they are stored, whatever the pages. load: into an empty sequence of a cache of the
- * same types and shape, whose pages have room; QKV_ARG_BUFFER is QKV_FAULT_LAYOUT for other bytes,
- * QKV_FAULT_TOO_SMALL for too few, and QKV_FAULT_CHECKSUM for altered ones; the cache is as it was
- * then. The buffer needs no alignment. */
+ * tokens as they are stored, whatever the pages: the same tokens make the same bytes. load: into an
+ * empty sequence of a cache of the same types and shape, whose pages have room; QKV_ARG_BUFFER is
+ * QKV_FAULT_LAYOUT for other bytes, QKV_FAULT_TOO_SMALL for too few, QKV_FAULT_CHECKSUM for altered
+ * ones, and QKV_FAULT_VALUE where a scale is negative or infinite; the cache is as it was then. The
+ * buffer needs no alignment; what is left of it behind the file is not looked at. */
 QKV_API size_t qkv_cache_save_size(const qkv_cache *cache, int64_t sequence);
 QKV_API qkv_status qkv_cache_save(const qkv_cache *cache, int64_t sequence, void *buffer,
                                   size_t buffer_size);

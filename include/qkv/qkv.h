@@ -74,7 +74,8 @@ typedef int32_t qkv_status;
     DO(FAILED, "reported a failure")                                                   \
     DO(FULL, "has no room for more tokens")                                            \
     DO(SHARED, "names a page that another sequence holds")                             \
-    DO(CHECKSUM, "was altered: its checksum does not match")
+    DO(CHECKSUM, "was altered: its checksum does not match")                           \
+    DO(NOT_EMPTY, "has tokens already")
 
 /* Which argument is meant: DO(NAME, name as the caller knows it). */
 #define QKV_ARGS(DO)                          \
