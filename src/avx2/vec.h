@@ -43,6 +43,21 @@ static inline void vf_store_part(float *p, vf x, int n) {
     _mm256_maskstore_ps(p, vec_first(n), x);
 }
 
+/* Neighbours: 2 VF_LANES numbers apart into the even and the odd ones, and together again. */
+static inline vf vf_load_pairs(const float *p, vf *odd) {
+    const __m256 a = _mm256_loadu_ps(p), b = _mm256_loadu_ps(p + 8);
+    const __m256d even = _mm256_castps_pd(_mm256_shuffle_ps(a, b, 0x88));
+    const __m256d rest = _mm256_castps_pd(_mm256_shuffle_ps(a, b, 0xdd));
+    *odd = _mm256_castpd_ps(_mm256_permute4x64_pd(rest, 0xd8));
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(even, 0xd8));
+}
+
+static inline void vf_store_pairs(float *p, vf even, vf odd) {
+    const __m256 a = _mm256_unpacklo_ps(even, odd), b = _mm256_unpackhi_ps(even, odd);
+    _mm256_storeu_ps(p, _mm256_permute2f128_ps(a, b, 0x20));
+    _mm256_storeu_ps(p + 8, _mm256_permute2f128_ps(a, b, 0x31));
+}
+
 static inline vf vf_set1(float x) {
     return _mm256_set1_ps(x);
 }
@@ -131,8 +146,8 @@ static inline float vf_hmax(vf x) {
     return _mm_cvtss_f32(_mm_max_ss(z, _mm_movehdup_ps(z)));
 }
 
-/* In double precision: x's halves (lane i and lane i + VF_LANES / 2) added, and their squares, which
- * are exact before they are added. */
+/* In double precision: x's halves (lane i and lane i + VF_LANES / 2) added, and their squares,
+ * which are exact before they are added. */
 static inline vd vd_fold(vf x) {
     return _mm256_add_pd(_mm256_cvtps_pd(_mm256_castps256_ps128(x)),
                          _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1)));

@@ -43,6 +43,22 @@ static inline void vf_store_part(float *p, vf x, int n) {
     _mm512_mask_storeu_ps(p, vec_first(n), x);
 }
 
+/* Neighbours: 2 VF_LANES numbers apart into the even and the odd ones, and together again. */
+static inline vf vf_load_pairs(const float *p, vf *odd) {
+    const __m512i even =
+        _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512 a = _mm512_loadu_ps(p), b = _mm512_loadu_ps(p + 16);
+    *odd = _mm512_permutex2var_ps(a, _mm512_or_epi32(even, _mm512_set1_epi32(1)), b);
+    return _mm512_permutex2var_ps(a, even, b);
+}
+
+static inline void vf_store_pairs(float *p, vf even, vf odd) {
+    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+    _mm512_storeu_ps(p, _mm512_permutex2var_ps(even, low, odd));
+    _mm512_storeu_ps(p + 16, _mm512_permutex2var_ps(even, high, odd));
+}
+
 static inline vf vf_set1(float x) {
     return _mm512_set1_ps(x);
 }
@@ -127,8 +143,8 @@ static inline float vf_hmax(vf x) {
     return _mm_cvtss_f32(_mm_max_ss(z, _mm_movehdup_ps(z)));
 }
 
-/* In double precision: x's halves (lane i and lane i + VF_LANES / 2) added, and their squares, which
- * are exact before they are added. */
+/* In double precision: x's halves (lane i and lane i + VF_LANES / 2) added, and their squares,
+ * which are exact before they are added. */
 static inline vd vd_fold(vf x) {
     return _mm512_add_pd(_mm512_cvtps_pd(_mm512_castps512_ps256(x)),
                          _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1)));

@@ -5,18 +5,18 @@
 
 #include "cache.h"
 #include "context.h"
-#include "token_rows.h"
-
-/* Tokens of a part: a multiple of PANEL, so that no two parts meet in a panel. */
-enum { QKV_APPEND_RUN = 256 };
+#include "rope.h"
 
 struct __attribute__((may_alias)) qkv_append_state {
     uint64_t magic;
     const struct qkv_table *kernels;
     struct qkv_cache_state cache;
     struct qkv_token_rows rows;
+    struct qkv_rope_state rope;
     const int32_t *sequences;
     int64_t runs;  /* parts of a sequence and head */
+    int64_t run;   /* new tokens of one, at most */
+    size_t turned; /* offset in a worker's memory of a panel's keys with rope */
     int64_t total; /* of the batch's lengths, as they were: a plan holds for one append */
 };
 

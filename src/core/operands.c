@@ -165,27 +165,19 @@ static int in_place(const struct qkv_problem *p, const struct qkv_operands *own,
         !(a->arg == QKV_ARG_D_SCORES && b->arg == QKV_ARG_D_WEIGHTS))
         return 0;
     shape_of(shape, p, SHAPE_SCORES);
-    int same = x->data == y->data;
-    for (int d = 0; d < 3; d++)
-        same &= shape[d] <= 1 || x->stride[d] == y->stride[d];
-    return same;
-}
-
-static int overlaps_array(const struct qkv_footprint *out, const void *data, int64_t count) {
-    if (!data)
-        return 0;
-    const struct qkv_footprint f = qkv_footprint_array(data, count, 4);
-    return qkv_overlap(out, &f);
+    return qkv_same_view(x, y, shape);
 }
 
 /* The arrays of the parameters, which no output may overlap either. */
 static int overlaps_params(const struct qkv_problem *p, const struct qkv_footprint *out) {
     const int64_t shape[4] = {p->batch, p->q_heads, p->q_len, p->kv_len};
     struct qkv_footprint f;
-    int overlaps =
-        overlaps_array(out, p->slopes, p->q_heads) | overlaps_array(out, p->sinks, p->q_heads) |
-        overlaps_array(out, p->q_lens, p->batch) | overlaps_array(out, p->kv_lens, p->batch) |
-        overlaps_array(out, p->cu_q, p->batch + 1) | overlaps_array(out, p->cu_kv, p->batch + 1);
+    int overlaps = qkv_overlaps_array(out, p->slopes, p->q_heads) |
+                   qkv_overlaps_array(out, p->sinks, p->q_heads) |
+                   qkv_overlaps_array(out, p->q_lens, p->batch) |
+                   qkv_overlaps_array(out, p->kv_lens, p->batch) |
+                   qkv_overlaps_array(out, p->cu_q, p->batch + 1) |
+                   qkv_overlaps_array(out, p->cu_kv, p->batch + 1);
     /* Both were checked when the plan was made. */
     if (p->bias.data && !qkv_footprint_make(&f, &p->bias, shape, sizeof(float), QKV_ARG_BIAS))
         overlaps |= qkv_overlap(out, &f);

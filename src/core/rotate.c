@@ -1,4 +1,192 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "cache.h"
+/*
+ * rotate: every row of x turned to its position. A part is a run of one sequence's rows of one
+ * head; parts that follow each other share the run, so that angles are computed once for all heads.
+ */
+#include <string.h>
 
-typedef int qkv_rotate_stub;
+#include "context.h"
+#include "param_size.h"
+#include "rope.h"
+#include "run.h"
+#include "tensor.h"
+
+struct __attribute__((may_alias)) rotate_state {
+    uint64_t magic;
+    const struct qkv_table *kernels;
+    struct qkv_token_rows rows;
+    struct qkv_rope_state rope;
+    const int32_t *first;
+    int64_t heads, head_dim;
+    int64_t runs, run; /* of a sequence, and the rows of one */
+};
+
+#define MAGIC 0x61746f72766b71ULL /* "qkvrota" */
+
+_Static_assert(sizeof(struct rotate_state) <= sizeof(((qkv_plan *)0)->state), "state fits");
+
+void qkv_rotate_params_init(qkv_rotate_params *params) {
+    *params = (qkv_rotate_params){.size = sizeof(*params), .rope = {.theta = 10000.0}};
+}
+
+/* ---- The plan ---- */
+
+static int64_t first_of(const struct rotate_state *s, int64_t b) {
+    return s->first ? s->first[b] : 0;
+}
+
+static qkv_status check_count(int64_t n, int64_t most, qkv_arg arg) {
+    if (n < 1)
+        return qkv_fail(arg, n ? QKV_FAULT_NEGATIVE : QKV_FAULT_ZERO);
+    return n > most ? qkv_fail(arg, QKV_FAULT_RANGE) : QKV_OK;
+}
+
+static qkv_status check_first(const struct rotate_state *s) {
+    if ((uintptr_t)s->first % sizeof(int32_t))
+        return qkv_fail(QKV_ARG_FIRST, QKV_FAULT_MISALIGNED);
+    for (int64_t b = 0; b < s->rows.batch; b++) {
+        if (first_of(s, b) < 0)
+            return qkv_fail(QKV_ARG_FIRST, QKV_FAULT_NEGATIVE);
+        TRY(qkv_check_positions(&s->rope, &s->rows, b, first_of(s, b)));
+    }
+    return QKV_OK;
+}
+
+static qkv_status make_state(struct rotate_state *s, const qkv_rotate_params *params) {
+    qkv_rotate_params p;
+    TRY(qkv_take_struct(&p, sizeof(p), params, sizeof(p), QKV_ARG_PARAMS));
+    if (p.flags)
+        return qkv_fail(QKV_ARG_FLAGS, QKV_FAULT_FLAG);
+    *s = (struct rotate_state){
+        .magic = MAGIC,
+        .rows = {p.batch, p.tokens, p.lens, p.cu},
+        .first = p.first,
+        .heads = p.heads,
+        .head_dim = p.head_dim,
+    };
+    TRY(qkv_check_token_rows(&s->rows));
+    TRY(check_count(p.heads, INT32_MAX, QKV_ARG_HEADS));
+    TRY(check_count(p.head_dim, QKV_HEAD_DIM_MAX, QKV_ARG_HEAD_DIM));
+    TRY(qkv_take_rope(&s->rope, &p.rope, p.head_dim));
+    return check_first(s);
+}
+
+/* Parts: sequences, runs and heads. */
+static qkv_status count_parts(struct rotate_state *s, int64_t tokens, int64_t *parts) {
+    s->run = qkv_min(tokens, QKV_RUN);
+    s->runs = (tokens - 1) / QKV_RUN + 1;
+    if (__builtin_mul_overflow(s->rows.batch, s->heads, parts))
+        return qkv_fail(QKV_ARG_HEADS, QKV_FAULT_OVERFLOW);
+    if (__builtin_mul_overflow(*parts, s->runs, parts))
+        return qkv_fail(QKV_ARG_TOKENS, QKV_FAULT_OVERFLOW);
+    return QKV_OK;
+}
+
+qkv_status qkv_rotate_plan(qkv_plan *plan, const qkv_rotate_params *params,
+                           const qkv_context *context) {
+    struct rotate_state s;
+    int64_t parts = 0;
+    TRY(qkv_check_plan(plan));
+    TRY(make_state(&s, params));
+    TRY(qkv_check_context(context));
+    s.kernels = &qkv_context_get(context)->table;
+
+    const int64_t tokens = qkv_longest(&s.rows);
+    if (tokens > 0)
+        TRY(count_parts(&s, tokens, &parts));
+    memset(plan, 0, sizeof(*plan));
+    plan->threads = 1;
+    if (tokens > 0) {
+        const int64_t angles = qkv_angles_size(&s.rope, s.run);
+        const double numbers = (double)(s.rows.batch * s.heads) * (double)(tokens * s.head_dim);
+        plan->phases = 1;
+        plan->parts[0] = parts;
+        plan->workspace_worker = (size_t)qkv_round_up(angles, QKV_ALIGNMENT);
+        /* A number costs about as much as 20 flops: it comes from memory and goes there. */
+        plan->threads = qkv_worth_threads(20.0 * numbers, parts);
+    }
+    memcpy(plan->state, &s, sizeof(s));
+    return QKV_OK;
+}
+
+/* ---- The tensors ---- */
+
+static qkv_status take_tensors(qkv_tensors *own, const struct rotate_state *s,
+                               const qkv_tensors *tensors) {
+    struct qkv_footprint x, out;
+    int64_t shape[4];
+    TRY(qkv_take_struct(own, sizeof(*own), tensors, sizeof(*own), QKV_ARG_TENSORS));
+    qkv_token_shape(shape, &s->rows, s->heads, s->head_dim);
+    TRY(qkv_check_tensor(&x, &own->q, shape, QKV_ARG_Q));
+    TRY(qkv_check_tensor(&out, &own->out, shape, QKV_ARG_OUT));
+    if (!out.element)
+        return QKV_OK;
+    if (qkv_overlaps_itself(&out))
+        return qkv_fail(QKV_ARG_OUT, QKV_FAULT_SELF_OVERLAP);
+    if ((!qkv_same_view(&own->q, &own->out, shape) && qkv_overlap(&out, &x)) ||
+        qkv_overlaps_rope(&out, &s->rope, &s->rows) || qkv_overlaps_rows(&out, &s->rows) ||
+        qkv_overlaps_array(&out, s->first, s->rows.batch))
+        return qkv_fail(QKV_ARG_OUT, QKV_FAULT_OVERLAP);
+    return QKV_OK;
+}
+
+/* ---- The parts ---- */
+
+static void rotate_run(const struct rotate_state *s, const qkv_tensors *tensors,
+                       struct qkv_angles *angles, int64_t index) {
+    const int64_t head = index % s->heads, run = index / s->heads;
+    const int64_t b = run / s->runs, from = run % s->runs * QKV_RUN;
+    const int64_t to = qkv_min(from + QKV_RUN, qkv_tokens_of(&s->rows, b));
+    qkv_angles_move(angles, b, first_of(s, b), from, to);
+    for (int64_t i = from; i < to; i++)
+        qkv_angles_turn(angles, s->kernels->rotate->turn,
+                        qkv_token_row(&tensors->out, &s->rows, b, head, i),
+                        qkv_token_row(&tensors->q, &s->rows, b, head, i), i, s->head_dim);
+}
+
+struct job {
+    const struct rotate_state *state;
+    const qkv_tensors *tensors;
+};
+
+static void run_job(const void *job, const qkv_workspace *workspace, int32_t phase, int64_t begin,
+                    int64_t end) {
+    const struct job *j = job;
+    const struct rotate_state *s = j->state;
+    struct qkv_angles angles;
+    (void)phase;
+    qkv_angles_begin(&angles, &s->rope, &s->rows, workspace->worker, s->run);
+    for (int64_t i = begin; i < end; i++)
+        rotate_run(s, j->tensors, &angles, i);
+}
+
+static const struct rotate_state *state_of(const qkv_plan *plan) {
+    const struct rotate_state *s = (const struct rotate_state *)plan->state;
+    return s->magic == MAGIC ? s : NULL;
+}
+
+qkv_status qkv_rotate_run(const qkv_plan *plan, const qkv_tensors *tensors, int32_t phase,
+                          int64_t begin, int64_t end, const qkv_workspace *workspace) {
+    qkv_tensors own;
+    TRY(qkv_check_plan(plan));
+    const struct job job = {state_of(plan), &own};
+    if (!job.state)
+        return qkv_fail(QKV_ARG_PLAN, QKV_FAULT_STALE);
+    TRY(take_tensors(&own, job.state, tensors));
+    TRY(qkv_check_run(plan, phase, begin, end, workspace));
+    run_job(&job, workspace, phase, begin, end);
+    return QKV_OK;
+}
+
+qkv_status qkv_rotate(const qkv_rotate_params *params, const qkv_tensors *tensors,
+                      const qkv_exec *exec) {
+    qkv_plan plan;
+    qkv_exec own;
+    qkv_tensors own_tensors;
+    TRY(qkv_take_exec(&own, exec));
+    TRY(qkv_rotate_plan(&plan, params, own.context));
+    const struct job job = {state_of(&plan), &own_tensors};
+    TRY(take_tensors(&own_tensors, job.state, tensors));
+    TRY(qkv_check_exec(&plan, &own));
+    return qkv_run_all(&plan, &own, 1, 0, run_job, &job);
+}

@@ -43,4 +43,19 @@ static inline int qkv_overlap(const struct qkv_footprint *a, const struct qkv_fo
     return qkv_overlap_exactly(a, b);
 }
 
+/* Does an output's view share a byte with a plain array of floats or of 32-bit integers? */
+static inline int qkv_overlaps_array(const struct qkv_footprint *out, const void *data,
+                                     int64_t count) {
+    const struct qkv_footprint f = qkv_footprint_array(data, count, 4);
+    return qkv_overlap(out, &f);
+}
+
+/* Do two tensors of one shape name the same elements? Then a stage may work in place. */
+static inline int qkv_same_view(const qkv_tensor *a, const qkv_tensor *b, const int64_t shape[4]) {
+    int same = a->data == b->data;
+    for (int d = 0; d < 3; d++)
+        same &= shape[d] <= 1 || a->stride[d] == b->stride[d];
+    return same;
+}
+
 #endif

@@ -51,6 +51,17 @@ static inline void vf_store_part(float *p, vf x, int n) {
         vst1q_lane_f32(p + 2, x, 2);
 }
 
+/* Neighbours: 2 VF_LANES numbers apart into the even and the odd ones, and together again. */
+static inline vf vf_load_pairs(const float *p, vf *odd) {
+    const float32x4x2_t x = vld2q_f32(p);
+    *odd = x.val[1];
+    return x.val[0];
+}
+
+static inline void vf_store_pairs(float *p, vf even, vf odd) {
+    vst2q_f32(p, (float32x4x2_t){{even, odd}});
+}
+
 static inline vf vf_set1(float x) {
     return vdupq_n_f32(x);
 }

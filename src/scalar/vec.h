@@ -42,6 +42,17 @@ static inline void vf_store_part(float *p, vf x, int n) {
         *p = x;
 }
 
+/* Neighbours: 2 VF_LANES numbers apart into the even and the odd ones, and together again. */
+static inline vf vf_load_pairs(const float *p, vf *odd) {
+    *odd = p[1];
+    return p[0];
+}
+
+static inline void vf_store_pairs(float *p, vf even, vf odd) {
+    p[0] = even;
+    p[1] = odd;
+}
+
 static inline vf vf_set1(float x) {
     return x;
 }
