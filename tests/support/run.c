@@ -29,10 +29,24 @@ static const struct {
 
 /* ---- One set of functions for all stages ---- */
 
+static qkv_status make_append_plan(const struct call *call, qkv_plan *plan) {
+    const struct append_call *a = call->params;
+    return qkv_append_plan(plan, a->params, a->cache, call->context);
+}
+
+static qkv_status call_append(const struct call *call, const qkv_exec *exec) {
+    const struct append_call *a = call->params;
+    return qkv_append(a->params, a->cache, call->tensors, exec);
+}
+
 static qkv_status make_plan(const struct call *call, qkv_plan *plan) {
     if (stage_is_backward(call->stage))
         return backward[call->stage].plan(plan, call->params, call->context);
     switch (call->stage) {
+    case QKV_STAGE_APPEND:
+        return make_append_plan(call, plan);
+    case QKV_STAGE_ROTATE:
+        return qkv_rotate_plan(plan, call->params, call->context);
     case QKV_STAGE_PROJECT:
         return qkv_project_plan(plan, call->params, call->context);
     case QKV_STAGE_PROJECT_BACKWARD:
@@ -65,6 +79,10 @@ static qkv_status call_plain(const struct call *call, const qkv_exec *exec) {
         return backward[call->stage].call(call->params, t->tensors, t->gradients, exec);
     }
     switch (call->stage) {
+    case QKV_STAGE_APPEND:
+        return call_append(call, exec);
+    case QKV_STAGE_ROTATE:
+        return qkv_rotate(call->params, call->tensors, exec);
     case QKV_STAGE_PROJECT:
         return qkv_project(call->params, call->tensors, exec);
     case QKV_STAGE_PROJECT_BACKWARD:
@@ -99,6 +117,10 @@ static qkv_status run_parts(const struct call *call, const qkv_plan *plan, int32
         return qkv_backward_run(plan, t->tensors, t->gradients, phase, begin, end, workspace);
     }
     switch (call->stage) {
+    case QKV_STAGE_APPEND:
+        return qkv_append_run(plan, call->tensors, phase, begin, end, workspace);
+    case QKV_STAGE_ROTATE:
+        return qkv_rotate_run(plan, call->tensors, phase, begin, end, workspace);
     case QKV_STAGE_PROJECT:
         return qkv_project_run(plan, call->tensors, phase, begin, end, workspace);
     case QKV_STAGE_PROJECT_BACKWARD:

@@ -6,7 +6,7 @@
 
 #include <stdint.h>
 
-#include <qkv/qkv.h>
+#include <qkv/cache.h>
 
 #include "verdict.h"
 
@@ -39,6 +39,12 @@ struct call {
     int stage;
     const void *params;
     const void *tensors;
+};
+
+/* What `params` of a call of append points to. */
+struct append_call {
+    const qkv_append_params *params;
+    const qkv_cache *cache;
 };
 
 /* What `tensors` of a call of project_backward points to. */
