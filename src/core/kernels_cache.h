@@ -16,8 +16,8 @@
  *   I8      4              [ceil(head_dim / 4)][16][4] of 1     [4][v_pad][4] of 1
  *
  * v_pad is v_dim rounded up to 16, with zeros; so is the last unit of head_dim. When the first
- * token of a unit of V is stored, its other tokens become zeros. An I8 panel has 16 scales beside
- * it. (F16 pairs would have to be taken apart before the conversion.)
+ * token of a unit of V is stored, its other tokens become zeros, and so do their scales. An I8
+ * panel has 16 scales beside it. (F16 pairs would have to be taken apart before the conversion.)
  */
 #ifndef QKV_CORE_KERNELS_CACHE_H
 #define QKV_CORE_KERNELS_CACHE_H

@@ -294,6 +294,8 @@ static int append_values_i8(void *panel, float *scale, int row, const float *row
             factor[i] = scale_row(s, u.rows + (i - u.from) * ld, v_dim);
             bad |= *s != *s;
         }
+        for (int i = u.to; u.from == 0 && i < 4; i++)
+            scale[t + i] = 0.0f;
         for (ptrdiff_t c = 0; c < n; c += VF_LANES)
             vf_store_i8(word + c, i8_of(&u, 0, word, factor, c), i8_of(&u, 1, word, factor, c),
                         i8_of(&u, 2, word, factor, c), i8_of(&u, 3, word, factor, c));
