@@ -15,6 +15,10 @@
  * joined from left to right, then goes through m - max(i, 1) additions: at d_model 4096 a 30th
  * of the bound of one chain on ordinary data.
  *
+ * int8. The chain runs over integers, and the row's scale comes after it: the number that the
+ * reference sees is their rounded product, u * sum_p |x_p y_p|, and the kernel's product with the
+ * scale adds u * |s|. Of V both stand at the weight: 2u.
+ *
  * Score. Scaling adds SCALE_ROUNDINGS * u * |s| (the scale itself, the product, a factor log2(e)).
  * The soft-cap c * tanh(s / c) adds 2u|s/c| to tanh's argument, shrinks what came in by tanh' <= 1,
  * and adds TANH_ULPS * 2u * |tanh| (SLEEF u35; an ulp is at most 2u) and one rounding. ALiBi

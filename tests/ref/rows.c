@@ -191,7 +191,8 @@ static void mix_row(const qkv_attention_params *params, const qkv_tensors *tenso
                     const struct ref_row *row, struct ref_value *out) {
     int64_t v_dim = ref_v_dim(params);
     struct mixing *m = ref_allocate(v_dim, sizeof *m);
-    double roundings = row->kept + row->rescales + 1;
+    double apart = tensors->v.dtype == QKV_I8 ? 2 : 0; /* as for scores (scores.c) */
+    double roundings = row->kept + row->rescales + 1 + apart;
     for (int64_t j = 0; j < params->kv_len; j++) {
         if (scores[j].value == -INFINITY)
             continue;

@@ -71,11 +71,22 @@ static void overflow(struct ref_value *s) {
         s->bound = 0;
 }
 
+/* An integer times its scale was rounded for the reference, and the kernel rounds the product with
+ * the scale. */
+static void scale_apart(struct ref_value *s, const float *q, const float *k, int64_t n) {
+    double size = fabs(s->value);
+    for (int64_t p = 0; p < n; p++)
+        size += fabs((double)q[p] * (double)k[p]);
+    s->bound += REF_SLACK * REF_U * size;
+}
+
 struct ref_value ref_scaled(const qkv_attention_params *params, const qkv_tensors *tensors,
                             int64_t b, int64_t h, int64_t i, int64_t j) {
     const float *q = ref_row_of(&tensors->q, ref_query_place(params, b, i), h);
     const float *k = ref_row_of(&tensors->k, ref_key_place(params, b, j), ref_kv_head(params, h));
     struct ref_value s = ref_dot(q, k, 1, params->head_dim);
+    if (tensors->k.dtype == QKV_I8)
+        scale_apart(&s, q, k, params->head_dim);
     overflow(&s);
     apply_scale(&s, params);
     overflow(&s);

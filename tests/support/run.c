@@ -37,6 +37,14 @@ static qkv_status make_append_plan(const struct call *call, qkv_plan *plan) {
 static qkv_status call_append(const struct call *call, const qkv_exec *exec) {
     const struct append_call *a = call->params;
     return qkv_append(a->params, a->cache, call->tensors, exec);
+static qkv_status make_decode_plan(qkv_plan *plan, const struct decode_params *p,
+                                   const qkv_context *context) {
+    return qkv_decode_plan(plan, p->params, p->cache, p->sequences, context);
+}
+
+static qkv_status call_decode(const struct decode_params *p, const qkv_tensors *tensors,
+                              const qkv_exec *exec) {
+    return qkv_decode(p->params, tensors, p->cache, p->sequences, exec);
 }
 
 static qkv_status make_plan(const struct call *call, qkv_plan *plan) {
@@ -63,6 +71,8 @@ static qkv_status make_plan(const struct call *call, qkv_plan *plan) {
         return qkv_descent_plan(plan, call->params, call->context);
     case QKV_STAGE_MERGE:
         return qkv_merge_plan(plan, call->params, call->context);
+    case QKV_STAGE_DECODE:
+        return make_decode_plan(plan, call->params, call->context);
     default:
         return qkv_attention_plan(plan, call->params, call->context);
     }
@@ -99,6 +109,8 @@ static qkv_status call_plain(const struct call *call, const qkv_exec *exec) {
         return qkv_descent(call->params, call->tensors, exec);
     case QKV_STAGE_MERGE:
         return qkv_merge(call->params, call->tensors, exec);
+    case QKV_STAGE_DECODE:
+        return call_decode(call->params, call->tensors, exec);
     default:
         return qkv_attention(call->params, call->tensors, exec);
     }
@@ -131,6 +143,8 @@ static qkv_status run_parts(const struct call *call, const qkv_plan *plan, int32
         return qkv_descent_run(plan, call->tensors, phase, begin, end, workspace);
     case QKV_STAGE_MERGE:
         return qkv_merge_run(plan, call->tensors, phase, begin, end, workspace);
+    case QKV_STAGE_DECODE:
+        return qkv_decode_run(plan, call->tensors, phase, begin, end, workspace);
     default:
         return qkv_run(plan, call->tensors, phase, begin, end, workspace);
     }

@@ -53,6 +53,13 @@ struct project_backward_tensors {
     const qkv_project_gradients *gradients;
 };
 
+/* What `params` of a call of decode points to. */
+struct decode_params {
+    const qkv_attention_params *params;
+    const qkv_cache *cache;
+    const int32_t *sequences;
+};
+
 /* Fails if a status is not QKV_OK or memory beside a workspace was written. */
 struct verdict run_call(const struct call *call, struct how how);
 

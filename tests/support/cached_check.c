@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Descriptions of calls of decode, and their check against the reference and against attention. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cached.h"
+#include "compare.h"
+
+/* ---- Descriptions ---- */
+
+void cached_set_pair(struct cached_desc *desc, int pair) {
+    desc->k_dtype = cached_dtypes[pair / CACHED_DTYPES];
+    desc->v_dtype = cached_dtypes[pair % CACHED_DTYPES];
+}
+
+int64_t cached_one_page(const struct cached_desc *desc) {
+    return (desc->desc.kv_len + desc->room) / 16 * 16 + 16;
+}
+
+/* Keys lie in no tensor of the call: neither end to end nor broadcast. */
+static void suit_cache(struct desc *d) {
+    if (d->kv_lengths == LENGTHS_RAGGED)
+        d->kv_lengths = LENGTHS_PADDED;
+    d->layout[ROLE_K].zero = d->layout[ROLE_V].zero = 0;
+}
+
+struct cached_desc cached_plain(const struct desc *desc) {
+    struct cached_desc d = {
+        .desc = *desc,
+        .k_dtype = QKV_F32,
+        .v_dtype = QKV_F32,
+        .page_tokens = 32,
+        .chunk = 1 << 20,
+        .table = true,
+        .lens = true,
+    };
+    suit_cache(&d.desc);
+    return d;
+}
+
+/* One token, a draft, or whatever the description had; one key, or as many as a few blocks. */
+static void random_steps(struct desc *d, struct rng *rng, const struct desc_limits *limits) {
+    static const int64_t few[] = {1, 1, 1, 2, 5, 13};
+    static const int64_t edges[] = {16, 256, 512, 1024, 1280, 2048};
+    if (!rng_chance(rng, 3))
+        d->q_len = rng_pick(rng, few, 6);
+    if (!rng_chance(rng, 3))
+        return;
+    int64_t most = limits->products / (d->batch * d->q_heads * (d->q_len + 1));
+    d->kv_len = rng_pick(rng, edges, 6) - 1 + rng_below(rng, 3);
+    most = most / (d->head_dim + d->v_dim);
+    d->kv_len = d->kv_len < most ? d->kv_len : most;
+}
+
+struct cached_desc cached_numbered(uint64_t seed, int number, const struct desc_limits *limits) {
+    static const int64_t pages[] = {16, 16, 32, 48, 80, 256, 0};
+    static const int64_t chunks[] = {1 << 20, 1 << 20, 100, 7};
+    struct rng rng = rng_seeded(rng_hash(seed + 77, (uint64_t)number));
+    struct desc desc = desc_random(&rng, limits);
+    random_steps(&desc, &rng, limits);
+    struct cached_desc d = cached_plain(&desc);
+    cached_set_pair(&d, (int)rng_below(&rng, CACHED_PAIRS));
+    d.page_tokens = rng_pick(&rng, pages, 7);
+    d.chunk = rng_pick(&rng, chunks, 4);
+    d.table = !rng_chance(&rng, 3);
+    d.mapping = (enum mapping)rng_below(&rng, MAPPED_COUNT);
+    d.lens = d.mapping == MAPPED_IN_PAIRS || rng_chance(&rng, 2);
+    d.page_tokens = d.page_tokens ? d.page_tokens : cached_one_page(&d);
+    return d;
+}
+
+bool cached_is_plain(const struct cached_desc *desc) {
+    return desc->k_dtype != QKV_I8 && desc->v_dtype != QKV_I8;
+}
+
+void cached_explain(const struct cached_desc *d, struct verdict *verdict) {
+    verdict_add(verdict,
+                "cache: k_dtype %d, v_dtype %d, pages of %lld, appended by %lld, room %lld, "
+                "table %d, lens %d, mapping %d",
+                d->k_dtype, d->v_dtype, (long long)d->page_tokens, (long long)d->chunk,
+                (long long)d->room, d->table, d->lens, (int)d->mapping);
+    case_explain(&d->desc, verdict);
+}
+
+/* ---- Bits ---- */
+
+struct verdict cached_same_bits(const struct test_case *x, const struct test_case *y) {
+    static const enum role outputs[] = {ROLE_OUT, ROLE_LSE};
+    for (int i = 0; i < 2; i++) {
+        const struct guard *a = &x->tensor[outputs[i]].memory, *b = &y->tensor[outputs[i]].memory;
+        const float *p = (const float *)(const void *)a->data;
+        const float *q = (const float *)(const void *)b->data;
+        for (size_t e = 0; e < a->size / sizeof(float); e++)
+            if (memcmp(p + e, q + e, sizeof *p) != 0 && !(isnan(p[e]) && isnan(q[e])))
+                return verdict_fail("%s: element %zu of the memory is %a and %a",
+                                    role_names[outputs[i]], e, (double)p[e], (double)q[e]);
+    }
+    return verdict_ok();
+}
+
+/* The stored values as plain rows, through attention. */
+static struct verdict compare_with_attention(const struct cached *x, const qkv_context *context) {
+    struct test_case plain = x->c;
+    static const enum role outputs[] = {ROLE_OUT, ROLE_LSE};
+    struct verdict verdict = verdict_ok();
+    for (int i = 0; i < 2; i++)
+        if (plain.tensor[outputs[i]].memory.pages) {
+            struct tensor *t = &plain.tensor[outputs[i]];
+            *t = tensor_make(QKV_F32, t->dim, t->layout);
+            *case_view(&plain.tensors, outputs[i]) = t->view;
+        }
+    struct call call = {context, QKV_STAGE_ATTENTION, &plain.params, &plain.tensors};
+    verdict = run_call(&call, (struct how){WAY_PLAIN, 1, 0});
+    if (verdict.ok)
+        verdict = cached_same_bits(&x->c, &plain);
+    verdict_add(&verdict, "decode, and attention on the stored values");
+    for (int i = 0; i < 2; i++)
+        tensor_free(&plain.tensor[outputs[i]]);
+    return verdict;
+}
+
+/* ---- The check ---- */
+
+static struct verdict run_cached(const struct cached *x, const qkv_context *context) {
+    const uint64_t seed = x->desc.desc.seed;
+    const struct how how = {(enum way)(seed % WAY_COUNT), 2, seed};
+    struct call call = cached_call(x, context);
+    struct verdict verdict = run_call(&call, how);
+    if (verdict.ok)
+        verdict = cached_check_memory(x);
+    if (verdict.ok)
+        verdict = check_values(&x->c, QKV_STAGE_ATTENTION);
+    verdict_add(&verdict, "%s", run_way_name(how));
+    if (verdict.ok && cached_is_plain(&x->desc))
+        verdict = compare_with_attention(x, context);
+    return verdict;
+}
+
+struct verdict check_cached(const qkv_context *context, const struct cached_desc *desc) {
+    struct cached x;
+    struct verdict verdict = cached_make(&x, desc, context);
+    if (verdict.ok)
+        verdict = run_cached(&x, context);
+    cached_free(&x);
+    verdict_add(&verdict, "decode, %s", qkv_context_variant(context, QKV_STAGE_DECODE));
+    cached_explain(desc, &verdict);
+    return verdict;
+}
