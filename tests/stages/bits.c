@@ -11,13 +11,6 @@ static const struct desc_limits limits = {1200, 160, 200000};
 static const int stages[] = {QKV_STAGE_SCORES, QKV_STAGE_SOFTMAX, QKV_STAGE_MIX,
                              QKV_STAGE_ATTENTION};
 
-const struct how bits_ways[BITS_WAYS] = {
-    {WAY_POOL, 1, 0},     {WAY_POOL, 2, 0},       {WAY_POOL, 3, 0},    {WAY_POOL, 7, 0},
-    {WAY_THREADS, 1, 1},  {WAY_THREADS, 2, 2},    {WAY_THREADS, 3, 3}, {WAY_THREADS, 7, 4},
-    {WAY_REVERSED, 1, 5}, {WAY_ONE_BY_ONE, 1, 6}, {WAY_RANDOM, 1, 7},  {WAY_RANDOM, 1, 8},
-    {WAY_RANDOM, 1, 9},
-};
-
 /* ---- A harness: many descriptions, all stages, one property ---- */
 
 /* A property of a finished case. */

@@ -13,14 +13,12 @@ bool same_bits(float x, float y) {
     return memcmp(&x, &y, sizeof x) == 0 || (isnan(x) && isnan(y));
 }
 
-/* The keys that the slice's call needs so that its last row stands where it stood, which is
- * bottom-right: 0 if there is no such number, -1 if positions do not matter. */
-static int64_t keys_by_position(const struct test_case *c, const struct slice *s) {
+int64_t slice_keys(const struct test_case *c, const struct slice *s) {
     const qkv_attention_params *p = &c->params;
     bool causal = p->flags & QKV_FLAG_CAUSAL;
-    if (!causal && p->window_left < 0 && p->window_right < 0 && !p->alibi_slopes)
-        return -1;
     int64_t keys = ref_keys(p, s->b), shift = keys - ref_queries(p, s->b);
+    if (!causal && p->window_left < 0 && p->window_right < 0 && !p->alibi_slopes)
+        return keys;
     int64_t end = s->first + s->rows + (p->align == QKV_ALIGN_TOP_LEFT ? 0 : shift);
     return end == keys || (causal && end > 0 && end < keys) ? end : 0;
 }
@@ -105,9 +103,7 @@ static struct verdict run_slice(const struct test_case *c, int stage, const qkv_
 
 struct verdict slice_check(const struct test_case *c, int stage, const qkv_context *context,
                            const struct slice *s) {
-    int64_t keys = keys_by_position(c, s);
-    if (keys < 0)
-        keys = ref_keys(&c->params, s->b);
+    const int64_t keys = slice_keys(c, s);
     if (s->rows == 0 || keys == 0)
         return verdict_ok();
     return run_slice(c, stage, context, s, keys);

@@ -18,6 +18,10 @@ struct slice {
 struct verdict slice_check(const struct test_case *c, int stage, const qkv_context *context,
                            const struct slice *slice);
 
+/* The keys that the slice's call needs so that its last row stands where it stood, which is
+ * bottom-right: 0 if there is no such number. All of them if positions do not matter. */
+int64_t slice_keys(const struct test_case *c, const struct slice *slice);
+
 /* True if two numbers have the same bits, or are both NaN. */
 bool same_bits(float x, float y);
 

@@ -84,6 +84,12 @@ void cached_explain(const struct cached_desc *desc, struct verdict *verdict);
  * so, with attention. */
 struct verdict check_cached(const qkv_context *context, const struct cached_desc *desc);
 
+/* Runs a call on the tensors of a case that was run, and compares the bits of out and lse. */
+struct verdict cached_run_again(struct cached *x, const struct call *call, struct how how);
+
+/* The same with attention on the stored values as plain rows, where the law of the bits says so. */
+struct verdict cached_run_attention(struct cached *x, const qkv_context *context);
+
 /* The bits of out and lse of two cases of one description (NaN are alike), which lie alike. */
 struct verdict cached_same_bits(const struct test_case *x, const struct test_case *y);
 

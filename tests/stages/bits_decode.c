@@ -1,0 +1,340 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The law of the bits with a cache: for the same stored values a query's row of out and LSE has the
+ * same bits alone, in a chunk, in a batch, without the other heads of its group, for any threads
+ * and parts, whatever the plan's kv_len, before and after later tokens, on any pages, and as in
+ * attention on plain rows. For every pair of types and every option. */
+#include "bits.h"
+
+#include <math.h>
+
+#include "cached_slice.h"
+#include "options.h"
+#include "ref/ref.h"
+#include "stage.h"
+#include "support/cached.h"
+
+static const struct desc_limits limits = {1200, 160, 300000};
+
+/* ---- A harness: descriptions of all kinds, one property ---- */
+
+/* A property of a case that was run. */
+typedef struct verdict property(struct cached *x, const qkv_context *context, struct rng *rng);
+
+static struct verdict run_plainly(const struct cached *x, const qkv_context *context) {
+    const struct call call = cached_call(x, context);
+    return run_call(&call, (struct how){WAY_PLAIN, 1, 0});
+}
+
+static void check_property(const struct cached_desc *d, int room, property *holds) {
+    const qkv_context *context = &rooms_get(room)->context;
+    struct rng rng = rng_seeded(d->desc.seed);
+    struct cached x;
+    struct verdict verdict = cached_make(&x, d, context);
+    if (verdict.ok)
+        verdict = run_plainly(&x, context);
+    if (verdict.ok)
+        verdict = holds(&x, context, &rng);
+    cached_free(&x);
+    verdict_add(&verdict, "decode, %s", qkv_context_variant(context, QKV_STAGE_DECODE));
+    cached_explain(d, &verdict);
+    stage_assert(&verdict);
+}
+
+/* Few rows and many, up to three pieces of keys, with an option and a pair of types by number. */
+static struct cached_desc with_option(int number) {
+    static const int64_t lengths[] = {41, 270, 90}, pages[] = {16, 48, 32, 256};
+    struct desc desc = desc_plain();
+    desc.seed = test_seed() + (uint64_t)number;
+    desc.q_len = number / 3 % 4 ? 3 : 19;
+    desc.kv_len = number % 19 ? lengths[number % 3] : 2100;
+    desc.kv_heads = 1 + number % 2;
+    desc.q_heads = desc.kv_heads * (1 + number / 2 % 3);
+    desc.head_dim = desc.v_dim = number % 5 ? 8 : 21;
+    option_set(&desc, number / CACHED_PAIRS);
+    struct cached_desc d = cached_plain(&desc);
+    cached_set_pair(&d, number % CACHED_PAIRS);
+    d.mapping = (enum mapping)(number / 7 % MAPPED_COUNT);
+    d.lens = d.mapping == MAPPED_IN_PAIRS || number % 4 < 2;
+    d.page_tokens = pages[number / 3 % 4];
+    d.room = 40;
+    return d;
+}
+
+static void check_all(int room, property *holds) {
+    for (int i = 0; i < option_count() * CACHED_PAIRS; i += test_stride()) {
+        const struct cached_desc d = with_option(i);
+        check_property(&d, room, holds);
+    }
+    for (int i = 0; i < test_cases(); i += 4 * BITS_SHARE) {
+        struct cached_desc d = cached_numbered(test_seed() + 1, i, &limits);
+        d.room = 40;
+        check_property(&d, room, holds);
+    }
+}
+
+/* ---- Threads and parts ---- */
+
+static struct verdict any_way_is_the_same(struct cached *x, const qkv_context *context,
+                                          struct rng *rng) {
+    const struct call call = cached_call(x, context);
+    struct verdict verdict = verdict_ok();
+    for (int w = (int)rng_below(rng, 4); w < BITS_WAYS && verdict.ok; w += 4) {
+        struct how how = bits_ways[w];
+        how.seed += rng_next(rng) & ~(uint64_t)15;
+        verdict = cached_run_again(x, &call, how);
+        verdict_add(&verdict, "%s", run_way_name(how));
+    }
+    return verdict;
+}
+
+START_TEST(any_number_of_threads_and_any_division_into_parts) {
+    check_all(_i, any_way_is_the_same);
+}
+END_TEST
+
+/* ---- Alone, in chunks, in a batch ---- */
+
+/* Every query of an entry, so many at a time, with its whole group or without it. */
+static struct verdict in_chunks_of(struct cached *x, const qkv_context *context, struct rng *rng,
+                                   int64_t size) {
+    const int64_t b = rng_below(rng, x->c.desc.batch), queries = ref_queries(&x->c.params, b);
+    const int64_t group = x->c.desc.q_heads / x->c.desc.kv_heads;
+    struct verdict verdict = verdict_ok();
+    for (int64_t i = 0; i < queries && verdict.ok; i += size) {
+        struct cached_slice s = {b, i, size < queries - i ? size : queries - i, -1, 0};
+        s.member = rng_below(rng, group + 1) - 1;
+        s.more = rng_chance(rng, 2) ? rng_below(rng, 3000) : 0;
+        verdict = cached_slice_check(x, context, &s);
+    }
+    return verdict;
+}
+
+static struct verdict every_query_alone(struct cached *x, const qkv_context *context,
+                                        struct rng *rng) {
+    return in_chunks_of(x, context, rng, 1);
+}
+
+START_TEST(one_query_alone_or_among_others) {
+    check_all(_i, every_query_alone);
+}
+END_TEST
+
+/* Few rows and many go different ways: 12 of them are few. */
+static struct verdict in_chunks(struct cached *x, const qkv_context *context, struct rng *rng) {
+    static const int64_t sizes[] = {2, 3, 5, 12, 13, 24};
+    return in_chunks_of(x, context, rng, rng_pick(rng, sizes, 6));
+}
+
+START_TEST(in_one_call_or_in_chunks) {
+    check_all(_i, in_chunks);
+}
+END_TEST
+
+/* ---- The plan's kv_len ---- */
+
+static struct verdict with_larger_kv_len(struct cached *x, const qkv_context *context,
+                                         struct rng *rng) {
+    static const int64_t more[] = {1, 300, 5000};
+    if (!cached_kv_len_is_free(x))
+        return verdict_ok();
+    x->params.kv_len += rng_pick(rng, more, 3);
+    const struct call call = cached_call(x, context);
+    return cached_run_again(x, &call, (struct how){WAY_PLAIN, 1, 0});
+}
+
+START_TEST(planned_for_more_keys) {
+    check_all(_i, with_larger_kv_len);
+}
+END_TEST
+
+/* ---- Later tokens ---- */
+
+static float anything(void *argument, uint64_t hash) {
+    (void)argument;
+    return hash % 64 == 0 ? (hash & 64 ? INFINITY : NAN) : rng_normal(hash);
+}
+
+/* More tokens to the sequences of all entries. */
+static qkv_status append_more(const struct cached *x, const qkv_context *context, struct rng *rng) {
+    const struct desc *d = &x->c.desc;
+    const int64_t count = 1 + rng_below(rng, x->desc.room);
+    struct tensor k = tensor_make(QKV_F32, (const int64_t[]){1, d->kv_heads, count, d->head_dim},
+                                  (struct layout){0});
+    struct tensor v = tensor_make(QKV_F32, (const int64_t[]){1, d->kv_heads, count, d->v_dim},
+                                  (struct layout){0});
+    qkv_status status = QKV_OK;
+    tensor_fill(&k, rng_next(rng), anything, NULL);
+    tensor_fill(&v, rng_next(rng), anything, NULL);
+    for (int64_t b = 0; b < d->batch && status == QKV_OK; b++)
+        if (b == 0 || cached_sequence(x, b) != cached_sequence(x, b - 1))
+            status = cached_append(x, context, cached_sequence(x, b), &k.view, &v.view, count);
+    tensor_free(&k);
+    tensor_free(&v);
+    return status;
+}
+
+static qkv_status truncate_all(const struct cached *x, const int32_t *lengths) {
+    qkv_status status = QKV_OK;
+    for (int64_t s = 0; s < x->cache.sequences && status == QKV_OK; s++)
+        status = qkv_cache_truncate(&x->cache, s, lengths[s]);
+    return status;
+}
+
+enum { SEQUENCES_MAX = 16 };
+
+/* Later tokens are there and not seen; then they are forgotten. */
+static struct verdict after_later_tokens(struct cached *x, const qkv_context *context,
+                                         struct rng *rng) {
+    int32_t lengths[SEQUENCES_MAX], seen[SEQUENCES_MAX];
+    const struct call call = cached_call(x, context);
+    const int32_t *given = x->params.kv_lens;
+    ck_assert_int_le(x->cache.sequences, SEQUENCES_MAX);
+    for (int64_t s = 0; s < x->cache.sequences; s++)
+        lengths[s] = x->cache.lengths[s];
+    for (int64_t b = 0; b < x->c.desc.batch; b++)
+        seen[b] = (int32_t)ref_keys(&x->c.params, b);
+    qkv_status status = append_more(x, context, rng);
+    x->params.kv_lens = seen;
+    struct verdict verdict = verdict_ok();
+    if (status == QKV_OK)
+        verdict = cached_run_again(x, &call, (struct how){WAY_PLAIN, 1, 0});
+    verdict_add(&verdict, "after later tokens");
+    x->params.kv_lens = given;
+    if (status == QKV_OK)
+        status = truncate_all(x, lengths);
+    if (status == QKV_OK && verdict.ok)
+        verdict = cached_run_again(x, &call, (struct how){WAY_PLAIN, 1, 0});
+    verdict_add(&verdict, "later tokens came, and were forgotten");
+    return status ? verdict_fail("%s", qkv_status_string(status)) : verdict;
+}
+
+START_TEST(before_and_after_later_tokens) {
+    check_all(_i, after_later_tokens);
+}
+END_TEST
+
+/* ---- Pages ---- */
+
+/* The same tokens on pages of another size, in another order, or in one run. */
+static struct verdict on_other_pages(struct cached *x, const qkv_context *context,
+                                     struct rng *rng) {
+    static const int64_t pages[] = {16, 32, 48, 80, 256, 0, 0};
+    struct cached_desc other = x->desc;
+    struct cached y;
+    other.page_tokens = rng_pick(rng, pages, 7);
+    other.table = rng_chance(rng, 2);
+    other.chunk = 1 + rng_below(rng, 400);
+    other.page_tokens = other.page_tokens ? other.page_tokens : cached_one_page(&other);
+    struct verdict verdict = cached_make(&y, &other, context);
+    if (verdict.ok)
+        verdict = run_plainly(&y, context);
+    if (verdict.ok)
+        verdict = cached_same_bits(&x->c, &y.c);
+    cached_free(&y);
+    verdict_add(&verdict, "pages of %lld, table %d, appended by %lld", (long long)other.page_tokens,
+                other.table, (long long)other.chunk);
+    return verdict;
+}
+
+START_TEST(on_any_pages) {
+    check_all(_i, on_other_pages);
+}
+END_TEST
+
+/* ---- Prefill ---- */
+
+static struct verdict as_in_attention(struct cached *x, const qkv_context *context,
+                                      struct rng *rng) {
+    (void)rng;
+    return cached_run_attention(x, context);
+}
+
+START_TEST(as_in_attention_on_plain_rows) {
+    check_all(_i, as_in_attention);
+}
+END_TEST
+
+/* ---- A token at a time ---- */
+
+/* The step of token t: its key and value come, and its query is answered. */
+static struct verdict decode_step(const struct cached *prefill, const struct cached *growing,
+                                  const struct test_case *plain, const qkv_context *context,
+                                  int64_t t) {
+    qkv_tensor k = plain->tensor[ROLE_K].view, v = plain->tensor[ROLE_V].view;
+    k.data = tensor_f32(&k, 0, 0, t, 0);
+    v.data = tensor_f32(&v, 0, 0, t, 0);
+    const qkv_status status =
+        cached_append(growing, context, cached_sequence(growing, 0), &k, &v, 1);
+    if (status != QKV_OK)
+        return verdict_fail("append: %s", qkv_status_string(status));
+    struct cached grown = *prefill;
+    grown.cache = growing->cache;
+    const struct cached_slice step = {0, t, 1, -1, prefill->c.params.kv_len - t - 1};
+    return cached_slice_check(&grown, context, &step);
+}
+
+/* Tokens from `first` on are decoded one by one, where others stood and were forgotten. */
+static void check_decoding(int room, const struct cached_desc *d, int64_t first) {
+    const qkv_context *context = &rooms_get(room)->context;
+    struct cached prefill, growing;
+    struct test_case plain; /* what is appended: K and V before they were rounded */
+    case_make(&plain, &d->desc, STAGES_ONE(QKV_STAGE_ATTENTION));
+    struct verdict verdict = cached_make(&prefill, d, context);
+    if (verdict.ok)
+        verdict = run_plainly(&prefill, context);
+    stage_assert(&verdict);
+    verdict = cached_make(&growing, d, context);
+    stage_assert(&verdict);
+    ck_assert_int_eq(qkv_cache_truncate(&growing.cache, cached_sequence(&growing, 0), first),
+                     QKV_OK);
+    for (int64_t t = first; t < d->desc.kv_len && verdict.ok; t++)
+        verdict = decode_step(&prefill, &growing, &plain, context, t);
+    cached_free(&prefill);
+    cached_free(&growing);
+    case_free(&plain);
+    cached_explain(d, &verdict);
+    stage_assert(&verdict);
+}
+
+START_TEST(a_token_at_a_time) {
+    static const int64_t spans[][2] = {{0, 35}, {250, 259}, {1020, 1027}};
+    for (int i = 0; i < 3 * CACHED_PAIRS; i += test_stride() < 5 ? 1 : 7) {
+        struct desc desc = desc_plain();
+        desc.seed = test_seed() + (uint64_t)i;
+        desc.causal = true;
+        desc.q_len = desc.kv_len = spans[i % 3][1];
+        desc.kv_heads = 2;
+        desc.q_heads = i % 2 ? 8 : 2;
+        desc.window_left = i % 5 == 1 ? 20 : -1;
+        desc.alibi = i % 5 == 2;
+        desc.sinks = i % 5 == 3;
+        struct cached_desc d = cached_plain(&desc);
+        cached_set_pair(&d, i / 3);
+        d.mapping = MAPPED_SHUFFLED;
+        d.page_tokens = i % 4 ? 16 : 48;
+        check_decoding(_i, &d, spans[i % 3][0]);
+    }
+}
+END_TEST
+
+static Suite *make(void) {
+    Suite *suite = suite_create("bits_decode");
+    TCase *tcase = tcase_create("rooms");
+    const TTest *const tests[] = {
+        any_number_of_threads_and_any_division_into_parts,
+        one_query_alone_or_among_others,
+        in_one_call_or_in_chunks,
+        planned_for_more_keys,
+        before_and_after_later_tokens,
+        on_any_pages,
+        as_in_attention_on_plain_rows,
+        a_token_at_a_time,
+    };
+    tcase_add_room_tests(tcase, tests, sizeof tests / sizeof *tests);
+    suite_add_tcase(suite, tcase);
+    return suite;
+}
+
+int main(void) {
+    return suite_main(make);
+}
