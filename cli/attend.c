@@ -2,7 +2,7 @@
 /*
  * qkv attend: attention over arrays in .npy files. This file has the options and the order of
  * the steps; attend_input.c and attend_project.c make q, k and v, attend_params.c the masks,
- * attend_output.c computes, saves and shows.
+ * attend_output.c computes, saves and shows; attend_cache.c takes the way through a cache.
  */
 #include "attend.h"
 
@@ -16,10 +16,11 @@
 #define OPTIONS struct attend_options
 #include "option_rows.h"
 
-/* In the order of qkv_weight_layout, qkv_align and qkv_exp. */
+/* In the order of qkv_weight_layout, qkv_align and qkv_exp, and of attend_cache.c. */
 static const char *const layouts[] = {"in-out", "out-in", NULL};
 static const char *const alignments[] = {"bottom-right", "top-left", NULL};
 static const char *const exponentials[] = {"sleef-u10", "sleef-u35", "poly5", "poly4", NULL};
+static const char *const cache_types[] = {"bf16", "f16", "i8", "f32", NULL};
 
 #define LARGEST 3.4e38 /* of a float */
 
@@ -66,6 +67,12 @@ static const struct option options[] = {
          "where each sequence begins, and the last ends, in arrays\n"
          "[tokens, dim] or [heads, tokens, dim] that hold all of\nthem end to end (ragged batch)"),
     LIST("--cu-kv", cu_kv, "0,A,B,..", 0, "the same for keys; with --x as --cu-q, unless given"),
+    HEADING("Through a key/value cache:"),
+    CHOICE("--cache-dtype", cache_dtype, "bf16|f16|i8|f32", cache_types,
+           "O and LSE from a cache that stores K and V so, and how\n"
+           "far O is from the exact one"),
+    INTEGER("--page-size", page_size, "N", 16, INT_MAX,
+            "tokens a page, a multiple of 16 (a sequence is one page)"),
     HEADING("Answers (float32; at least one of these):"),
     TEXT("--out", out, "FILE", "O, in the form of the queries"),
     TEXT("--lse", lse, "FILE", "natural logsumexp of each row: [batch, heads, tokens]"),
@@ -101,6 +108,9 @@ static int do_job(struct job *job) {
     }
     if (!status) {
         status = attend_save(job);
+    }
+    if (!status && job->options->cache_dtype.given) {
+        attend_tell(job);
     }
     if (!status && job->options->show) {
         attend_show(job);

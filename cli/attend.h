@@ -25,10 +25,18 @@ struct attend_options {
     struct option_list window;
     const char *alibi, *sinks, *bias, *mask;
     struct option_list q_lens, kv_lens, cu_q, cu_kv;
+    struct option_choice cache_dtype;
+    struct option_integer page_size;
     const char *out, *lse, *weights;
     bool show;
     const char *isa;
     struct option_integer threads;
+};
+
+/* Of the answer from a cache from the exact one; and the cache's bytes. */
+struct difference {
+    double largest, rms; /* over the RMS of the exact answer */
+    size_t bytes;
 };
 
 /* One call of attention: its inputs, what it computes, and the shape of the answer. */
@@ -46,6 +54,7 @@ struct job {
     int64_t blocks, rows; /* the outputs hold `blocks` times `rows` rows a head: the batch and
                              its length, or 1 and the rows of all ragged sequences */
     float *out, *lse, *weights;
+    struct difference difference;
 };
 
 /* Each says FINE, FAILED or USAGE, and complains itself. */
@@ -74,6 +83,10 @@ int attend_set_params(struct job *job);
 int attend_compute(struct job *job);
 int attend_save(const struct job *job);
 void attend_show(const struct job *job);
+
+/* With --cache-dtype: out and lse once more, by way of a cache; what that changed. */
+int attend_cached(struct job *job);
+void attend_tell(const struct job *job);
 
 /* Memory for a product of sizes, at least one byte, in *data. */
 int attend_allocate(const char *what, int dims, const int64_t *shape, float **data);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Whether the options of qkv attend go together: what can be said before any file is read. */
+#include <inttypes.h>
 #include <string.h>
 
 #include "attend.h"
@@ -73,10 +74,10 @@ static int check_inputs(const struct attend_options *o) {
 static int check_outputs(const struct attend_options *o) {
     const char *const names[] = {"--out", "--lse", "--weights"};
     const char *const paths[] = {o->out, o->lse, o->weights};
-    if (!o->out && !o->lse && !o->weights && !o->show) {
+    if (!o->out && !o->lse && !o->weights && !o->show && !o->cache_dtype.given) {
         return complain(USAGE, "--out",
-                        "is missing: nothing to do without --out, --lse, --weights "
-                        "or --show");
+                        "is missing: nothing to do without --out, --lse, --weights, "
+                        "--show or --cache-dtype");
     }
     for (int i = 0; i < 3; i++) {
         for (int j = 0; j < i; j++) {
@@ -131,6 +132,17 @@ static int check_lengths(const struct attend_options *o) {
     return status;
 }
 
+static int check_cache(const struct attend_options *o) {
+    if (o->page_size.given && !o->cache_dtype.given) {
+        return complain(USAGE, "--page-size", "goes with --cache-dtype");
+    }
+    if (o->page_size.value % 16) {
+        return complain(USAGE, "--page-size", "%" PRId64 " is not a multiple of 16",
+                        o->page_size.value);
+    }
+    return FINE;
+}
+
 int attend_check_options(const struct attend_options *o) {
     int status = check_inputs(o);
     if (!status) {
@@ -138,6 +150,9 @@ int attend_check_options(const struct attend_options *o) {
     }
     if (!status) {
         status = check_lengths(o);
+    }
+    if (!status) {
+        status = check_cache(o);
     }
     if (!status && o->window.values && o->window.count != 2) {
         status = complain(USAGE, "--window", "needs two numbers, such as 128,0");

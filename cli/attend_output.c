@@ -149,8 +149,12 @@ static int compute_weights(struct job *job) {
 int attend_compute(struct job *job) {
     const struct attend_options *o = job->options;
     int status = FINE;
-    if (o->out || o->lse) {
+    const bool cached = o->cache_dtype.given;
+    if (o->out || o->lse || cached) {
         status = compute_fused(job);
+    }
+    if (!status && cached) {
+        status = attend_cached(job);
     }
     if (!status && (o->weights || o->show)) {
         status = compute_weights(job);

@@ -10,7 +10,8 @@ import command
 from command import Case, qkv
 
 STAGES = {"project", "scores", "softmax", "mix", "attention", "project_backward", "scores_backward",
-          "softmax_backward", "mix_backward", "attention_backward", "loss", "descent"}
+          "softmax_backward", "mix_backward", "attention_backward", "loss", "descent", "append", "rotate", "decode",
+          "merge"}
 ROOMS = ["scalar", "avx2", "avx512", "neon"]
 
 
