@@ -10,10 +10,10 @@ static const double repetition_seconds = 20e-3;
 enum { TRIES = 5, MOST_CALLS = 1 << 20 };
 
 /* One repetition: seconds of the work, and of the other work in turn with it; and with a cache, how
- * long a call of each takes at least. */
+ * long a call takes at least. */
 struct trial {
     double seconds, other;
-    double roof, other_roof;
+    double roof;
 };
 
 /* What the repetitions that count add up to. */
@@ -26,7 +26,7 @@ struct tally {
     int repetitions;
     int noisy;
     double last_peak;
-    double last_roof, last_other_roof;
+    struct roof_sample last_roof;
     qkv_status status;
 };
 
@@ -68,12 +68,13 @@ static const struct bench_work *other_of(const struct bench_work *work) {
     return work->plain ? work->plain : work->alone;
 }
 
-/* The mean of a roof's last sample and a new one. *quiet: as long as they are nearly the same. */
-static double roof_around(const struct roof *roof, double *last, int *quiet) {
-    const double before = *last;
-    *last = roof_seconds(roof, &bench_room.peak);
-    *quiet &= *last < 1.05 * before && before < 1.05 * *last;
-    return (before + *last) / 2.0;
+/* The roof between its last sample and a new one. *quiet: as long as reading takes nearly the same
+ * in both. */
+static double roof_between(const struct roof *roof, struct roof_sample *last, int *quiet) {
+    const struct roof_sample before = *last;
+    *last = roof_sample(roof, &bench_room.peak);
+    *quiet &= last->reading < 1.05 * before.reading && before.reading < 1.05 * last->reading;
+    return (roof_seconds(&before) + roof_seconds(last)) / 2.0;
 }
 
 /* The time of the work and of the other work in turn. 1 if nothing disturbed them: the peak and
@@ -92,9 +93,7 @@ static int try_repetition(gb_state *state, const struct bench_work *work, int64_
                 peak_is_near(&bench_room.peak, tally->last_peak) &&
                 had_cpus(&before, &after, work->threads, trial->seconds + trial->other);
     if (work->roof)
-        trial->roof = roof_around(work->roof, &tally->last_roof, &quiet);
-    if (work->roof && work->alone)
-        trial->other_roof = roof_around(work->alone->roof, &tally->last_other_roof, &quiet);
+        trial->roof = roof_between(work->roof, &tally->last_roof, &quiet);
     return quiet;
 }
 
@@ -103,7 +102,6 @@ static void count_trial(struct tally *tally, const struct trial *trial, int64_t 
     tally->sum.seconds += trial->seconds;
     tally->sum.other += trial->other;
     tally->sum.roof += trial->roof * (double)calls;
-    tally->sum.other_roof += trial->other_roof * (double)calls;
     tally->repetitions++;
 }
 
@@ -149,10 +147,13 @@ void bench_report_plan(gb_state *state, const struct bench_work *work) {
 static void report_roof(gb_state *state, const struct bench_work *work, const struct tally *tally) {
     gb_counter(state, "bytes", work->bytes);
     gb_counter(state, "pct_roof", 100.0 * tally->sum.roof / tally->sum.seconds);
-    if (work->alone)
-        gb_counter(state, "roof_speedup", tally->sum.other_roof / tally->sum.roof);
-    gb_label(state,
-             roof_is_memory(work->roof, &bench_room.peak) ? "roof: memory" : "roof: arithmetic");
+    if (work->alone) {
+        const struct roof_sample alone = roof_sample(work->alone->roof, &bench_room.peak);
+        gb_counter(state, "roof_speedup",
+                   roof_seconds(&alone) * (double)tally->calls / tally->sum.roof);
+    }
+    const int is_memory = tally->last_roof.reading > tally->last_roof.arithmetic;
+    gb_label(state, is_memory ? "roof: memory" : "roof: arithmetic");
 }
 
 static void report(gb_state *state, const struct bench_work *work, const struct tally *tally) {
@@ -186,9 +187,7 @@ void bench_measure(gb_state *state, const struct bench_work *work) {
     int64_t most = calls_in_repetition(work, &tally);
     tally.last_peak = peak_sample(&bench_room.peak);
     if (work->roof)
-        tally.last_roof = roof_seconds(work->roof, &bench_room.peak);
-    if (work->roof && work->alone)
-        tally.last_other_roof = roof_seconds(work->alone->roof, &bench_room.peak);
+        tally.last_roof = roof_sample(work->roof, &bench_room.peak);
     int64_t calls;
     while (tally.status == QKV_OK && (calls = gb_next(state, most)) > 0)
         gb_time(state, repetition(state, work, calls, &tally));

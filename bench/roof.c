@@ -5,8 +5,10 @@
 #include "clock.h"
 #include "roof.h"
 
-static const double sample_seconds = 3e-3;
-enum { TRIES = 2, VECTORS = 256 }; /* floats of the smallest share, so that streams are whole */
+static const double run_seconds = 1e-3;
+
+/* A sample is the best of a few runs, so that one interrupt does not make reading look slow. */
+enum { SAMPLE_RUNS = 3, UNIT = 256 }; /* UNIT: shares are multiples of so many floats */
 
 struct reading {
     const struct roof *roof;
@@ -19,14 +21,14 @@ struct reading {
 static void read_shares(void *argument, int worker, int64_t begin, int64_t end) {
     const struct reading *reading = argument;
     const struct roof *roof = reading->roof;
-    const int64_t units = (int64_t)(roof->bytes / sizeof(float)) / VECTORS;
+    const int64_t units = (int64_t)(roof->bytes / sizeof(float)) / UNIT;
     static volatile float sink;
     (void)worker;
     for (int64_t i = begin; i < end; i++) {
         const int64_t from = units * i / roof->threads, to = units * (i + 1) / roof->threads;
-        const float *data = (const float *)roof->memory + from * VECTORS;
+        const float *data = (const float *)roof->memory + from * UNIT;
         for (int64_t pass = 0; pass < reading->passes; pass++)
-            sink = reading->kernel->read[reading->way](data, (to - from) * VECTORS);
+            sink = reading->kernel->read[reading->way](data, (to - from) * UNIT);
     }
     (void)sink;
 }
@@ -43,34 +45,34 @@ static double read_memory(const struct roof *roof, const struct peak_kernel *ker
     return (clock_seconds() - start) / (double)passes;
 }
 
+static double best_reading(const struct roof *roof, const struct peak_kernel *kernel, int way) {
+    double best = INFINITY;
+    for (int i = 0; i < SAMPLE_RUNS; i++)
+        best = fmin(best, read_memory(roof, kernel, way, roof->passes));
+    return best;
+}
+
 void roof_start(struct roof *roof, const struct peak_kernel *kernel) {
     read_memory(roof, kernel, 0, 1);
     const double once = read_memory(roof, kernel, 0, 1);
-    roof->passes = once < sample_seconds ? (int64_t)(sample_seconds / once) : 1;
+    roof->passes = once < run_seconds ? (int64_t)(run_seconds / once) : 1;
     double best = INFINITY;
-    for (int i = 0; i < TRIES * PEAK_READS; i++) {
-        const double seconds = read_memory(roof, kernel, i % PEAK_READS, roof->passes);
+    for (int way = 0; way < PEAK_READS; way++) {
+        const double seconds = best_reading(roof, kernel, way);
         if (seconds < best) {
             best = seconds;
-            roof->way = i % PEAK_READS;
+            roof->way = way;
         }
     }
 }
 
-static double reading_seconds(const struct roof *roof, const struct peak_log *log) {
-    return read_memory(roof, log->kernel, roof->way, roof->passes);
-}
-
-static double arithmetic_seconds(const struct roof *roof, const struct peak_log *log) {
+struct roof_sample roof_sample(const struct roof *roof, const struct peak_log *log) {
     const double gflops =
         roof->pool ? peak_sample_together(log, roof->pool, roof->threads) : peak_median(log);
-    return roof->flops / (gflops * 1e9);
+    return (struct roof_sample){best_reading(roof, log->kernel, roof->way),
+                                roof->flops / (gflops * 1e9)};
 }
 
-double roof_seconds(const struct roof *roof, const struct peak_log *log) {
-    return fmax(reading_seconds(roof, log), arithmetic_seconds(roof, log));
-}
-
-int roof_is_memory(const struct roof *roof, const struct peak_log *log) {
-    return reading_seconds(roof, log) > arithmetic_seconds(roof, log);
+double roof_seconds(const struct roof_sample *sample) {
+    return fmax(sample->reading, sample->arithmetic);
 }

@@ -31,10 +31,15 @@ struct roof {
 /* Looks for the fastest way of reading. The first five members are set. */
 void roof_start(struct roof *roof, const struct peak_kernel *kernel);
 
-/* Seconds of a call at the roof, sampled in some milliseconds. */
-double roof_seconds(const struct roof *roof, const struct peak_log *log);
+/* Seconds of a call: reading alone, and arithmetic alone. */
+struct roof_sample {
+    double reading, arithmetic;
+};
 
-/* Whether reading takes longer than the arithmetic. */
-int roof_is_memory(const struct roof *roof, const struct peak_log *log);
+/* Takes some milliseconds. */
+struct roof_sample roof_sample(const struct roof *roof, const struct peak_log *log);
+
+/* The larger of the two. */
+double roof_seconds(const struct roof_sample *sample);
 
 #endif
