@@ -37,6 +37,8 @@ static qkv_status make_append_plan(const struct call *call, qkv_plan *plan) {
 static qkv_status call_append(const struct call *call, const qkv_exec *exec) {
     const struct append_call *a = call->params;
     return qkv_append(a->params, a->cache, call->tensors, exec);
+}
+
 static qkv_status make_decode_plan(qkv_plan *plan, const struct decode_params *p,
                                    const qkv_context *context) {
     return qkv_decode_plan(plan, p->params, p->cache, p->sequences, context);
