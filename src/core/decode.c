@@ -64,25 +64,33 @@ static const void *keys_behind(const struct qkv_part *part, const struct qkv_sto
     return token < part->hi ? qkv_find_keys(part, token) : s->k[s->first];
 }
 
-/* The weights of `row`'s columns, which are those of all rows. */
-static void mix_few(const struct qkv_part *part, const struct qkv_stored_block *s,
-                    const struct qkv_key_block *block, const struct qkv_score_row *row,
-                    struct qkv_accumulator *acc, const float *factor) {
-    const struct qkv_plan_state *plan = part->plan;
-    const struct qkv_value_product values = {
+/* A block that a few rows have weighed: its columns [from, to) of weights. */
+struct weighed {
+    struct qkv_key_block block;
+    struct qkv_stored_block stored;
+    int from, to;
+};
+
+/* Their product with V. */
+static struct qkv_value_product product_of(const struct qkv_part *part, const struct weighed *w,
+                                           const struct qkv_accumulator *acc) {
+    const int64_t v_pad = part->plan->v_pad;
+    return (struct qkv_value_product){
         .w = part->scores,
-        .panel = s->v,
+        .panel = w->stored.v,
         .acc = acc->rows,
-        .factor = acc->any ? factor : NULL,
+        .factor = acc->any ? qkv_numbers(part, QKV_N_FACTOR) : NULL,
         .ldw = QKV_SCORES_LD,
-        .ld_acc = plan->v_pad,
-        .n = plan->v_pad,
+        .ld_acc = v_pad,
+        .n = v_pad,
         .rows = part->rows,
-        .from = row->from > block->lo ? row->from : block->lo,
-        .to = row->to < block->hi ? row->to : block->hi,
-        .next = keys_behind(part, s, block),
+        .from = w->from > w->block.lo ? w->from : w->block.lo,
+        .to = w->to < w->block.hi ? w->to : w->block.hi,
+        .next = keys_behind(part, &w->stored, &w->block),
     };
-    plan->table->decode->values[plan->decode.cache.v.type](&values);
+}
+
+static void has_begun(const struct qkv_part *part, struct qkv_accumulator *acc) {
     acc->any = 1;
     for (int r = 0; r < part->rows; r++)
         acc->begun[r] = 1;
@@ -100,25 +108,40 @@ static int needs_marks(const struct qkv_part *part, const struct qkv_stored_bloc
     return s->bad && !qkv_has_scales(&part->plan->decode.cache.v);
 }
 
-static void attend_few(const struct qkv_part *part, int64_t index, struct qkv_accumulator *acc) {
+/* Up to the product with V, which is due if this returns 1. Values that must be kept out are no
+ * matter of that product: then all is done. */
+static int weigh_few(const struct qkv_part *part, int64_t index, struct qkv_accumulator *acc,
+                     struct weighed *w) {
     const struct qkv_attention_kernels *kernels = part->plan->table->attention;
-    const struct qkv_key_block block = qkv_part_key_block(part, index);
     const struct qkv_score_rule *rule = &part->plan->problem.rule;
     float *factor = qkv_numbers(part, QKV_N_FACTOR);
-    struct qkv_stored_block s;
     struct qkv_tiles t;
 
-    qkv_lay_tiles(&t, part, &block, QKV_FEW, kernels->sees);
+    w->block = qkv_part_key_block(part, index);
+    qkv_lay_tiles(&t, part, &w->block, QKV_FEW, kernels->sees);
     if (!t.any)
+        return 0;
+    w->from = t.row->from;
+    w->to = t.row->to;
+    qkv_find_block(&w->stored, part, &w->block);
+    score_few(part, &w->stored, w->from, w->to);
+    kernels->weigh[rule->exp](t.row, NULL, part->rows, rule, acc->state, factor, w->stored.bad);
+    scale_weights(part, &w->stored);
+    if (!needs_marks(part, &w->stored))
+        return 1;
+    qkv_mix_tiles(part, &t, &w->block, qkv_unpacked_values(&w->stored, part, &w->block), acc,
+                  factor, 1);
+    return 0;
+}
+
+static void attend_few(const struct qkv_part *part, int64_t index, struct qkv_accumulator *acc) {
+    const struct qkv_plan_state *plan = part->plan;
+    struct weighed w;
+    if (!weigh_few(part, index, acc, &w))
         return;
-    qkv_find_block(&s, part, &block);
-    score_few(part, &s, t.row->from, t.row->to);
-    kernels->weigh[rule->exp](t.row, NULL, part->rows, rule, acc->state, factor, s.bad);
-    scale_weights(part, &s);
-    if (needs_marks(part, &s))
-        qkv_mix_tiles(part, &t, &block, qkv_unpacked_values(&s, part, &block), acc, factor, 1);
-    else
-        mix_few(part, &s, &block, t.row, acc, factor);
+    const struct qkv_value_product product = product_of(part, &w, acc);
+    plan->table->decode->values[plan->decode.cache.v.type](&product);
+    has_begun(part, acc);
 }
 
 /* Scores of keys that have scales, after which the product's maxima are not theirs. */
