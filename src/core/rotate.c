@@ -41,13 +41,16 @@ static qkv_status check_count(int64_t n, int64_t most, qkv_arg arg) {
     return n > most ? qkv_fail(arg, QKV_FAULT_RANGE) : QKV_OK;
 }
 
-static qkv_status check_first(const struct rotate_state *s) {
+/* Where nothing tells sequences apart, one stands for all. */
+static qkv_status check_places(const struct rotate_state *s) {
+    const struct qkv_token_rows *r = &s->rows;
+    const int differ = s->first || r->lens || r->cu || s->rope.rope.positions;
     if ((uintptr_t)s->first % sizeof(int32_t))
         return qkv_fail(QKV_ARG_FIRST, QKV_FAULT_MISALIGNED);
-    for (int64_t b = 0; b < s->rows.batch; b++) {
+    for (int64_t b = 0; b < (differ ? r->batch : 1); b++) {
         if (first_of(s, b) < 0)
             return qkv_fail(QKV_ARG_FIRST, QKV_FAULT_NEGATIVE);
-        TRY(qkv_check_positions(&s->rope, &s->rows, b, first_of(s, b)));
+        TRY(qkv_check_positions(&s->rope, r, b, first_of(s, b)));
     }
     return QKV_OK;
 }
@@ -68,7 +71,7 @@ static qkv_status make_state(struct rotate_state *s, const qkv_rotate_params *pa
     TRY(check_count(p.heads, INT32_MAX, QKV_ARG_HEADS));
     TRY(check_count(p.head_dim, QKV_HEAD_DIM_MAX, QKV_ARG_HEAD_DIM));
     TRY(qkv_take_rope(&s->rope, &p.rope, p.head_dim));
-    return check_first(s);
+    return check_places(s);
 }
 
 /* Parts: sequences, runs and heads. */

@@ -162,6 +162,8 @@ void model_append(const struct qkv_cache_state *s, char *memory, int64_t sequenc
 
     int bad = 0;
     put_scale(&v, &values);
+    if (v.unit == 4 && v.column % 4 == 0) /* the scales of tokens to come */
+        memset(v.scale + sizeof(float), 0, 3 * sizeof(float));
     for (int64_t c = 0; c < s->v_pad; c++) {
         char *where = element(&v, v.column, c, s->v_pad);
         put(&v, where, &values, c);
