@@ -21,6 +21,17 @@ static const char *const size_names[SIZES] = {"batch",  "group",    "kv_heads", 
                                               "kv_len", "head_dim", "v_dim"};
 static const int64_t largest[SIZES] = {3, 5, 3, 700, 2300, 512, 512};
 
+static void describe(qkv_attention_params *params, const struct shape *s) {
+    qkv_attention_params_init(params);
+    params->batch = s->size[SIZE_BATCH];
+    params->q_heads = s->size[SIZE_GROUP] * s->size[SIZE_KV_HEADS];
+    params->kv_heads = s->size[SIZE_KV_HEADS];
+    params->q_len = s->size[SIZE_Q_LEN];
+    params->kv_len = s->size[SIZE_KV_LEN];
+    params->head_dim = s->size[SIZE_HEAD_DIM];
+    params->v_dim = s->size[SIZE_V_DIM];
+}
+
 static qkv_status plan_attention(qkv_plan *plan, int stage, const struct shape *s) {
     static qkv_status (*const plans[QKV_STAGE_COUNT])(qkv_plan *, const qkv_attention_params *,
                                                       const qkv_context *) = {
@@ -35,15 +46,31 @@ static qkv_status plan_attention(qkv_plan *plan, int stage, const struct shape *
     };
     qkv_attention_params params;
 
-    qkv_attention_params_init(&params);
-    params.batch = s->size[SIZE_BATCH];
-    params.q_heads = s->size[SIZE_GROUP] * s->size[SIZE_KV_HEADS];
-    params.kv_heads = s->size[SIZE_KV_HEADS];
-    params.q_len = s->size[SIZE_Q_LEN];
-    params.kv_len = s->size[SIZE_KV_LEN];
-    params.head_dim = s->size[SIZE_HEAD_DIM];
-    params.v_dim = s->size[SIZE_V_DIM];
+    describe(&params, s);
     return plans[stage](plan, &params, NULL);
+}
+
+/* A plan looks at no token: memory is a place and nothing more. */
+static qkv_status plan_decode(qkv_plan *plan, const struct shape *s) {
+    enum { SEQUENCES = 16 };
+    static _Alignas(QKV_ALIGNMENT) unsigned char memory[QKV_ALIGNMENT];
+    static int32_t lengths[SEQUENCES];
+    qkv_attention_params params;
+    qkv_cache cache;
+
+    describe(&params, s);
+    qkv_cache_init(&cache);
+    cache.kv_heads = params.kv_heads;
+    cache.head_dim = params.head_dim;
+    cache.v_dim = params.v_dim;
+    cache.page_tokens = 1 << 20;
+    cache.pages = cache.sequences = SEQUENCES;
+    cache.sequence_pages = 1;
+    cache.k_dtype = QKV_I8;
+    cache.v_dtype = QKV_F16;
+    cache.memory = memory;
+    cache.lengths = lengths;
+    return qkv_decode_plan(plan, &params, &cache, NULL, NULL);
 }
 
 /* q_len tokens, and kv_len serves as d_model. */
@@ -62,9 +89,15 @@ static qkv_status plan_project(qkv_plan *plan, int stage, const struct shape *s)
                                       : qkv_project_backward_plan(plan, &params, NULL);
 }
 
-static void make_plan(qkv_plan *plan, int stage, const struct shape *s) {
+static qkv_status plan_stage(qkv_plan *plan, int stage, const struct shape *s) {
+    if (stage == QKV_STAGE_DECODE)
+        return plan_decode(plan, s);
     const int projects = stage == QKV_STAGE_PROJECT || stage == QKV_STAGE_PROJECT_BACKWARD;
-    qkv_status status = projects ? plan_project(plan, stage, s) : plan_attention(plan, stage, s);
+    return projects ? plan_project(plan, stage, s) : plan_attention(plan, stage, s);
+}
+
+static void make_plan(qkv_plan *plan, int stage, const struct shape *s) {
+    qkv_status status = plan_stage(plan, stage, s);
     ck_assert_msg(status == QKV_OK, "%s", qkv_status_string(status));
 }
 
@@ -160,6 +193,30 @@ START_TEST(threads_that_shapes_are_worth) {
     make_plan(&plan, QKV_STAGE_ATTENTION, &cases[_i].shape);
     ck_assert_int_ge(plan.threads, cases[_i].least);
     ck_assert_int_le(plan.threads, cases[_i].most);
+}
+END_TEST
+
+/* Of decode: a sequence's pieces are parts, and one query of a long one is worth many threads; its
+ * memory is that of the pieces' rows and no more. */
+START_TEST(a_long_cache_has_parts_for_many_threads) {
+    static const struct {
+        struct shape shape;
+        int64_t parts;
+        int threads;
+    } cases[] = {
+        {{{1, 1, 1, 1, 1024, 64, 64}}, 1, 1},       {{{1, 4, 8, 1, 1024, 128, 128}}, 8, 2},
+        {{{1, 1, 1, 1, 65536, 128, 128}}, 64, 8},   {{{1, 4, 8, 1, 65536, 128, 128}}, 512, 64},
+        {{{1, 8, 1, 7, 262144, 64, 128}}, 256, 64},
+    };
+    const int64_t *size = cases[_i].shape.size;
+    const int64_t rows = size[SIZE_GROUP] * size[SIZE_Q_LEN];
+    qkv_plan plan;
+
+    make_plan(&plan, QKV_STAGE_DECODE, &cases[_i].shape);
+    ck_assert_int_eq(plan.parts[0], cases[_i].parts);
+    ck_assert_int_ge(plan.threads, cases[_i].threads);
+    ck_assert_uint_le(plan.workspace_shared,
+                      (size_t)(plan.parts[0] * ((rows + 16) * (size[SIZE_V_DIM] + 2) + 16) * 4));
 }
 END_TEST
 
@@ -270,6 +327,12 @@ static Suite *make(void) {
     tcase_set_timeout(test, PATIENCE);
     tcase_add_loop_test(test, workspaces_never_shrink, 0, STAGES);
     tcase_add_loop_test(test, threads_have_parts_and_follow_the_work, 0, STAGES);
+    tcase_add_loop_test(test, workspaces_never_shrink, QKV_STAGE_DECODE, QKV_STAGE_DECODE + 1);
+    tcase_add_loop_test(test, threads_have_parts_and_follow_the_work, QKV_STAGE_DECODE,
+                        QKV_STAGE_DECODE + 1);
+    tcase_add_loop_test(test, plans_are_made_of_the_description_alone, QKV_STAGE_DECODE,
+                        QKV_STAGE_DECODE + 1);
+    tcase_add_loop_test(test, a_long_cache_has_parts_for_many_threads, 0, 5);
     tcase_add_loop_test(test, threads_that_shapes_are_worth, 0, 8);
     tcase_add_loop_test(test, plans_of_losses, 0, QKV_LOSS_COUNT);
     tcase_add_test(test, plans_of_descent);

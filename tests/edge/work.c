@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "work_backward.h"
+#include "work_cache.h"
 #include "work_merge.h"
 
 enum {
@@ -105,6 +106,7 @@ void work_fill(float spread) {
     work_fill_learning(spread, uniform);
     work_fill_backward(spread);
     work_fill_merge(spread, uniform);
+    work_fill_cache(spread, uniform);
 }
 
 static void describe(qkv_attention_params *params, int every_option) {
@@ -382,6 +384,14 @@ const struct job jobs[] = {
      FLOATS(work_gradients.pairs)},
     {"project_backward", gradients_in_out, (float *)&result, GRADIENTS_COUNT},
     {"project_backward, W transposed, added", gradients_out_in, (float *)&result, GRADIENTS_COUNT},
+    {"append", work_append, work_cached, FLOATS(work_cached)},
+    {"append to bfloat16 and int8", work_append_int8, work_cached, FLOATS(work_cached)},
+    {"pages shared, copied, saved and loaded", work_pages, work_cached, FLOATS(work_cached)},
+    {"decode", work_step, work_decoded, FLOATS(work_decoded)},
+    {"decode, half width", work_step_half, work_decoded, FLOATS(work_decoded)},
+    {"decode, int8", work_step_int8, work_decoded, FLOATS(work_decoded)},
+    {"decode of a chunk", work_chunk, work_decoded, FLOATS(work_decoded)},
+    {"decode of a chunk, int8", work_chunk_int8, work_decoded, FLOATS(work_decoded)},
     {"merge", work_merge, (float *)work_merged, FLOATS(work_merged)},
 };
 const int jobs_count = sizeof jobs / sizeof *jobs;

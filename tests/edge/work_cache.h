@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The jobs of work.h with a cache, and what they write. */
+#ifndef QKV_TESTS_WORK_CACHE_H
+#define QKV_TESTS_WORK_CACHE_H
+
+#include <qkv/cache.h>
+
+enum {
+    WORK_CACHED = 1 << 19, /* floats of the cache's memory */
+    WORK_STEPS = 51,
+    WORK_DECODED = 2 * 4 * WORK_STEPS * 23 /* batch, heads, v_dim */
+};
+
+/* Numbers from `uniform`, -1 to 1. */
+void work_fill_cache(float spread, float uniform(void));
+
+/* Each appends to an empty cache first. A step has 3 queries a sequence, a chunk WORK_STEPS. */
+qkv_status work_append(const qkv_context *context);
+qkv_status work_append_int8(const qkv_context *context);
+qkv_status work_pages(const qkv_context *context); /* share, copy, truncate, save, load */
+qkv_status work_step(const qkv_context *context);
+qkv_status work_step_half(const qkv_context *context);
+qkv_status work_step_int8(const qkv_context *context);
+qkv_status work_chunk(const qkv_context *context);
+qkv_status work_chunk_int8(const qkv_context *context);
+
+extern float work_cached[WORK_CACHED];
+extern float work_decoded[WORK_DECODED];
+
+#endif
