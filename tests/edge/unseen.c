@@ -8,6 +8,7 @@
 
 #include "support/guard.h"
 #include "support/rooms.h"
+#include "unseen.h"
 
 enum { HEADS = 2, KEYS = 300, WINDOW = 10, MOST_ROWS = 100, MOST_DIM = 16 };
 
@@ -161,6 +162,7 @@ static Suite *make(void) {
 
     suite_add_tcase(suite, test);
     tcase_add_room_test(test, keys_that_nobody_sees_are_not_read);
+    unseen_add_cache_test(test);
     return suite;
 }
 
