@@ -3,6 +3,7 @@
  * may be appended then; for every pair of types, at every edge of panels and pages. */
 #include <string.h>
 
+#include "cache.h"
 #include "support/cache_case.h"
 #include "support/rng.h"
 #include "support/rooms.h"
@@ -219,6 +220,33 @@ START_TEST(a_copy_writes_no_more_than_its_panels) {
 }
 END_TEST
 
+static int flag_of(const qkv_cache *cache, int64_t sequence, int64_t head, int64_t t) {
+    struct qkv_cache_state s;
+    require_ok(qkv_take_cache(&s, cache));
+    char *page_head = qkv_page_head(&s, qkv_page_of(&s, sequence, t), head);
+    return *qkv_stored_flag(&s, page_head, t % cache->page_tokens);
+}
+
+/* A panel of V that holds infinities or NaN says so in its copy as well. */
+START_TEST(marks_of_odd_values_are_copied) {
+    struct world w = make_world(_i, 1, 1);
+    int marked = 0;
+    append(&w, 0, 80);
+    require_ok(qkv_cache_copy(&w.c.cache, 1, 0, 70));
+    require_ok(qkv_cache_share(&w.c.cache, 2, 0, 70));
+    for (int head = 0; head < 2; head++)
+        for (int t = 0; t < 70; t += QKV_PANEL) {
+            const int flag = flag_of(&w.c.cache, 0, head, t);
+            ck_assert_int_eq(flag_of(&w.c.cache, 1, head, t), flag);
+            ck_assert_int_eq(flag_of(&w.c.cache, 2, head, t), flag);
+            marked += flag;
+        }
+    ck_assert_int_gt(marked, 0);
+    ck_assert_int_lt(marked, 10);
+    cache_free(&w.c);
+}
+END_TEST
+
 /* A full page stays what its holders have read, whoever goes on. */
 START_TEST(nothing_is_appended_to_a_shared_page) {
     const qkv_status shared = QKV_ARG_TABLE << 8 | QKV_FAULT_SHARED;
@@ -282,6 +310,7 @@ static Suite *make(void) {
         a_copy_serves_both,
         sharing_enters_pages_and_copies_the_last,
         a_copy_writes_no_more_than_its_panels,
+        marks_of_odd_values_are_copied,
         nothing_is_appended_to_a_shared_page,
         a_cache_without_a_table_needs_no_holders,
         a_refused_copy_lets_go_of_what_it_claimed,
