@@ -158,8 +158,13 @@ def checks(leg):
     return tally
 
 
-# Each libFuzzer target and its options; a description takes about 150 bytes.
-FUZZ = {"fuzz_npy": ["-max_len=400"], "fuzz_attention": ["-len_control=0", "-max_len=256"]}
+# Each libFuzzer target and its options; a description takes about 150 bytes, and forty calls on a
+# cache some 700.
+FUZZ = {
+    "fuzz_npy": ["-max_len=400"],
+    "fuzz_attention": ["-len_control=0", "-max_len=256"],
+    "fuzz_cache": ["-len_control=0", "-max_len=1000"],
+}
 
 
 def fuzz(leg):
@@ -224,7 +229,7 @@ LEGS = [
         emulated(arm, QEMU_ARM, 20, "neon", on_another_core, QEMU_CPU="cortex-a72"), **ARM_NEEDS),
     Leg("max", "the same with all that qemu knows, a sample, 20 random cases",
         emulated(arm, QEMU_ARM, 20, "neon", its_vector_room, QEMU_CPU="max"), **ARM_NEEDS),
-    Leg("fuzz", "libFuzzer for 20 s each: the .npy reader, fused against unfused, gradients", fuzz,
+    Leg("fuzz", "libFuzzer for 20 s each: .npy, fused against unfused, gradients, the cache", fuzz,
         ("clang",)),
     Leg("install", "installed, then used through pkg-config and as a subproject", consume, ("gcc",)),
 ]
