@@ -71,6 +71,7 @@ static const struct option options[] = {
     CHOICE("--cache-dtype", cache_dtype, "bf16|f16|i8|f32", cache_types,
            "O and LSE from a cache that stores K and V so, and how\n"
            "far O is from the exact one"),
+    CHOICE("--cache-v-dtype", cache_v_dtype, "bf16|f16|i8|f32", cache_types, "another type for V"),
     INTEGER("--page-size", page_size, "N", 16, INT_MAX,
             "tokens a page, a multiple of 16 (a sequence is one page)"),
     HEADING("Answers (float32; at least one of these):"),

@@ -17,6 +17,10 @@ static const struct {
     int dtype;
 } stored[] = {{"bf16", QKV_BF16}, {"f16", QKV_F16}, {"i8", QKV_I8}, {"f32", QKV_F32}};
 
+static int v_type(const struct attend_options *o) {
+    return o->cache_v_dtype.given ? o->cache_v_dtype.value : o->cache_dtype.value;
+}
+
 /* A cache of the command's own. */
 struct store {
     qkv_cache cache;
@@ -57,7 +61,8 @@ static int make_store(struct store *s, const struct job *job) {
     c->page_tokens = o->page_size.given ? o->page_size.value : keys;
     c->sequences = p->batch;
     c->sequence_pages = (keys + c->page_tokens - 1) / c->page_tokens;
-    c->k_dtype = c->v_dtype = stored[o->cache_dtype.value].dtype;
+    c->k_dtype = stored[o->cache_dtype.value].dtype;
+    c->v_dtype = stored[v_type(o)].dtype;
     int status = make_tables(s);
     if (status) {
         return status;
@@ -170,7 +175,8 @@ int attend_cached(struct job *job) {
 
 void attend_tell(const struct job *job) {
     const struct difference *d = &job->difference;
-    printf("%s cache of %zu bytes\n", stored[job->options->cache_dtype.value].name, d->bytes);
+    printf("a cache of %zu bytes, K in %s, V in %s\n", d->bytes,
+           stored[job->options->cache_dtype.value].name, stored[v_type(job->options)].name);
     printf("from exact attention, relative to the RMS of its output: RMS %.3g, at most %.3g\n",
            d->rms, d->largest);
 }

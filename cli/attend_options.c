@@ -133,8 +133,11 @@ static int check_lengths(const struct attend_options *o) {
 }
 
 static int check_cache(const struct attend_options *o) {
-    if (o->page_size.given && !o->cache_dtype.given) {
-        return complain(USAGE, "--page-size", "goes with --cache-dtype");
+    const char *more = o->page_size.given       ? "--page-size"
+                       : o->cache_v_dtype.given ? "--cache-v-dtype"
+                                                : NULL;
+    if (more && !o->cache_dtype.given) {
+        return complain(USAGE, more, "goes with --cache-dtype");
     }
     if (o->page_size.value % 16) {
         return complain(USAGE, "--page-size", "%" PRId64 " is not a multiple of 16",

@@ -17,7 +17,7 @@ import command
 from command import Case, npy, qkv, read
 
 TYPES = ["f32", "f16", "bf16", "i8"]
-TOLD = re.compile(r"\A(\w+) cache of (\d+) bytes\nfrom exact attention, relative to the RMS of its "
+TOLD = re.compile(r"\Aa cache of (\d+) bytes, K in (\w+), V in (\w+)\nfrom exact attention, relative to the RMS of its "
                   r"output: RMS (\S+), at most (\S+)\n\Z")
 
 # Options of the plain call, with the shapes of q, k and v.
@@ -69,7 +69,7 @@ class Cache(Case):
                     told, *cached = self.attend(shapes, *options, "--isa", room,
                                                 "--cache-dtype", "f32", "--page-size", "32")
                     self.assertEqual(plain, cached)
-                    self.assertEqual(TOLD.match(told).groups()[2:], ("0", "0"))
+                    self.assertEqual(TOLD.match(told).groups()[1:], ("f32", "f32", "0", "0"))
 
     def test_pages_do_not_matter(self):
         *shapes, options = CASES[3]
@@ -90,10 +90,10 @@ class Cache(Case):
         for dtype in TYPES:
             with self.subTest(dtype):
                 text, out, _ = self.attend(shapes, *options, "--cache-dtype", dtype)
-                name, size, rms, most = TOLD.match(text).groups()
+                size, k_type, v_type, rms, most = TOLD.match(text).groups()
                 steps = [abs(a - b) for a, b in zip(exact, numbers(out))]
                 whole = math.sqrt(sum(x * x for x in exact))
-                self.assertEqual(name, dtype)
+                self.assertEqual((k_type, v_type), (dtype, dtype))
                 self.assertAlmostEqual(float(rms) * whole, math.hypot(*steps),
                                        delta=0.01 * math.hypot(*steps))
                 self.assertAlmostEqual(float(most) * whole / math.sqrt(len(exact)), max(steps),
@@ -103,6 +103,21 @@ class Cache(Case):
             self.assertGreaterEqual(told[wide][0], told[narrow][0])
             self.assertLess(told[wide][1], told[narrow][1])
         self.assertLess(told["i8"][1], 0.05)
+
+    def test_a_type_for_each(self):
+        """V of another type: half the bytes less, and an error between those of the two."""
+        *shapes, options = CASES[4]
+        told = {}
+        for k_type, v_type in itertools.product(("f32", "i8"), repeat=2):
+            text, *_ = self.attend(shapes, *options, "--cache-dtype", k_type,
+                                   "--cache-v-dtype", v_type)
+            size, *types, rms, _ = TOLD.match(text).groups()
+            self.assertEqual(types, [k_type, v_type])
+            told[k_type, v_type] = (float(rms), -int(size))
+        for mixed in (("f32", "i8"), ("i8", "f32")):
+            self.assertLess(told["f32", "f32"], told[mixed])
+            self.assertLess(told[mixed], told["i8", "i8"])
+            self.assertLess(told["f32", "f32"][1], told[mixed][1])
 
     def test_alone(self):
         """Without a file to write the difference is still told, and --show still drawn."""
@@ -120,7 +135,7 @@ class Cache(Case):
                  self.file("v.npy", npy("<f4", "(7, 8)", struct.pack("<56f", *value)))]
         files = ["--q", paths[0], "--k", paths[1], "--v", paths[2]]
         text = self.fine(qkv("attend", *files, "--cache-dtype", "f16"))
-        self.assertLess(float(TOLD.match(text).group(3)), 0.01)
+        self.assertLess(float(TOLD.match(text).group(4)), 0.01)
 
     def test_too_large(self):
         if command.SANITIZED or command.WRAPPER:

@@ -81,6 +81,7 @@ BAD_USAGE = [
     (["attend", *FILES, *ANSWER, "--exp", "fast"], "--exp: 'fast' is not one of sleef-u10"),
     (["attend", *FILES, "--cache-dtype", "f64"], "--cache-dtype: 'f64' is not one of bf16|f16|i8|f32"),
     (["attend", *FILES, *ANSWER, "--page-size", "16"], "--page-size: goes with --cache-dtype"),
+    (["attend", *FILES, *ANSWER, "--cache-v-dtype", "i8"], "--cache-v-dtype: goes with --cache-dtype"),
     (["attend", *FILES, "--cache-dtype", "i8", "--page-size", "24"],
      "--page-size: 24 is not a multiple of 16"),
     (["attend", *FILES, "--cache-dtype", "i8", "--page-size", "0"], "--page-size: 0 is not between 16"),
