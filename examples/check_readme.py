@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks that the program README.md shows is examples/embed.c: check_readme.py README.md embed.c"""
+"""Checks that the programs README.md shows are the examples: the first is examples/embed.c, the second
+some lines of examples/decode_loop.c. check_readme.py README.md embed.c decode_loop.c"""
 import pathlib
 import sys
+import textwrap
 
-readme, program = (pathlib.Path(name).read_text() for name in sys.argv[1:3])
-shown = readme.split("```c\n", 1)[1].split("```", 1)[0]
-if shown != program.split("\n\n", 1)[1]:
+readme, embed, decode_loop = (pathlib.Path(name).read_text() for name in sys.argv[1:4])
+first, second = (shown.split("```", 1)[0] for shown in readme.split("```c\n")[1:])
+if first != embed.split("\n\n", 1)[1]:
     sys.exit("README.md does not show examples/embed.c as it is")
+if not second or textwrap.indent(second, "    ") not in decode_loop:
+    sys.exit("README.md shows what is not in examples/decode_loop.c")
