@@ -265,9 +265,15 @@ def ratio_row(result: dict[str, Any], y: float, x: svg.Axis, right: float) -> li
                    svg.text(right + 44, y + 4, best["peer"], "soft small")]
 
 
-def ratios(found: Peers, threads: int, gradients: bool = False) -> svg.Drawing | None:
+# What is drawn together, by the name of the drawing, with what its title begins with.
+COMPARED = {"ratio": "Peers'", "gradients": "Attention and its gradients, peers'",
+            "decode": "Decode, peers'"}
+COMPARED_STAGES = {"learning": "gradients", "decode": "decode"}  # others: ratio
+
+
+def ratios(found: Peers, threads: int, which: str) -> svg.Drawing | None:
     """A line a shape: each peer's time over qkv's. Right of 1 qkv is the faster one."""
-    results = [r for r in found.at(threads) if (r["stage"] == "learning") == gradients]
+    results = [r for r in found.at(threads) if COMPARED_STAGES.get(r["stage"], "ratio") == which]
     if not results:
         return None
     left = max(186.0, 20 + 6.1 * max(len(result["shape"]) for result in results))
@@ -292,8 +298,7 @@ def ratios(found: Peers, threads: int, gradients: bool = False) -> svg.Drawing |
         marks.append(svg.text(x(power), top - 20, said, "soft small middle"))
         power *= 2
     number = "one thread" if threads == 1 else f"{threads} threads"
-    what = "Attention and its gradients, peers'" if gradients else "Peers'"
-    title = f"{what} time over qkv's, {number} (right of 1 qkv is faster)"
+    title = f"{COMPARED[which]} time over qkv's, {number} (right of 1 qkv is faster)"
     head = [svg.text(0, 16, title, "title"), svg.text(right + 44, top - 20, "fastest peer", "soft small"),
             svg.rectangle(left, top - 14, right - left, y - top + 8, "panel", 4)]
     return svg.Drawing(WIDTH, y + 2, title, head + legend(results, 44) + marks + body)

@@ -133,7 +133,7 @@ def peers_section(found: Peers) -> str:
                       "call needs beside its inputs and outputs.") + "</p>"]
     head = ["shape, who", "median", "of peak", "times as long as qkv", "error", "memory", ""]
     for threads in found.thread_counts:
-        drawn = [charts.ratios(found, threads, gradients) for gradients in (False, True)]
+        drawn = [charts.ratios(found, threads, which) for which in charts.COMPARED]
         parts += [figure(drawing) for drawing in drawn if drawing]
         rows = [peer_row(result, row) for result in found.at(threads)
                 for row in sorted(result["rows"], key=lambda row: row.get("median") or 1e9)]

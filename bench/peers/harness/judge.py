@@ -6,6 +6,9 @@ import numpy as np
 from . import memory
 
 TOLERANCE = 1e-4
+# Whoever computes in a half-width type rounds its output to it; of int8 everyone has a way of his
+# own.
+TOLERANCES = {"f16": 2e-3, "bf16": 2e-2, "i8": 2e-2}
 ROWS = 256
 
 
@@ -18,10 +21,30 @@ def make_inputs(shape, seed=1):
             "x": draw.standard_normal((shape.tokens, shape.d_model), np.float32),
             "w": w / np.float32(np.sqrt(shape.d_model)),
         }
+    if shape.stage == "decode":
+        kv = (shape.kv_heads, shape.length, shape.head_dim)
+        sizes = {"q": (shape.q_heads, 1, shape.head_dim), "k": kv, "v": kv}
+        return {n: rounded(draw.standard_normal(s, np.float32), shape.stored) for n, s in sizes.items()}
     q = (shape.q_heads, shape.length, shape.head_dim)
     kv = (shape.kv_heads, shape.length, shape.head_dim)
     sizes = {"q": q, "k": kv, "v": kv} | ({"d_out": q} if shape.stage == "learning" else {})
     return {name: draw.standard_normal(size, np.float32) for name, size in sizes.items()}
+
+
+def tolerance(shape):
+    """The largest error that is taken for rounding."""
+    return TOLERANCES.get(getattr(shape, "stored", None), TOLERANCE)
+
+
+def rounded(array, stored):
+    """To the nearest number of a floating-point type, so that storing loses nothing."""
+    if stored == "f16":
+        return array.astype(np.float16).astype(np.float32)
+    if stored == "bf16":
+        bits = array.view(np.uint32)
+        bits += 0x7FFF + (bits >> 16 & 1)
+        bits &= 0xFFFF0000
+    return array
 
 
 def reference(shape, inputs):
@@ -53,6 +76,17 @@ def _attention(shape, inputs):
     return out
 
 
+def _decode(shape, inputs):
+    out = np.empty(inputs["q"].shape)
+    group = shape.q_heads // shape.kv_heads
+    for kv_head in range(shape.kv_heads):
+        heads = slice(kv_head * group, (kv_head + 1) * group)
+        q = inputs["q"][heads, 0].astype(np.float64)
+        k, v = (inputs[name][kv_head].astype(np.float64) for name in "kv")
+        out[heads, 0] = _weights(shape, q, 0, k) @ v
+    return out
+
+
 def _learning(shape, inputs):
     """dQ, dK and dV, head by head, in one array: dS = P (dP - sum of P dP)."""
     d_q, d_k, d_v = (np.zeros(inputs[name].shape) for name in "qkv")
@@ -77,8 +111,9 @@ def _weights(shape, q, first, k):
     return s / s.sum(axis=1, keepdims=True)
 
 
-REFERENCES = {"attention": _attention, "learning": _learning, "project": _project}
-INPUTS = {"attention": ("q", "k", "v"), "learning": ("q", "k", "v", "d_out"), "project": ("x", "w")}
+REFERENCES = {"attention": _attention, "learning": _learning, "project": _project,
+              "decode": _decode}
+INPUTS = {"attention": ("q", "k", "v"), "decode": ("q", "k", "v"), "learning": ("q", "k", "v", "d_out"), "project": ("x", "w")}
 
 
 def save(shape, folder):

@@ -37,6 +37,14 @@ class Learning(ctypes.Structure):
     _fields_ += [(name, ctypes.c_void_p) for name in ("lse", "d_out", "d_q", "d_k", "d_v")]
 
 
+class Decode(ctypes.Structure):
+    """struct native_decode."""
+
+    _fields_ = [(name, ctypes.c_int64) for name in ("q_heads", "kv_heads", "kv_len", "dim", "dtype")]
+    _fields_ += [(name, ctypes.c_void_p) for name in ("q", "k", "v", "out")]
+    _fields_ += [("threads", ctypes.c_int64)]
+
+
 class Project(ctypes.Structure):
     """struct native_project."""
 
@@ -59,6 +67,25 @@ def learning_call(shape, inputs, made, threads):
     pointers = (made["lse"], inputs["d_out"], made["d_q"], made["d_k"], made["d_v"])
     forward = attention_call(shape, inputs, made["out"], threads)
     return Learning(forward, *(array.ctypes.data for array in pointers))
+
+
+STORED = {"f32": 1, "f16": 3, "bf16": 4, "i8": 5}  # qkv_dtype
+
+
+def decode_call(shape, inputs, out, threads):
+    return Decode(
+        shape.q_heads, shape.kv_heads, shape.length, shape.head_dim, STORED[shape.stored],
+        *(a.ctypes.data for a in (inputs["q"], inputs["k"], inputs["v"], out)), threads,
+    )
+
+
+def folded_call(shape, inputs, out, threads):
+    """Decoding as attention without groups: the query heads of a group as rows of one head."""
+    return Attention(
+        shape.kv_heads, shape.kv_heads, shape.q_heads // shape.kv_heads, shape.length,
+        shape.head_dim, 0, *(a.ctypes.data for a in (inputs["q"], inputs["k"], inputs["v"], out)),
+        threads,
+    )
 
 
 def project_call(shape, inputs, out, threads):
@@ -102,6 +129,8 @@ def open_library():
         "native_nothing": (None, [pointer]),
         "native_qkv_attention": (pointer, [ctypes.POINTER(Attention), text]),
         "native_qkv_learning": (pointer, [ctypes.POINTER(Learning), text]),
+        "native_qkv_decode": (pointer, [ctypes.POINTER(Decode), text]),
+        "native_qkv_attend": (pointer, [ctypes.POINTER(Decode), text]),
         "native_qkv_project": (pointer, [ctypes.POINTER(Project), text]),
         "native_qkv_run": (ctypes.c_int, [pointer]),
         "native_qkv_room": (text, [text]),

@@ -10,7 +10,7 @@ class Call:
     """A prepared call: run() is what is timed, output() is what it computed.
 
     run takes no argument and returns nothing of interest. output returns [heads, length, dim] of
-    attention, [tokens, width] of project, and of learning a list of dQ, dK and dV, head by head;
+    attention, [heads, 1, dim] of decode, [tokens, width] of project, and of learning a list of dQ, dK and dV, head by head;
     it may convert a layout.
     """
 
@@ -25,7 +25,11 @@ class Peer:
 
     name = ""
     stages = ("attention",)
+    stored = ("f32", "f16", "bf16", "i8")  # decode: the types of cache that it has
     vector_bytes = None  # of the FMA peak it is measured by; None: the widest
+
+    def takes(self, shape):
+        return shape.stage in self.stages and getattr(shape, "stored", self.stored[0]) in self.stored
 
     def environment(self, threads):
         """Environment variables to start the process with."""
@@ -39,5 +43,6 @@ class Peer:
         raise NotImplementedError
 
     def prepare(self, shape, inputs, threads):
-        """A Call for this shape. inputs: q, k, v (learning: and d_out) or x, w, page-aligned. May raise Unsupported."""
+        """A Call for this shape. inputs: q, k, v (learning: and d_out) or x, w, page-aligned, which go
+        unless the call keeps them. May raise Unsupported."""
         raise NotImplementedError

@@ -3,7 +3,7 @@
 
 import importlib
 
-MODULES = ("qkv", "pytorch", "onnx_runtime", "openvino_ops", "onednn", "blas")
+MODULES = ("qkv", "pytorch", "onnx_runtime", "openvino_ops", "openvino_state", "onednn", "blas")
 
 
 def peers():

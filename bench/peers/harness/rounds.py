@@ -20,7 +20,7 @@ TRIES = 4
 class Entry:
     """What is known of one peer at one shape."""
 
-    def __init__(self, remote, answer):
+    def __init__(self, remote, answer, tolerance):
         self.remote = remote
         self.name = remote.peer.name
         self.version = remote.version
@@ -32,7 +32,7 @@ class Entry:
         for state in ("unsupported", "failed"):
             if state in answer:
                 self.state, self.reason = state, answer[state]
-        if self.error is not None and not self.error <= judge.TOLERANCE:
+        if self.error is not None and not self.error <= tolerance:
             self.state, self.reason = "wrong", f"error {self.error:.1e}"
 
     def take_turn(self, budget, samples):
@@ -57,13 +57,13 @@ def is_quiet(turn, samples):
 
 
 def compete(shape, remotes, rounds, budget):
-    """The entries of all remotes that have this stage."""
+    """The entries of all remotes that take this shape."""
     with tempfile.TemporaryDirectory() as folder:
         judge.save(shape, Path(folder))
         entries = [
-            Entry(remote, remote.begin(shape, folder))
+            Entry(remote, remote.begin(shape, folder), judge.tolerance(shape))
             for remote in remotes
-            if shape.stage in remote.peer.stages
+            if remote.peer.takes(shape)
         ]
     samples = {}
     for _ in range(rounds):

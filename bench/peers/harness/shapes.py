@@ -6,6 +6,7 @@ learning 14, 4 forward and 10 backward.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,45 @@ class Learning(Attention):
 
 
 @dataclass(frozen=True)
+class Decode:
+    """One query a head over a cache of `length` tokens that are stored as f32, f16, bf16 or i8."""
+
+    q_heads: int
+    kv_heads: int
+    head_dim: int
+    stored: str
+    length: int
+
+    stage = "decode"
+    causal = False
+    target = 1.25
+    never_behind = False
+
+    @property
+    def family(self):
+        groups = "" if self.q_heads == self.kv_heads else f":{self.kv_heads}"
+        return f"decode {self.stored} h{self.q_heads}{groups} d{self.head_dim}"
+
+    @property
+    def label(self):
+        return str(self.length)
+
+    @property
+    def name(self):
+        return f"{self.family} {self.length}"
+
+    @property
+    def flops(self):
+        return 4 * self.length * self.head_dim * self.q_heads
+
+    @property
+    def bytes(self):
+        """Of K and V; those of scales are not counted."""
+        size = {"f32": 4, "f16": 2, "bf16": 2, "i8": 1}[self.stored]
+        return 2 * self.length * self.head_dim * self.kv_heads * size
+
+
+@dataclass(frozen=True)
 class Project:
     """out [tokens, matrices * width] = x [tokens, d_model] W, one matrix after the other."""
 
@@ -128,6 +168,7 @@ class Project:
 
 
 LENGTHS = (128, 256, 512, 1024, 2048, 4096)
+DECODE_LENGTHS = (256, 1024, 4096, 16384, 65536)
 LEARNING_LENGTHS = {64: (128, 512, 1024, 2048), 128: (128, 512, 1024)}
 
 SHAPES = (
@@ -156,6 +197,12 @@ SHAPES = (
         for n in lengths
     ]
     + [Learning(32, 8, 128, 512, True)]
+    + [
+        Decode(q_heads, 8, dim, stored, n)
+        for q_heads, dim in ((32, 128), (8, 64))
+        for stored in ("f32", "f16", "bf16", "i8")
+        for n in DECODE_LENGTHS
+    ]
 )
 
 STAGES = tuple(dict.fromkeys(shape.stage for shape in SHAPES))
@@ -169,4 +216,23 @@ QUICK = (
     "project 8x4096",
     "learning h12 d32 full 64",
     "learning h8 d64 causal 512",
+    "decode f32 h32:8 d128 1024",
+    "decode i8 h32:8 d128 1024",
 )
+
+
+def last_cache():
+    """Bytes of the last-level cache; 0 if the system does not say."""
+    try:
+        text = Path("/sys/devices/system/cpu/cpu0/cache/index3/size").read_text()
+    except OSError:
+        return 0
+    return int(text.rstrip("K\n")) << 10
+
+
+def target(shape, threads):
+    """How many times faster than the fastest peer qkv is to be at this number of threads; None for
+    no promise."""
+    if shape.stage == "decode" and threads == 1 and shape.bytes > last_cache():
+        return 1.6
+    return shape.target

@@ -6,6 +6,8 @@ import statistics
 
 import numpy as np
 
+from . import shapes
+
 RESAMPLES = 4000
 
 
@@ -49,7 +51,7 @@ def is_peer(line):
     return not line["peer"].startswith("qkv")
 
 
-def verdict(shape, lines):
+def verdict(shape, threads, lines):
     """qkv against the fastest peer: that peer, the ratio, and whether what was set out is reached
     (None where nothing was)."""
     timed = [line for line in lines if line["state"] == "timed"]
@@ -60,8 +62,9 @@ def verdict(shape, lines):
     fastest = min(theirs, key=lambda line: line["ratio"])
     error = ours["error"] / max(min(line["error"] for line in theirs), 1e-30)
     reached = None
-    if shape.target:
-        reached = fastest["ratio"] >= shape.target
+    target = shapes.target(shape, threads)
+    if target:
+        reached = fastest["ratio"] >= target
     elif shape.never_behind:
         reached = fastest["low"] >= 0.98
     return {
@@ -69,7 +72,7 @@ def verdict(shape, lines):
         "ratio": fastest["ratio"],
         "low": fastest["low"],
         "high": fastest["high"],
-        "target": shape.target,
+        "target": target,
         "never_behind": shape.never_behind,
         "reached": reached,
         "error_ratio": error,
@@ -94,6 +97,7 @@ def result(shape, threads, entries):
         "length": getattr(shape, "length", None),
         "threads": threads,
         "flops": shape.flops,
+        "bytes": getattr(shape, "bytes", None),
         "rows": lines,
-        "verdict": verdict(shape, lines),
+        "verdict": verdict(shape, threads, lines),
     }

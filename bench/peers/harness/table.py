@@ -3,10 +3,14 @@
 
 from .summary import geometric_mean
 
-HEADER = (
-    f"{'':28} {'median':>10} {'GFLOP/s':>8} {'% peak':>7} {'qkv is x times faster':>24} "
-    f"{'error':>8} {'memory':>9}"
-)
+
+def header(result):
+    """Of what reads a cache, the bytes a second are told instead of flops."""
+    rate = "GB/s" if result["bytes"] else "GFLOP/s"
+    return (
+        f"{'':28} {'median':>10} {rate:>8} {'% peak':>7} {'qkv is x times faster':>24} "
+        f"{'error':>8} {'memory':>9}"
+    )
 
 
 def duration(seconds):
@@ -29,11 +33,13 @@ def ratio(line):
     return f"{line['ratio']:.3f} [{line['low']:.3f}, {line['high']:.3f}]"
 
 
-def table_line(line):
+def table_line(line, count):
+    """count: bytes of the cache that is read, or None."""
     if line["state"] != "timed":
         return f"  {line['peer']:26} {line['state']}: {line['reason']}"
+    rate = count / line["median"] * 1e-9 if count else line["gflops"]
     return (
-        f"  {line['peer']:26} {duration(line['median']):>10} {line['gflops']:8.1f} "
+        f"  {line['peer']:26} {duration(line['median']):>10} {rate:8.1f} "
         f"{line['percent']:6.1f}% {ratio(line) if line['peer'] != 'qkv' else '':>24} "
         f"{line['error']:8.1e} {size(line['memory']):>9}"
         + (f"  ({line['noisy']} noisy)" if line["noisy"] else "")
@@ -47,8 +53,8 @@ def by_speed(line):
 def block(result):
     """One shape at one number of threads."""
     threads = "1 thread" if result["threads"] == 1 else f"{result['threads']} threads"
-    lines = [f"{result['shape']}, {threads}", HEADER]
-    lines += [table_line(line) for line in sorted(result["rows"], key=by_speed)]
+    lines = [f"{result['shape']}, {threads}", header(result)]
+    lines += [table_line(line, result["bytes"]) for line in sorted(result["rows"], key=by_speed)]
     return "\n".join(lines) + "\n"
 
 

@@ -66,6 +66,7 @@ def serve_shape(channel, peer, request, threads, library):
     before = memory.status("RssAnon"), memory.bytes_made()
     try:
         call = peer.prepare(shape, inputs, threads)
+        del inputs  # the call keeps what it needs
         call.run()
     except Unsupported as reason:
         channel.send(unsupported=str(reason))

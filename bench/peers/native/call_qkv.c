@@ -2,13 +2,13 @@
 /*
  * qkv as its users call it: parameters, tensors, workspace and threads made once, then one plain
  * call of qkv_attention or qkv_project again and again, or qkv_attention and
- * qkv_attention_backward by turns.
+ * qkv_attention_backward by turns, or qkv_append and qkv_decode.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <qkv/qkv.h>
+#include <qkv/cache.h>
 
 #include "native.h"
 #include "pool.h"
@@ -20,6 +20,9 @@ struct native_qkv {
     qkv_project_params project;
     qkv_project_tensors project_tensors;
     qkv_gradients gradients;
+    qkv_cache cache;
+    qkv_append_params append;
+    qkv_tensors token; /* the last one */
     qkv_exec exec;
     qkv_status (*run)(const struct native_qkv *call);
 };
@@ -189,6 +192,93 @@ struct native_qkv *native_qkv_project(const struct native_project *call, const c
     if (!ok(qkv_project_plan(&plan, params, &p->context)) ||
         !make_exec(p, qkv_plan_workspace(&plan, (int)call->threads), (int)call->threads)) {
         return NULL;
+    }
+    return p;
+}
+
+static qkv_status run_attend(const struct native_qkv *p) {
+    return qkv_decode(&p->attention, &p->tensors, &p->cache, NULL, &p->exec);
+}
+
+/* The token of the call before is forgotten first, so that the cache does not grow. */
+static qkv_status run_decode(const struct native_qkv *p) {
+    qkv_exec alone;
+    qkv_exec_init(&alone);
+    alone.context = &p->context;
+    qkv_status status = qkv_cache_truncate(&p->cache, 0, p->attention.kv_len - 1);
+    if (status == QKV_OK) {
+        status = qkv_append(&p->append, &p->cache, &p->token, &alone);
+    }
+    return status == QKV_OK ? run_attend(p) : status;
+}
+
+/* Rows [first, first + count) of keys or values. */
+static qkv_tensor rows(const float *data, const struct native_decode *call, int64_t first) {
+    return qkv_tensor_bhsd(data + first * call->dim, call->kv_heads, call->kv_len, call->dim);
+}
+
+static int fill_cache(struct native_qkv *p, const struct native_decode *call) {
+    qkv_cache *cache = &p->cache;
+    qkv_cache_init(cache);
+    cache->kv_heads = call->kv_heads;
+    cache->head_dim = call->dim;
+    cache->page_tokens = (call->kv_len + 15) / 16 * 16;
+    cache->pages = cache->sequences = cache->sequence_pages = 1;
+    cache->k_dtype = cache->v_dtype = (int32_t)call->dtype;
+    cache->memory = aligned_alloc(QKV_ALIGNMENT, (qkv_cache_memory_size(cache) + 63) / 64 * 64);
+    cache->lengths = calloc(1, sizeof(*cache->lengths));
+    qkv_append_params all;
+    qkv_append_params_init(&all);
+    all.batch = 1;
+    all.tokens = call->kv_len;
+    p->append = all;
+    p->append.tokens = 1;
+    qkv_tensors_init(&p->token);
+    p->token.k = rows(call->k, call, call->kv_len - 1);
+    p->token.v = rows(call->v, call, call->kv_len - 1);
+    qkv_tensors from;
+    qkv_tensors_init(&from);
+    from.k = rows(call->k, call, 0);
+    from.v = rows(call->v, call, 0);
+    qkv_exec exec;
+    qkv_exec_init(&exec);
+    exec.context = &p->context;
+    return cache->memory && cache->lengths && ok(qkv_append(&all, cache, &from, &exec));
+}
+
+static struct native_qkv *make_decode(const struct native_decode *call, const char *room) {
+    const struct native_attention shape = {.q_heads = call->q_heads,
+                                           .kv_heads = call->kv_heads,
+                                           .q_len = 1,
+                                           .kv_len = call->kv_len,
+                                           .dim = call->dim,
+                                           .q = call->q,
+                                           .out = call->out};
+    struct native_qkv *p = calloc(1, sizeof(*p));
+    qkv_plan plan;
+    if (!p || !open_context(p, room) || !fill_cache(p, call)) {
+        return NULL;
+    }
+    describe_attention(p, &shape);
+    if (!ok(qkv_decode_plan(&plan, &p->attention, &p->cache, NULL, &p->context)) ||
+        !make_exec(p, qkv_plan_workspace(&plan, (int)call->threads), (int)call->threads)) {
+        return NULL;
+    }
+    return p;
+}
+
+struct native_qkv *native_qkv_decode(const struct native_decode *call, const char *room) {
+    struct native_qkv *p = make_decode(call, room);
+    if (p) {
+        p->run = run_decode;
+    }
+    return p;
+}
+
+struct native_qkv *native_qkv_attend(const struct native_decode *call, const char *room) {
+    struct native_qkv *p = make_decode(call, room);
+    if (p) {
+        p->run = run_attend;
     }
     return p;
 }

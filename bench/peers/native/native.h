@@ -47,12 +47,25 @@ struct native_project {
     int64_t threads;
 };
 
+/* A step of decoding: the last of kv_len tokens is appended to a cache, and one query a head attends
+ * to all of them. q and out [q_heads, 1, dim], k and v as above. */
+struct native_decode {
+    int64_t q_heads, kv_heads, kv_len, dim;
+    int64_t dtype; /* of K and V in the cache: a qkv_dtype */
+    const float *q, *k, *v;
+    float *out;
+    int64_t threads;
+};
+
 /* qkv. room is the name of an instruction set, or NULL for the best. NULL, after a sentence on
  * standard error, if it cannot be made. */
 struct native_qkv;
 struct native_qkv *native_qkv_attention(const struct native_attention *call, const char *room);
 struct native_qkv *native_qkv_learning(const struct native_learning *call, const char *room);
 struct native_qkv *native_qkv_project(const struct native_project *call, const char *room);
+struct native_qkv *native_qkv_decode(const struct native_decode *call, const char *room);
+/* The same without the appending. */
+struct native_qkv *native_qkv_attend(const struct native_decode *call, const char *room);
 int native_qkv_run(struct native_qkv *qkv);
 
 /* The instruction set that this name leads to; NULL if there is no such in this build. */

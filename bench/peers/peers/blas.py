@@ -203,6 +203,9 @@ class PackedSgemm(Blas):
 
 
 class ByHand(Blas):
+    stages = ("attention", "decode")
+    stored = ("f32",)
+
     def __init__(self, library):
         super().__init__(library)
         self.name = f"by hand, {library.name}"
@@ -212,7 +215,8 @@ class ByHand(Blas):
 
     def prepare(self, shape, inputs, threads):
         out = memory.aligned(inputs["q"].shape)
-        call = native.attention_call(shape, inputs, out, threads)
+        describe = native.folded_call if shape.stage == "decode" else native.attention_call
+        call = describe(shape, inputs, out, threads)
         name = "dnnl_sgemm" if self.library.kind == DNNL else "cblas_sgemm"
         sgemm = ctypes.cast(getattr(self.blas, self.library.prefix + name), ctypes.c_void_p)
         library = native.open_library()

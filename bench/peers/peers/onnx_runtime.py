@@ -105,6 +105,51 @@ class GroupQueryAttention(Onnx):
                          lambda: heads_first(outputs["o"], shape.q_heads))
 
 
+class CachedGroupQueryAttention(Onnx):
+    """Decoding: the cache is input and output in one place, and the last token is appended. An int8
+    cache has one scale for all, or one a column."""
+
+    stages = ("decode",)
+
+    def __init__(self, quantisation=None):
+        self.name = "onnxruntime GQA cached"
+        if quantisation:
+            self.name = f"onnxruntime GQA int8, {quantisation.split('_')[1].lower()}"
+        self.stored = ("i8",) if quantisation else ("f32", "f16")
+        self.quantisation = quantisation
+
+    def cache(self, shape, array):
+        """As it is stored, and the scales of int8."""
+        if not self.quantisation:
+            kind = {"f32": np.float32, "f16": np.float16}[shape.stored]
+            return memory.aligned_copy(array[None].astype(kind)), None
+        axis = 1 if self.quantisation == "PER_CHANNEL" else None
+        largest = np.max(np.abs(array), axis=axis, keepdims=True)
+        scale = largest / np.float32(127)
+        return memory.aligned_copy(np.rint(array / scale).astype(np.int8)[None]), scale.reshape(-1)
+
+    def prepare(self, shape, inputs, threads):
+        kind = np.float16 if shape.stored == "f16" else np.float32
+        arrays = {"q": rows_first(inputs["q"]).astype(kind)}
+        arrays |= {name: rows_first(inputs[name][:, -1:]).astype(kind) for name in "kv"}
+        arrays["last"] = np.array([shape.length - 1], np.int32)
+        arrays["total"] = np.array([shape.length], np.int32)
+        attributes = {"num_heads": shape.q_heads, "kv_num_heads": shape.kv_heads}
+        (keys, k_scale), (values, v_scale) = (self.cache(shape, inputs[name]) for name in "kv")
+        names = ["q", "k", "v", "past_k", "past_v", "last", "total"]
+        arrays |= {"past_k": keys, "past_v": values}
+        if self.quantisation:
+            arrays |= {"k_scale": k_scale, "v_scale": v_scale}
+            names += [*[""] * 5, "k_scale", "v_scale"]
+            attributes |= {"kv_cache_bit_width": 8, "k_quant_type": self.quantisation,
+                           "v_quant_type": self.quantisation}
+        outputs = {"o": memory.aligned(arrays["q"].shape, kind)}
+        outputs |= {"present_k": keys, "present_v": values}
+        node = self.node("GroupQueryAttention", names, list(outputs), MICROSOFT, **attributes)
+        return self.call([node], arrays, outputs, threads,
+                         lambda: heads_first(outputs["o"], shape.q_heads))
+
+
 class Attention(Onnx):
     name = "onnxruntime Attention"
 
@@ -112,6 +157,21 @@ class Attention(Onnx):
         arrays = {name: inputs[name][None] for name in "qkv"}
         out = memory.aligned(arrays["q"].shape)
         node = self.node("Attention", ["q", "k", "v"], ["o"], is_causal=int(shape.causal))
+        return self.call([node], arrays, {"o": out}, threads, lambda: out[0])
+
+
+class CachedAttention(Onnx):
+    """Decoding with ONNX's operator over keys and values as they stand; nothing is appended."""
+
+    name = "onnxruntime Attention, q 1"
+    stages = ("decode",)
+    stored = ("f32", "f16")
+
+    def prepare(self, shape, inputs, threads):
+        kind = np.float16 if shape.stored == "f16" else np.float32
+        arrays = {name: memory.aligned_copy(inputs[name][None].astype(kind)) for name in "qkv"}
+        out = memory.aligned(arrays["q"].shape, kind)
+        node = self.node("Attention", ["q", "k", "v"], ["o"])
         return self.call([node], arrays, {"o": out}, threads, lambda: out[0])
 
 
@@ -140,4 +200,13 @@ class ThreeOperators(Onnx):
         return self.call(nodes, arrays, {"o": out}, threads, lambda: out[0])
 
 
-PEERS = [Attention(), MultiHeadAttention(), GroupQueryAttention(), ThreeOperators()]
+PEERS = [
+    Attention(),
+    MultiHeadAttention(),
+    GroupQueryAttention(),
+    ThreeOperators(),
+    CachedGroupQueryAttention(),
+    CachedGroupQueryAttention("PER_TENSOR"),
+    CachedGroupQueryAttention("PER_CHANNEL"),
+    CachedAttention(),
+]

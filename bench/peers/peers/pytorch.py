@@ -11,7 +11,7 @@ import functools
 import numpy as np
 
 from harness import memory
-from harness.peer import Call, Peer
+from harness.peer import Call, Peer, Unsupported
 
 
 class Torch(Peer):
@@ -50,6 +50,42 @@ class Attention(Torch):
             return attend(q, k, v)
 
         return Call(run, lambda: run()[0].numpy(), keep=chosen)
+
+
+class Decode(Attention):
+    """One query a head over keys and values as they stand; nothing is appended. folded: the query
+    heads of a group as rows of one head, which spares the operator to know of groups."""
+
+    stages = ("decode",)
+    stored = ("f32", "f16", "bf16")
+
+    def __init__(self, backend, folded):
+        super().__init__(backend)
+        self.folded = folded
+        self.name += ", folded" if folded else ""
+
+    def typed(self, array, kind):
+        """The array in its type, page-aligned as everyone's."""
+        made = self.tensor(array).to(kind).unsqueeze(0)
+        if kind == self.torch.float32:
+            return made
+        return self.tensor(memory.aligned_copy(made.view(self.torch.int16).numpy())).view(kind)
+
+    def prepare(self, shape, inputs, threads):
+        kinds = {"f32": self.torch.float32, "f16": self.torch.float16, "bf16": self.torch.bfloat16}
+        attend, chosen = self.attend(shape)
+        q, k, v = (self.typed(inputs[name], kinds[shape.stored]) for name in "qkv")
+        if self.folded:
+            q = q.view(1, shape.kv_heads, shape.q_heads // shape.kv_heads, shape.head_dim)
+            attend = functools.partial(attend, enable_gqa=False)
+
+        def run():
+            return attend(q, k, v)
+
+        def output():
+            return run().float().reshape(shape.q_heads, 1, shape.head_dim).numpy()
+
+        return Call(run, output, keep=chosen)
 
 
 class Learning(Attention):
@@ -117,6 +153,9 @@ BACKENDS = ("flash", "math")
 PEERS = [
     *map(Attention, BACKENDS),
     *map(Learning, BACKENDS),
+    Decode("flash", False),
+    Decode("flash", True),
+    Decode("math", True),
     Linear(),
     PackedLinear(),
 ]

@@ -11,7 +11,7 @@ VECTOR_BYTES = {"avx2": 32}
 
 
 class Qkv(Peer):
-    stages = ("attention", "learning", "project")
+    stages = ("attention", "learning", "project", "decode")
 
     def __init__(self, room=None):
         self.name = f"qkv {room}" if room else "qkv"
@@ -29,13 +29,17 @@ class Qkv(Peer):
 
     def prepare(self, shape, inputs, threads):
         call, output, keep = getattr(self, shape.stage)(shape, inputs, threads)
-        made = getattr(self.library, f"native_qkv_{shape.stage}")(call, self.room)
+        made = getattr(self.library, f"native_qkv_{self.maker(shape)}")(call, self.room)
         if not made:
             raise RuntimeError("qkv refused the call")
         run = native.bound(self.library.native_qkv_run, made)
         if run() != 0:
             raise RuntimeError("qkv failed")
         return Call(run, output, keep=(inputs, call, keep))
+
+    def maker(self, shape):
+        """The C function that makes the call, without its prefix."""
+        return shape.stage
 
     def attention(self, shape, inputs, threads):
         out = memory.aligned(inputs["q"].shape)
@@ -45,6 +49,10 @@ class Qkv(Peer):
         out = memory.aligned((shape.tokens, shape.width))
         return native.project_call(shape, inputs, out, threads), lambda: out, out
 
+    def decode(self, shape, inputs, threads):
+        out = memory.aligned(inputs["q"].shape)
+        return native.decode_call(shape, inputs, out, threads), lambda: out, out
+
     def learning(self, shape, inputs, threads):
         arrays = {name: memory.aligned(inputs[name[-1]].shape) for name in ("d_q", "d_k", "d_v")}
         arrays["out"] = memory.aligned(inputs["q"].shape)
@@ -53,4 +61,17 @@ class Qkv(Peer):
         return call, lambda: [*arrays["d_q"], *arrays["d_k"], *arrays["d_v"]], arrays
 
 
-PEERS = [Qkv(), Qkv("avx2")]
+class Attend(Qkv):
+    """Decoding without the append, which not every peer does."""
+
+    stages = ("decode",)
+
+    def __init__(self):
+        super().__init__()
+        self.name = "qkv, without append"
+
+    def maker(self, shape):
+        return "attend"
+
+
+PEERS = [Qkv(), Qkv("avx2"), Attend()]
