@@ -3,6 +3,10 @@
  * The products with keys and values as a cache stores them (kernels_cache.h) in AVX-512. Queries
  * and weights are broadcast, one number a row and step; the cache comes in whole lines, and what is
  * converted serves all rows of a tile. Reads and writes exactly what the sizes say.
+ *
+ * What the tiles will read is prefetched, a line for each line that they read, as one stream: the
+ * panels themselves and then what comes next. A tile's own panels are several streams at a time,
+ * which hardware prefetchers fetch at half of the memory's speed.
  */
 #include "kernels.h"
 #include "vec.h"
@@ -10,18 +14,20 @@
 
 #include "tmpl/scale_weights.h"
 
+/* A tile: up to 6 rows by 4 panels, one vector each: 24 sums, + 4 of the panels, + 1 of the rows:
+ * 29 of 32 registers. (8 panels for few rows have twice the chains, but as many streams at a time,
+ * and are slower by a tenth from DRAM.) */
 enum {
     F32 = QKV_STORED_F32,
     F16 = QKV_STORED_F16,
     BF16 = QKV_STORED_BF16,
     I8 = QKV_STORED_I8,
     TALL = 6,
-    WIDEST = 8,
+    WIDEST = 4,
+    VECTORS = WIDEST,
+    WIDTHS = 3,
+    AHEAD = 8,
 };
-
-/* The panels of a tile: at least 8 chains, two FMA ports of latency 4, and at most 24, so that the
- * panels' words and a broadcast have registers too. */
-static const int widest[TALL] = {8, 8, 4, 4, 4, 4};
 
 /* Steps that share a word, and bytes of such a step, or steps, of one panel. */
 static inline int unit_of(const int type) {
@@ -32,45 +38,98 @@ static inline int line_of(const int type) {
     return type == F16 ? 32 : 64;
 }
 
-/* Step i of the unit. */
-static inline __attribute__((always_inline)) __m512 step_of(const char *unit, const int type,
-                                                            const int i) {
-    const void *p = unit;
-    return type == F32    ? vf_load(p)
-           : type == F16  ? vf_load_f16(p)
-           : type == BF16 ? vf_load_bf16(p, i)
-                          : vf_load_i8(p, i);
+/* What is read AHEAD panels behind panel `index` of `count`: one of them, or of those that stand
+ * behind next. Where these do not stand one behind the other, only the first of those is known. */
+static inline uintptr_t ahead_of(const void *const *panel, int count, const void *next, int index,
+                                 ptrdiff_t bytes) {
+    const ptrdiff_t behind = index + AHEAD - count;
+    if (behind < 0)
+        return (uintptr_t)panel[index + AHEAD];
+    const uintptr_t span = (uintptr_t)panel[count - 1] - (uintptr_t)panel[0];
+    const int even = span == (uintptr_t)((count - 1) * bytes);
+    return (uintptr_t)next + (uintptr_t)(even ? behind * bytes : 0);
 }
 
-/* All steps of a unit: x's rows are ldx apart. M, G and type are constants where this is inlined,
- * so that the accumulators live in registers. */
-static inline __attribute__((always_inline)) void unit(__m512 acc[TALL][WIDEST],
-                                                       const char *const *b, ptrdiff_t at,
-                                                       const float *x, ptrdiff_t ldx,
-                                                       const int type, const int M, const int G) {
+static inline __attribute__((always_inline)) void ask(int wanted, uintptr_t ahead,
+                                                      const int bytes) {
+    __asm__ volatile("" : "+r"(wanted)); /* one loop, not one with and one without */
+    if (!wanted)
+        return;
     QKV_UNROLL(4)
-    for (int i = 0; i < unit_of(type); i++) {
-        __m512 bv[WIDEST];
+    for (int i = 0; i < bytes; i += 64)
+        _mm_prefetch((const void *)(ahead + (uintptr_t)i), _MM_HINT_T0);
+}
+
+/* Step i of a unit. int8 for a tile of one row: the conversion's pipes would hold it up. */
+static inline __attribute__((always_inline)) vf step_of(const char *unit, const int type,
+                                                        const int i, const int M) {
+    const void *p = unit;
+    if (type == I8)
+        return M == 1 ? vf_load_i8_by_add(p, i) : vf_load_i8(p, i);
+    return type == F32 ? vf_load(p) : type == F16 ? vf_load_f16(p) : vf_load_bf16(p, i);
+}
+
+/* Keeps a sum in its register, and the loads and conversions of the next where they are: compilers
+ * would take those early, and push a sum out. */
+#define PIN(sum) __asm__ volatile("" : "+v"(sum))
+
+/* Step i of a unit, x's rows ldx apart, with the fewer of rows and panels in registers. M, G and
+ * type are constants where this is inlined, so that the sums live in registers. */
+static inline __attribute__((always_inline)) void
+by_rows(vf acc[TALL][VECTORS], const char *const *b, ptrdiff_t at, const float *x, ptrdiff_t ldx,
+        const int i, const int type, const int M, const int G) {
+    vf bv[VECTORS];
+    QKV_UNROLL(8)
+    for (int v = 0; v < G; v++)
+        bv[v] = step_of(b[v] + at, type, i, M);
+    QKV_UNROLL(6)
+    for (int r = 0; r < M; r++) {
+        const vf xv = vf_set1(x[r * ldx]);
         QKV_UNROLL(8)
-        for (int v = 0; v < G; v++)
-            bv[v] = step_of(b[v] + at, type, i);
-        QKV_UNROLL(6)
-        for (int r = 0; r < M; r++) {
-            const __m512 xv = _mm512_set1_ps(x[r * ldx + i]);
-            QKV_UNROLL(8)
-            for (int v = 0; v < G; v++)
-                acc[r][v] = _mm512_fmadd_ps(xv, bv[v], acc[r][v]);
+        for (int v = 0; v < G; v++) {
+            acc[r][v] = vf_fma(xv, bv[v], acc[r][v]);
+            PIN(acc[r][v]);
         }
     }
 }
 
-static inline __attribute__((always_inline)) void zero(__m512 acc[TALL][WIDEST], const int M,
+static inline __attribute__((always_inline)) void
+by_panels(vf acc[TALL][VECTORS], const char *const *b, ptrdiff_t at, const float *x, ptrdiff_t ldx,
+          const int i, const int type, const int M, const int G) {
+    vf xv[TALL];
+    QKV_UNROLL(6)
+    for (int r = 0; r < M; r++)
+        xv[r] = vf_set1(x[r * ldx]);
+    QKV_UNROLL(8)
+    for (int v = 0; v < G; v++) {
+        const vf bv = step_of(b[v] + at, type, i, M);
+        QKV_UNROLL(6)
+        for (int r = 0; r < M; r++) {
+            acc[r][v] = vf_fma(xv[r], bv, acc[r][v]);
+            PIN(acc[r][v]);
+        }
+    }
+}
+
+static inline __attribute__((always_inline)) void unit(vf acc[TALL][VECTORS], const char *const *b,
+                                                       ptrdiff_t at, const float *x, ptrdiff_t ldx,
+                                                       const int type, const int M, const int G) {
+    QKV_UNROLL(4)
+    for (int i = 0; i < unit_of(type); i++) {
+        if (M < G)
+            by_panels(acc, b, at, x + i, ldx, i, type, M, G);
+        else
+            by_rows(acc, b, at, x + i, ldx, i, type, M, G);
+    }
+}
+
+static inline __attribute__((always_inline)) void zero(vf acc[TALL][VECTORS], const int M,
                                                        const int G) {
     QKV_UNROLL(6)
     for (int r = 0; r < M; r++) {
         QKV_UNROLL(8)
         for (int v = 0; v < G; v++)
-            acc[r][v] = _mm512_setzero_ps();
+            acc[r][v] = vf_set1(0.0f);
     }
 }
 
@@ -78,27 +137,74 @@ static inline __attribute__((always_inline)) void key_tile(const struct qkv_key_
                                                            int panel, const int type, const int M,
                                                            const int G) {
     const int steps = unit_of(type);
-    const float *q = p->q + row * p->ldq;
+    const ptrdiff_t bytes = (p->k + steps - 1) / steps * line_of(type), ldq = p->ldq;
+    const float *q = p->q + row * ldq;
     const char *b[WIDEST];
-    __m512 acc[TALL][WIDEST];
+    vf acc[TALL][VECTORS];
     zero(acc, M, G);
-    QKV_UNROLL(8)
+    QKV_UNROLL(4)
     for (int v = 0; v < G; v++)
         b[v] = p->panel[panel + v];
 
-    const ptrdiff_t end = (p->k + steps - 1) / steps * line_of(type), ldq = p->ldq;
-    for (ptrdiff_t at = 0; at < end; at += line_of(type)) {
-        unit(acc, b, at, q, ldq, type, M, G);
-        q += steps;
+    /* The panels ahead, in turn or in one go. */
+    const uintptr_t first = ahead_of(p->panel, p->panels, p->next, panel, bytes);
+    const uintptr_t last = ahead_of(p->panel, p->panels, p->next, panel + G - 1, bytes);
+    const int turns = last - first == (uintptr_t)((G - 1) * bytes) ? 1 : G;
+    const int wanted = p->next != NULL;
+    ptrdiff_t at = 0;
+    for (int i = 0; i < turns; i++) {
+        uintptr_t ahead = ahead_of(p->panel, p->panels, p->next, panel + i, bytes);
+        for (const ptrdiff_t end = bytes * (i + 1) / turns; at < end; at += line_of(type)) {
+            ask(wanted, ahead, G * line_of(type));
+            unit(acc, b, at, q, ldq, type, M, G);
+            q += steps;
+            ahead += (uintptr_t)(G * line_of(type));
+        }
     }
 
     float *s = p->s + row * p->lds + panel * QKV_PANEL;
     QKV_UNROLL(8)
     for (int v = 0; v < G; v++) {
-        const __m512 scale = p->scale ? vf_load(p->scale[panel + v]) : _mm512_set1_ps(1.0f);
+        const vf scale = p->scale ? vf_load(p->scale[panel + v]) : vf_set1(1.0f);
         QKV_UNROLL(6)
         for (int r = 0; r < M; r++)
-            vf_store(s + r * p->lds + v * QKV_PANEL, _mm512_mul_ps(acc[r][v], scale));
+            vf_store(s + r * p->lds + v * VF_LANES, vf_mul(acc[r][v], scale));
+    }
+}
+
+/* The chains of a tile over all tokens. */
+static inline __attribute__((always_inline)) void
+value_chains(vf acc[TALL][VECTORS], const struct qkv_value_product *p, int row, ptrdiff_t column,
+             const int type, const int M, const int G) {
+    const int steps = unit_of(type), groups = (int)(p->n / QKV_PANEL),
+              group = (int)(column / QKV_PANEL);
+    const int first = p->from / QKV_PANEL, count = (p->to - 1) / QKV_PANEL + 1 - first;
+    const ptrdiff_t line = groups * line_of(type), bytes = QKV_PANEL / steps * line, ldw = p->ldw;
+    const int wanted = p->next != NULL;
+    /* The tiles before this one have read so much: panels, and bytes of another. */
+    int panels = count * group / groups;
+    ptrdiff_t past = count * group % groups * (bytes / groups);
+
+    for (int t = p->from / steps * steps; t < p->to;) {
+        const char *panel = p->panel[t / QKV_PANEL];
+        const char *b[WIDEST];
+        QKV_UNROLL(4)
+        for (int v = 0; v < G; v++)
+            b[v] = panel + (group + v) * line_of(type);
+        const int last = t / QKV_PANEL * QKV_PANEL + QKV_PANEL, end = p->to < last ? p->to : last;
+        const float *w = p->w + row * ldw + t;
+        uintptr_t ahead =
+            ahead_of(p->panel + first, count, p->next, panels, bytes) + (uintptr_t)past;
+        for (ptrdiff_t at = t % QKV_PANEL / steps * line; t < end; t += steps) {
+            ask(wanted, ahead, G * line_of(type));
+            ahead += (uintptr_t)(G * line_of(type));
+            unit(acc, b, at, w, ldw, type, M, G);
+            at += line;
+            w += steps;
+        }
+        past += QKV_PANEL / steps * G * line_of(type);
+        panels += past >= bytes;
+        past -= past >= bytes ? bytes : 0;
     }
 }
 
@@ -106,40 +212,23 @@ static inline __attribute__((always_inline)) void value_tile(const struct qkv_va
                                                              int row, ptrdiff_t column,
                                                              const int type, const int M,
                                                              const int G) {
-    const int steps = unit_of(type);
-    const ptrdiff_t line = p->n / QKV_PANEL * line_of(type), ldw = p->ldw;
-    const ptrdiff_t offset = column / QKV_PANEL * line_of(type);
-    __m512 acc[TALL][WIDEST];
+    vf acc[TALL][VECTORS];
     zero(acc, M, G);
-
-    for (int t = p->from / steps * steps; t < p->to;) {
-        const char *panel = (const char *)p->panel[t / QKV_PANEL] + offset;
-        const char *b[WIDEST];
-        QKV_UNROLL(8)
-        for (int v = 0; v < G; v++)
-            b[v] = panel + v * line_of(type);
-        const int last = t / QKV_PANEL * QKV_PANEL + QKV_PANEL, end = p->to < last ? p->to : last;
-        const float *w = p->w + row * ldw + t;
-        for (ptrdiff_t at = t % QKV_PANEL / steps * line; t < end; t += steps) {
-            unit(acc, b, at, w, ldw, type, M, G);
-            at += line;
-            w += steps;
-        }
-    }
+    value_chains(acc, p, row, column, type, M, G);
 
     float *out = p->acc + row * p->ld_acc + column;
     QKV_UNROLL(6)
     for (int r = 0; r < M; r++) {
         float *to = out + r * p->ld_acc;
         if (p->factor) {
-            const __m512 factor = _mm512_set1_ps(p->factor[row + r]);
+            const vf factor = vf_set1(p->factor[row + r]);
             QKV_UNROLL(8)
             for (int v = 0; v < G; v++)
-                acc[r][v] = _mm512_fmadd_ps(vf_load(to + v * QKV_PANEL), factor, acc[r][v]);
+                acc[r][v] = vf_fma(vf_load(to + v * VF_LANES), factor, acc[r][v]);
         }
         QKV_UNROLL(8)
         for (int v = 0; v < G; v++)
-            vf_store(to + v * QKV_PANEL, acc[r][v]);
+            vf_store(to + v * VF_LANES, acc[r][v]);
     }
 }
 
@@ -155,40 +244,34 @@ typedef void value_tile_fn(const struct qkv_value_product *p, int row, ptrdiff_t
                                                   ptrdiff_t column) {                         \
         value_tile(p, row, column, type, rows, groups);                                       \
     }
-#define UP_TO_2(DO, type, rows) DO(type, rows, 1) DO(type, rows, 2)
-#define UP_TO_4(DO, type, rows) UP_TO_2(DO, type, rows) DO(type, rows, 4)
-#define UP_TO_8(DO, type, rows) UP_TO_4(DO, type, rows) DO(type, rows, 8)
-#define TILES(type)        \
-    UP_TO_8(TILE, type, 1) \
-    UP_TO_8(TILE, type, 2) \
-    UP_TO_4(TILE, type, 3) \
-    UP_TO_4(TILE, type, 4) \
-    UP_TO_4(TILE, type, 5) \
-    UP_TO_4(TILE, type, 6)
+#define KEYS(type, rows, groups) keys_##type##_##rows##x##groups,
+#define VALUES(type, rows, groups) values_##type##_##rows##x##groups,
+#define UP_TO_4(DO, type, rows) DO(type, rows, 1) DO(type, rows, 2) DO(type, rows, 4)
+#define TILES(type)                                                                             \
+    UP_TO_4(TILE, type, 1)                                                                      \
+    UP_TO_4(TILE, type, 2) UP_TO_4(TILE, type, 3) UP_TO_4(TILE, type, 4) UP_TO_4(TILE, type, 5) \
+        UP_TO_4(TILE, type, 6)
+#define TABLE(DO, type)                                                         \
+    {                                                                           \
+        {UP_TO_4(DO, type, 1)}, {UP_TO_4(DO, type, 2)}, {UP_TO_4(DO, type, 3)}, \
+            {UP_TO_4(DO, type, 4)}, {UP_TO_4(DO, type, 5)}, {                   \
+            UP_TO_4(DO, type, 6)                                                \
+        }                                                                       \
+    }
 TILES(F32)
 TILES(F16)
 TILES(BF16)
 TILES(I8)
 
-/* By the logarithm of the width. */
-enum { WIDTHS = 4 };
-#define KEYS(type, rows, groups) keys_##type##_##rows##x##groups,
-#define VALUES(type, rows, groups) values_##type##_##rows##x##groups,
-#define TABLE(DO, type)                                                         \
-    {                                                                           \
-        {UP_TO_8(DO, type, 1)}, {UP_TO_8(DO, type, 2)}, {UP_TO_4(DO, type, 3)}, \
-            {UP_TO_4(DO, type, 4)}, {UP_TO_4(DO, type, 5)}, {                   \
-            UP_TO_4(DO, type, 6)                                                \
-        }                                                                       \
-    }
+/* By rows, and by the logarithm of the width. */
 static key_tile_fn *const key_tiles[QKV_STORED_COUNT][TALL][WIDTHS] = {
     TABLE(KEYS, F32), TABLE(KEYS, F16), TABLE(KEYS, BF16), TABLE(KEYS, I8)};
 static value_tile_fn *const value_tiles[QKV_STORED_COUNT][TALL][WIDTHS] = {
     TABLE(VALUES, F32), TABLE(VALUES, F16), TABLE(VALUES, BF16), TABLE(VALUES, I8)};
 
 /* The logarithm of the width of a tile that has `left` panels before it. */
-static inline int width_of(int rows, ptrdiff_t left) {
-    int width = __builtin_ctz((unsigned)widest[rows - 1]);
+static inline int width_of(ptrdiff_t left) {
+    int width = WIDTHS - 1;
     while (left >> width == 0)
         width--;
     return width;
@@ -200,11 +283,10 @@ static inline int height_of(int rows) {
     return (rows + tiles - 1) / tiles;
 }
 
-static inline __attribute__((always_inline)) void keys(const struct qkv_key_product *p,
-                                                       const int type) {
+static void keys(const struct qkv_key_product *p, int type) {
     const int height = height_of(p->rows);
     for (int panel = 0; panel < p->panels;) {
-        const int width = width_of(height, p->panels - panel);
+        const int width = width_of(p->panels - panel);
         for (int row = 0; row < p->rows; row += height) {
             const int rows = p->rows - row < height ? p->rows - row : height;
             key_tiles[type][rows - 1][width](p, row, panel);
@@ -213,11 +295,10 @@ static inline __attribute__((always_inline)) void keys(const struct qkv_key_prod
     }
 }
 
-static inline __attribute__((always_inline)) void values(const struct qkv_value_product *p,
-                                                         const int type) {
+static void values(const struct qkv_value_product *p, int type) {
     const int height = height_of(p->rows);
     for (ptrdiff_t column = 0; column < p->n;) {
-        const int width = width_of(height, (p->n - column) / QKV_PANEL);
+        const int width = width_of((p->n - column) / QKV_PANEL);
         for (int row = 0; row < p->rows; row += height) {
             const int rows = p->rows - row < height ? p->rows - row : height;
             value_tiles[type][rows - 1][width](p, row, column);

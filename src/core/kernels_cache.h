@@ -50,7 +50,8 @@ struct qkv_key_product {
     ptrdiff_t ldq, lds;
     ptrdiff_t k;
     int rows, panels;
-    const void *next; /* what will be read after these panels: may be prefetched */
+    const void *next; /* what will be read after these panels, which may be prefetched, as they may;
+                         NULL where they need not be: in a cache that stays in the caches */
 };
 typedef void qkv_key_product_fn(const struct qkv_key_product *p);
 
