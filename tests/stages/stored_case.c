@@ -132,8 +132,8 @@ struct panels panels_make(int type, int count, ptrdiff_t steps, ptrdiff_t width,
 
 void panels_free(struct panels *p) {
     for (int g = 0; g < p->count; g++) {
-        ck_assert_msg(guard_intact(&p->memory[g]) && guard_intact(&p->scales[g]),
-                      "something was written beside panel %d", g);
+        if (!guard_intact(&p->memory[g]) || !guard_intact(&p->scales[g]))
+            ck_abort_msg("something was written beside panel %d", g);
         guard_free(&p->memory[g]);
         guard_free(&p->scales[g]);
     }
