@@ -17,7 +17,7 @@ LONGEST = 450  # "about 400 lines"
 
 INTRINSIC = re.compile(
     r"\b(_mm\d*_\w+|__m(64|128|256|512)[id]?\b|__builtin_(ia32|neon|aarch64)_\w+"
-    r"|v\w+q?_[fsup](8|16|32|64)\b|(float|int|uint)(8|16|32|64)x\d+_t)"
+    r"|v(?!f_)\w+q?_[fsup](8|16|32|64)\b|(float|int|uint)(8|16|32|64)x\d+_t)"
     r"|<\w*(mmintrin|immintrin|x86intrin|arm_neon|arm_sve)\.h>|\basm\b|__asm")
 ISA_MACRO = re.compile(
     r"__(AVX\w*|SSE\w*|FMA|F16C|ARM_\w+|aarch64|x86_64|i386|amd64)(__)?\b"

@@ -387,6 +387,8 @@ const struct job jobs[] = {
     {"append", work_append, work_cached, FLOATS(work_cached)},
     {"append to bfloat16 and int8", work_append_int8, work_cached, FLOATS(work_cached)},
     {"pages shared, copied, saved and loaded", work_pages, work_cached, FLOATS(work_cached)},
+    {"append with rope, and export", work_export, work_rows, FLOATS(work_rows)},
+    {"rotate", work_rotate, work_rows, FLOATS(work_rows)},
     {"decode", work_step, work_decoded, FLOATS(work_decoded)},
     {"decode, half width", work_step_half, work_decoded, FLOATS(work_decoded)},
     {"decode, int8", work_step_int8, work_decoded, FLOATS(work_decoded)},

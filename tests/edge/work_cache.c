@@ -33,6 +33,7 @@ static _Alignas(QKV_ALIGNMENT) unsigned char workspace[4 << 20];
 
 _Alignas(QKV_ALIGNMENT) float work_cached[WORK_CACHED];
 float work_decoded[WORK_DECODED];
+float work_rows[WORK_ROWS_OUT];
 
 static void fill(void *array, size_t bytes, float scale, float uniform(void)) {
     float *element = array;
@@ -78,7 +79,7 @@ static void describe_exec(qkv_exec *exec, const qkv_context *context) {
     exec->workspace_size = sizeof workspace;
 }
 
-static qkv_status append(const qkv_cache *cache, const qkv_context *context) {
+static qkv_status append(const qkv_cache *cache, int pairs, const qkv_context *context) {
     qkv_append_params params;
     qkv_tensors tensors;
     qkv_exec exec;
@@ -91,6 +92,7 @@ static qkv_status append(const qkv_cache *cache, const qkv_context *context) {
     params.batch = BATCH;
     params.tokens = KV_LEN;
     params.lens = lens;
+    params.rope.pairs = pairs;
     qkv_tensors_init(&tensors);
     tensors.k = qkv_tensor_bhsd(k, KV_HEADS, KV_LEN, DIM);
     tensors.v = qkv_tensor_bhsd(v, KV_HEADS, KV_LEN, V_DIM);
@@ -124,7 +126,7 @@ static qkv_status decode(int k_dtype, int v_dtype, int64_t q_len, const qkv_cont
     qkv_exec exec;
 
     describe_cache(&cache, k_dtype, v_dtype);
-    const qkv_status status = append(&cache, context);
+    const qkv_status status = append(&cache, QKV_ROPE_NONE, context);
     if (status != QKV_OK)
         return status;
     describe_decode(&params, q_len);
@@ -139,19 +141,19 @@ static qkv_status decode(int k_dtype, int v_dtype, int64_t q_len, const qkv_cont
 qkv_status work_append(const qkv_context *context) {
     qkv_cache cache;
     describe_cache(&cache, QKV_F32, QKV_F32);
-    return append(&cache, context);
+    return append(&cache, QKV_ROPE_NONE, context);
 }
 
 qkv_status work_append_int8(const qkv_context *context) {
     qkv_cache cache;
     describe_cache(&cache, QKV_BF16, QKV_I8);
-    return append(&cache, context);
+    return append(&cache, QKV_ROPE_NONE, context);
 }
 
 qkv_status work_pages(const qkv_context *context) {
     qkv_cache cache;
     describe_cache(&cache, QKV_F16, QKV_I8);
-    qkv_status status = append(&cache, context);
+    qkv_status status = append(&cache, QKV_ROPE_NONE, context);
     if (status == QKV_OK)
         status = qkv_cache_share(&cache, BATCH, 0, SHARED);
     if (status == QKV_OK)
@@ -181,4 +183,34 @@ qkv_status work_chunk(const qkv_context *context) {
 
 qkv_status work_chunk_int8(const qkv_context *context) {
     return decode(QKV_I8, QKV_I8, WORK_STEPS, context);
+}
+
+qkv_status work_export(const qkv_context *context) {
+    qkv_tensors tensors;
+    qkv_cache cache;
+    describe_cache(&cache, QKV_F16, QKV_I8);
+    const qkv_status status = append(&cache, QKV_ROPE_INTERLEAVED, context);
+    if (status != QKV_OK)
+        return status;
+    qkv_tensors_init(&tensors);
+    tensors.k = qkv_tensor_bhsd(work_rows, KV_HEADS, KV_LEN, DIM);
+    return qkv_cache_export(&cache, 0, 0, KV_LEN, &tensors, context);
+}
+
+qkv_status work_rotate(const qkv_context *context) {
+    qkv_rotate_params params;
+    qkv_tensors tensors;
+    qkv_exec exec;
+
+    qkv_rotate_params_init(&params);
+    params.batch = 1;
+    params.heads = KV_HEADS;
+    params.tokens = KV_LEN;
+    params.head_dim = DIM;
+    params.rope.pairs = QKV_ROPE_HALF;
+    qkv_tensors_init(&tensors);
+    tensors.q = qkv_tensor_bhsd(k, KV_HEADS, KV_LEN, DIM);
+    tensors.out = qkv_tensor_bhsd(work_rows, KV_HEADS, KV_LEN, DIM);
+    describe_exec(&exec, context);
+    return qkv_rotate(&params, &tensors, &exec);
 }

@@ -27,4 +27,10 @@ qkv_status work_chunk_int8(const qkv_context *context);
 extern float work_cached[WORK_CACHED];
 extern float work_decoded[WORK_DECODED];
 
+/* Keys turned by theta on their way into a cache and exported; and rows turned by themselves. */
+enum { WORK_ROWS_OUT = 2 * 1057 * 20 };
+qkv_status work_export(const qkv_context *context);
+qkv_status work_rotate(const qkv_context *context);
+extern float work_rows[WORK_ROWS_OUT];
+
 #endif
