@@ -26,9 +26,11 @@ extern "C" {
  * pages of page_tokens; a page holds all key/value heads of its tokens, K and V each as one of
  *
  *   QKV_F32, QKV_F16, QKV_BF16   rounded to nearest, ties to even
- *   QKV_I8                       each token and head with a scale of its own, the largest |x| /
- * 127: x is stored as x / scale, rounded likewise. A row of zeros has the scale 0; one that holds a
- * NaN or an infinity has the scale NaN, so that whoever attends to it gets NaN
+ *   QKV_I8                       x / scale, rounded likewise; each token and head has a scale of
+ *                                its own, the largest |x| / 127, and 2^-126 at least
+ *
+ * An int8 row of zeros has the scale 0; one that holds a NaN or an infinity has the scale NaN, so
+ * that whoever attends to it gets NaN. What is stored has the same bytes in every room.
  *
  * Page i of sequence s is page table[s * sequence_pages + i] of memory. The table is the caller's:
  * an entry is looked at when a token goes there, and from then on for as long as the sequence holds
@@ -87,7 +89,8 @@ typedef struct qkv_rope {
     const int32_t *positions; /* [batch, tokens] (ragged: [all tokens]), 0 or more; NULL: the place
                                  in the sequence */
     const float *cos, *sin;   /* [table_rows, dims / 2], or both NULL: computed from theta in double
-                                 precision, which takes longer than the rest of the work */
+                                 precision by libm, once for all heads of a token; that takes longer
+                                 than the rest of the work */
     int64_t table_rows;       /* positions are below it */
 } qkv_rope;
 
@@ -157,9 +160,9 @@ QKV_API qkv_status qkv_cache_truncate(const qkv_cache *cache, int64_t sequence, 
 /* The first `tokens` tokens of sequence `from` become those of the empty sequence `to`. share:
  * pages that they fill are entered into the table of `to`, and held by both; a last one that they
  * do not fill is copied to the page that the table of `to` has for it. copy: every page is copied
- * to those of `to`. Pages to be copied to must be held by nobody. QKV_ARG_TO is QKV_FAULT_NOT_EMPTY,
- * or QKV_FAULT_CONFLICT where it is `from`; the table is QKV_FAULT_RANGE or QKV_FAULT_SHARED as of
- * append, and QKV_FAULT_CONFLICT where share has none. */
+ * to those of `to`. Pages to be copied to must be held by nobody. QKV_ARG_TO is
+ * QKV_FAULT_NOT_EMPTY, or QKV_FAULT_CONFLICT where it is `from`; the table is QKV_FAULT_RANGE or
+ * QKV_FAULT_SHARED as of append, and QKV_FAULT_CONFLICT where share has none. */
 QKV_API qkv_status qkv_cache_share(const qkv_cache *cache, int64_t to, int64_t from,
                                    int64_t tokens);
 QKV_API qkv_status qkv_cache_copy(const qkv_cache *cache, int64_t to, int64_t from, int64_t tokens);
