@@ -30,7 +30,8 @@ extern "C" {
  *                                its own, the largest |x| / 127, and 2^-126 at least
  *
  * An int8 row of zeros has the scale 0; one that holds a NaN or an infinity has the scale NaN, so
- * that whoever attends to it gets NaN. What is stored has the same bytes in every room.
+ * that whoever attends to it gets NaN. The same rows leave the same bytes in every room (turned by
+ * rope, in every room but scalar, which has no fused multiply-add).
  *
  * Page i of sequence s is page table[s * sequence_pages + i] of memory. The table is the caller's:
  * an entry is looked at when a token goes there, and from then on for as long as the sequence holds
