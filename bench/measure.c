@@ -159,8 +159,11 @@ static void report_roof(gb_state *state, const struct bench_work *work, const st
 static void report(gb_state *state, const struct bench_work *work, const struct tally *tally) {
     double rate = (double)tally->calls / tally->sum.seconds;
     double gflops = work->flops * rate * 1e-9;
-    gb_counter(state, "GFLOPS", gflops);
-    gb_counter(state, "pct_peak", 100.0 * gflops / (peak_median(&bench_room.peak) * work->threads));
+    if (work->flops > 0.0) {
+        gb_counter(state, "GFLOPS", gflops);
+        gb_counter(state, "pct_peak",
+                   100.0 * gflops / (peak_median(&bench_room.peak) * work->threads));
+    }
     gb_counter(state, "bytes_per_second", work->bytes * rate);
     if (work->from_memory && tally->read_rates > 0.0)
         gb_counter(state, "pct_read",

@@ -47,8 +47,8 @@ struct native_project {
     int64_t threads;
 };
 
-/* A step of decoding: the last of kv_len tokens is appended to a cache, and one query a head attends
- * to all of them. q and out [q_heads, 1, dim], k and v as above. */
+/* A step of decoding: the last of kv_len tokens is appended to a cache, and one query a head
+ * attends to all of them. q and out [q_heads, 1, dim], k and v as above. */
 struct native_decode {
     int64_t q_heads, kv_heads, kv_len, dim;
     int64_t dtype; /* of K and V in the cache: a qkv_dtype */

@@ -16,8 +16,14 @@ PRECISIONS = {"f32": "f32", "f16": "f16", "bf16": "bf16", "i8": "u8"}
 
 
 class Stateful(Peer):
-    name = "openvino stateful sdpa"
+    """Computes in float32, or, as OpenVINO does by itself on CPUs that know bfloat16, in that."""
+
     stages = ("decode",)
+
+    def __init__(self, precision="f32", stored=Peer.stored):
+        self.name = "openvino stateful" + (f", {precision}" if precision != "f32" else "")
+        self.precision = precision
+        self.stored = stored
 
     def load(self, threads):
         import openvino
@@ -67,7 +73,7 @@ class Stateful(Peer):
         ov = self.openvino
         options = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": self.precision,
             "KV_CACHE_PRECISION": PRECISIONS[shape.stored],
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
@@ -107,4 +113,4 @@ class Stateful(Peer):
         return Call(run, output, keep=(compiled, request, arrays))
 
 
-PEERS = [Stateful()]
+PEERS = [Stateful(), Stateful("bf16", ("bf16", "i8"))]
