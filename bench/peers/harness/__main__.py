@@ -16,7 +16,8 @@ from .remote import Remote
 def options():
     parse = argparse.ArgumentParser(prog="bench/peers/run", description=__doc__)
     parse.add_argument("--quick", action="store_true", help="a few shapes, few and short rounds")
-    parse.add_argument("--stage", choices=shapes.STAGES, help="only this (learning: gradients; decode: over a cache)")
+    parse.add_argument("--stage", choices=shapes.STAGES,
+                       help="only this (learning: gradients; decode: over a cache)")
     parse.add_argument("--shapes", metavar="REGEX", help="only shapes whose name matches")
     parse.add_argument("--peers", metavar="REGEX", help="only peers whose name matches (and qkv)")
     parse.add_argument("--threads", default="1,2", help="numbers of threads (default: 1,2)")

@@ -126,7 +126,8 @@ def draw_chart(machine, results, threads, measure, folder):
         axes.axis("off")
     panels[len(families)].legend(handles.values(), handles, loc="center", fontsize=8, ncols=2)
     number = "one thread" if threads == 1 else f"{threads} threads"
-    figure.suptitle(f"{measure.title}, float32 unless a panel says otherwise, {number}, {machine['cpu']}, {machine['date']}")
+    figure.suptitle(f"{measure.title}, float32 unless a panel says otherwise, {number}, "
+                    f"{machine['cpu']}, {machine['date']}")
     for kind in ("png", "svg"):
         figure.savefig(folder / f"{measure.name}-{threads}.{kind}", dpi=110)
     pyplot.close(figure)

@@ -24,7 +24,10 @@ def make_inputs(shape, seed=1):
     if shape.stage == "decode":
         kv = (shape.kv_heads, shape.length, shape.head_dim)
         sizes = {"q": (shape.q_heads, 1, shape.head_dim), "k": kv, "v": kv}
-        return {n: rounded(draw.standard_normal(s, np.float32), shape.stored) for n, s in sizes.items()}
+        return {
+            name: rounded(draw.standard_normal(size, np.float32), shape.stored)
+            for name, size in sizes.items()
+        }
     q = (shape.q_heads, shape.length, shape.head_dim)
     kv = (shape.kv_heads, shape.length, shape.head_dim)
     sizes = {"q": q, "k": kv, "v": kv} | ({"d_out": q} if shape.stage == "learning" else {})
@@ -113,7 +116,8 @@ def _weights(shape, q, first, k):
 
 REFERENCES = {"attention": _attention, "learning": _learning, "project": _project,
               "decode": _decode}
-INPUTS = {"attention": ("q", "k", "v"), "decode": ("q", "k", "v"), "learning": ("q", "k", "v", "d_out"), "project": ("x", "w")}
+INPUTS = {"attention": ("q", "k", "v"), "decode": ("q", "k", "v"),
+          "learning": ("q", "k", "v", "d_out"), "project": ("x", "w")}
 
 
 def save(shape, folder):
