@@ -41,7 +41,7 @@ class Decode(ctypes.Structure):
     """struct native_decode."""
 
     _fields_ = [(name, ctypes.c_int64) for name in ("q_heads", "kv_heads", "kv_len", "dim", "dtype")]
-    _fields_ += [(name, ctypes.c_void_p) for name in ("q", "k", "v", "out")]
+    _fields_ += [(name, ctypes.c_void_p) for name in ("q", "k", "v", "out", "memory")]
     _fields_ += [("threads", ctypes.c_int64)]
 
 
@@ -73,9 +73,10 @@ STORED = {"f32": 1, "f16": 3, "bf16": 4, "i8": 5}  # qkv_dtype
 
 
 def decode_call(shape, inputs, out, threads):
+    """Without the cache's memory, whose size depends on the rest."""
     return Decode(
         shape.q_heads, shape.kv_heads, shape.length, shape.head_dim, STORED[shape.stored],
-        *(a.ctypes.data for a in (inputs["q"], inputs["k"], inputs["v"], out)), threads,
+        *(a.ctypes.data for a in (inputs["q"], inputs["k"], inputs["v"], out)), None, threads,
     )
 
 
@@ -129,6 +130,7 @@ def open_library():
         "native_nothing": (None, [pointer]),
         "native_qkv_attention": (pointer, [ctypes.POINTER(Attention), text]),
         "native_qkv_learning": (pointer, [ctypes.POINTER(Learning), text]),
+        "native_qkv_cache_size": (ctypes.c_size_t, [ctypes.POINTER(Decode)]),
         "native_qkv_decode": (pointer, [ctypes.POINTER(Decode), text]),
         "native_qkv_attend": (pointer, [ctypes.POINTER(Decode), text]),
         "native_qkv_project": (pointer, [ctypes.POINTER(Project), text]),

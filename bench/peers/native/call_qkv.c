@@ -217,15 +217,25 @@ static qkv_tensor rows(const float *data, const struct native_decode *call, int6
     return qkv_tensor_bhsd(data + first * call->dim, call->kv_heads, call->kv_len, call->dim);
 }
 
-static int fill_cache(struct native_qkv *p, const struct native_decode *call) {
-    qkv_cache *cache = &p->cache;
+static void describe_cache(qkv_cache *cache, const struct native_decode *call) {
     qkv_cache_init(cache);
     cache->kv_heads = call->kv_heads;
     cache->head_dim = call->dim;
     cache->page_tokens = (call->kv_len + 15) / 16 * 16;
     cache->pages = cache->sequences = cache->sequence_pages = 1;
     cache->k_dtype = cache->v_dtype = (int32_t)call->dtype;
-    cache->memory = aligned_alloc(QKV_ALIGNMENT, (qkv_cache_memory_size(cache) + 63) / 64 * 64);
+    cache->memory = call->memory;
+}
+
+size_t native_qkv_cache_size(const struct native_decode *call) {
+    qkv_cache cache;
+    describe_cache(&cache, call);
+    return qkv_cache_memory_size(&cache);
+}
+
+static int fill_cache(struct native_qkv *p, const struct native_decode *call) {
+    qkv_cache *cache = &p->cache;
+    describe_cache(cache, call);
     cache->lengths = calloc(1, sizeof(*cache->lengths));
     qkv_append_params all;
     qkv_append_params_init(&all);
@@ -243,7 +253,7 @@ static int fill_cache(struct native_qkv *p, const struct native_decode *call) {
     qkv_exec exec;
     qkv_exec_init(&exec);
     exec.context = &p->context;
-    return cache->memory && cache->lengths && ok(qkv_append(&all, cache, &from, &exec));
+    return cache->lengths && ok(qkv_append(&all, cache, &from, &exec));
 }
 
 static struct native_qkv *make_decode(const struct native_decode *call, const char *room) {

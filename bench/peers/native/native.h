@@ -7,6 +7,7 @@
 #ifndef QKV_PEERS_NATIVE_H
 #define QKV_PEERS_NATIVE_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 /* A best of a few runs of about a third of a millisecond. vector_bytes: 16, 32 or 64. */
@@ -54,8 +55,10 @@ struct native_decode {
     int64_t dtype; /* of K and V in the cache: a qkv_dtype */
     const float *q, *k, *v;
     float *out;
+    void *memory; /* native_qkv_cache_size() bytes */
     int64_t threads;
 };
+size_t native_qkv_cache_size(const struct native_decode *call);
 
 /* qkv. room is the name of an instruction set, or NULL for the best. NULL, after a sentence on
  * standard error, if it cannot be made. */

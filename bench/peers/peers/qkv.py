@@ -51,7 +51,10 @@ class Qkv(Peer):
 
     def decode(self, shape, inputs, threads):
         out = memory.aligned(inputs["q"].shape)
-        return native.decode_call(shape, inputs, out, threads), lambda: out, out
+        call = native.decode_call(shape, inputs, out, threads)
+        cache = memory.aligned((self.library.native_qkv_cache_size(call),), "uint8")
+        call.memory = cache.ctypes.data
+        return call, lambda: out, (out, cache)
 
     def learning(self, shape, inputs, threads):
         arrays = {name: memory.aligned(inputs[name[-1]].shape) for name in ("d_q", "d_k", "d_v")}
