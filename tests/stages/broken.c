@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "broken_backward.h"
+#include "broken_decode.h"
 #include "context.h"
 
 /* The room's own kernels, and the copies that stand in the context. */
@@ -340,12 +341,15 @@ static const struct {
 enum { FORWARD_MUTANTS = sizeof mutants / sizeof *mutants };
 
 int broken_count(void) {
-    return FORWARD_MUTANTS + broken_backward_count();
+    return FORWARD_MUTANTS + broken_backward_count() + broken_decode_count();
 }
 
 const char *broken_name(int mutant) {
-    return mutant < FORWARD_MUTANTS ? mutants[mutant].name
-                                    : broken_backward_name(mutant - FORWARD_MUTANTS);
+    if (mutant < FORWARD_MUTANTS)
+        return mutants[mutant].name;
+    mutant -= FORWARD_MUTANTS;
+    return mutant < broken_backward_count() ? broken_backward_name(mutant)
+                                            : broken_decode_name(mutant - broken_backward_count());
 }
 
 static void copy_tables(qkv_context *context) {
@@ -364,6 +368,8 @@ static void copy_tables(qkv_context *context) {
 }
 
 int broken_make(qkv_context *context, int mutant) {
+    if (mutant >= FORWARD_MUTANTS + broken_backward_count())
+        return broken_decode_make(context, mutant - FORWARD_MUTANTS - broken_backward_count());
     if (mutant >= FORWARD_MUTANTS)
         return broken_backward_make(context, mutant - FORWARD_MUTANTS);
     copy_tables(context);

@@ -13,11 +13,14 @@
 #include "options.h"
 #include "sizes.h"
 #include "stage.h"
+#include "support/cached.h"
 #include "support/project_case.h"
 #include "support/stages.h"
 
 /* The checks of the stage suites, the quick ones first. */
 static struct verdict check_stage(const qkv_context *context, int stage) {
+    if (stage == QKV_STAGE_DECODE)
+        return check_cached_random(context);
     struct verdict verdict = check_sizes_alone(context, stage);
     if (stage == QKV_STAGE_PROJECT)
         return verdict.ok ? check_project_random(context) : verdict;

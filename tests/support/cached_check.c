@@ -157,6 +157,23 @@ static struct verdict run_cached(struct cached *x, const qkv_context *context) {
     return verdict.ok ? cached_run_attention(x, context) : verdict;
 }
 
+/* Of the reference's work, which is most of what the check takes. */
+static const struct desc_limits limits = {1200, 200, 150000};
+
+struct verdict check_cached_random(const qkv_context *context) {
+    const int step = test_only() < 0 ? 4 : 1; /* one that is asked for is run */
+    struct verdict verdict = verdict_ok();
+    for (int i = 0; i < test_cases() && verdict.ok; i += step) {
+        if (test_only() >= 0 && i != test_only())
+            continue;
+        const struct cached_desc d = cached_numbered(test_seed(), i, &limits);
+        verdict = check_cached(context, &d);
+        verdict_add(&verdict, "replay: QKV_TEST_SEED=%llu QKV_TEST_ONLY=%d",
+                    (unsigned long long)test_seed(), i);
+    }
+    return verdict;
+}
+
 struct verdict check_cached(const qkv_context *context, const struct cached_desc *desc) {
     struct cached x;
     struct verdict verdict = cached_make(&x, desc, context);
