@@ -32,6 +32,14 @@ static inline vf row_at(const float *row, ptrdiff_t c, ptrdiff_t n) {
     return c < n ? load_upto(row + c, n - c) : vf_set1(0.0f);
 }
 
+/* The row a panel further on is asked for while this one is read: rows that are taken two at a time
+ * are too much for a hardware prefetcher. The address may lie outside the matrix; nothing is read
+ * there. */
+static inline void ask_ahead(const float *row, ptrdiff_t ld, ptrdiff_t c) {
+    const ptrdiff_t ahead = QKV_PANEL * ld + c;
+    __builtin_prefetch((const void *)((uintptr_t)row + (uintptr_t)ahead * sizeof(float)));
+}
+
 /* Sums of products with zero: NaN if any factor was infinite or NaN. */
 static inline vf look_at(vf x, vf sum) {
     return vf_fma(x, vf_set1(0.0f), sum);
@@ -196,35 +204,44 @@ static void append_keys_i8(void *panel, float *scale, int column, const float *r
             scatter_i8(panel, column + r, rows + r * ld, factor[r], k);
 }
 
-/* ---- Rows of values. What was stored is looked at again: it may have become infinite. ---- */
+/* ---- Rows of values ---- */
+
+/* What was stored is looked at again: it may have become infinite. Two sums take turns, so that
+ * additions need not wait for each other. */
 
 static int append_values_f32(void *panel, float *scale, int row, const float *rows, ptrdiff_t ld,
                              int count, ptrdiff_t v_dim) {
     const ptrdiff_t n = round_to(v_dim, QKV_PANEL);
     float *dst = (float *)panel + row * n;
-    vf sum = vf_set1(0.0f);
+    vf sum = vf_set1(0.0f), other = sum;
     (void)scale;
     for (int r = 0; r < count; r++, rows += ld, dst += n)
         for (ptrdiff_t c = 0; c < n; c += VF_LANES) {
             const vf x = row_at(rows, c, v_dim);
+            ask_ahead(rows, ld, c);
             vf_store(dst + c, x);
-            sum = look_at(x, sum);
+            const vf next = look_at(x, other);
+            other = sum;
+            sum = next;
         }
-    return any_nan(sum);
+    return any_nan(vf_add(sum, other));
 }
 
 static int append_values_f16(void *panel, float *scale, int row, const float *rows, ptrdiff_t ld,
                              int count, ptrdiff_t v_dim) {
     const ptrdiff_t n = round_to(v_dim, QKV_PANEL);
     uint16_t *dst = (uint16_t *)panel + row * n;
-    vf sum = vf_set1(0.0f);
+    vf sum = vf_set1(0.0f), other = sum;
     (void)scale;
     for (int r = 0; r < count; r++, rows += ld, dst += n)
         for (ptrdiff_t c = 0; c < n; c += VF_LANES) {
+            ask_ahead(rows, ld, c);
             vf_store_f16(dst + c, row_at(rows, c, v_dim));
-            sum = look_at(vf_load_f16(dst + c), sum);
+            const vf next = look_at(vf_load_f16(dst + c), other);
+            other = sum;
+            sum = next;
         }
-    return any_nan(sum);
+    return any_nan(vf_add(sum, other));
 }
 
 /* Tokens [from, to) of a unit, from rows that begin with token `from`; what stood in the unit is
@@ -258,19 +275,21 @@ static inline vf bf16_of(const struct unit *u, int i, const uint32_t *word, ptrd
 static int append_values_bf16(void *panel, float *scale, int row, const float *rows, ptrdiff_t ld,
                               int count, ptrdiff_t v_dim) {
     const ptrdiff_t n = round_to(v_dim, QKV_PANEL);
-    vf sum = vf_set1(0.0f);
+    vf sum = vf_set1(0.0f), other = sum;
     struct unit u;
     (void)scale;
     for (int t = row; t < row + count; t += u.to - u.from) {
         uint32_t *word = (uint32_t *)panel + t / 2 * n;
         u = unit_at(2, row, t, rows, ld, count, v_dim);
         for (ptrdiff_t c = 0; c < n; c += VF_LANES) {
+            ask_ahead(u.rows, ld, c);
+            ask_ahead(u.rows, ld, ld + c);
             vf_store_bf16(word + c, bf16_of(&u, 0, word, c), bf16_of(&u, 1, word, c));
             sum = look_at(vf_load_bf16(word + c, 0), sum);
-            sum = look_at(vf_load_bf16(word + c, 1), sum);
+            other = look_at(vf_load_bf16(word + c, 1), other);
         }
     }
-    return any_nan(sum);
+    return any_nan(vf_add(sum, other));
 }
 
 static inline vf i8_of(const struct unit *u, int i, const uint32_t *word, const float *factor,
