@@ -31,7 +31,7 @@ static qkv_status check_sequence(const struct qkv_append_state *s, int64_t b) {
     if (sequence < 0 || sequence >= c->sequences)
         return qkv_fail(QKV_ARG_SEQUENCES, QKV_FAULT_RANGE);
     if (c->lengths[sequence] < 0 || c->lengths[sequence] > room)
-        return qkv_fail(QKV_ARG_LENGTHS, QKV_FAULT_RANGE);
+        return qkv_fail(QKV_ARG_LENGTHS, QKV_FAULT_LENGTH);
     if (qkv_tokens_of(&s->rows, b) > room - c->lengths[sequence])
         return qkv_fail(QKV_ARG_CACHE, QKV_FAULT_FULL);
     return QKV_OK;

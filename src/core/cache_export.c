@@ -32,7 +32,7 @@ static qkv_status check_tokens(const struct export *e) {
         return qkv_fail(QKV_ARG_SEQUENCE, QKV_FAULT_RANGE);
     const int64_t length = c->lengths[e->sequence], page = c->page_tokens;
     if (length < 0 || length > c->sequence_pages * page)
-        return qkv_fail(QKV_ARG_LENGTHS, QKV_FAULT_RANGE);
+        return qkv_fail(QKV_ARG_LENGTHS, QKV_FAULT_LENGTH);
     if (e->first < 0)
         return qkv_fail(QKV_ARG_FIRST, QKV_FAULT_NEGATIVE);
     if (e->first > length)

@@ -215,7 +215,7 @@ START_TEST(what_is_refused_writes_nothing) {
         {twice, QKV_ARG_SEQUENCES, QKV_FAULT_CONFLICT},
         {no_such_sequence, QKV_ARG_SEQUENCES, QKV_FAULT_RANGE},
         {more_than_there_are, QKV_ARG_BATCH, QKV_FAULT_RANGE},
-        {spoilt_length, QKV_ARG_LENGTHS, QKV_FAULT_RANGE},
+        {spoilt_length, QKV_ARG_LENGTHS, QKV_FAULT_LENGTH},
         {rows_in_the_cache, QKV_ARG_V, QKV_FAULT_OVERLAP},
         {lens_in_lengths, QKV_ARG_PARAMS, QKV_FAULT_OVERLAP},
         {short_tables, QKV_ARG_ROPE_ROWS, QKV_FAULT_TOO_SMALL},
