@@ -22,6 +22,10 @@ int main(void) {
     suite_add_tcase(suite, loss_faults_case());
     suite_add_tcase(suite, descent_faults_case());
     suite_add_tcase(suite, merge_faults_case());
+    suite_add_tcase(suite, cache_faults_case());
+    suite_add_tcase(suite, cache_file_faults_case());
+    suite_add_tcase(suite, append_faults_case());
+    suite_add_tcase(suite, decode_faults_case());
     suite_add_tcase(suite, context_faults_case());
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

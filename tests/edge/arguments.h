@@ -36,6 +36,11 @@ enum {
     MERGED_PARTS = 3,
     MERGED_HEADS = 2,
     MERGED_ROWS = 5,
+    CACHE_SEQUENCES = 3,
+    CACHE_ENTRIES = 2, /* of a sequence in the table */
+    CACHE_PAGES = 8,
+    CACHE_MEMORY = 16 * 1024,
+    CACHE_FILE = 4096,
     PATIENCE = 60, /* seconds: a test takes milliseconds, but not under an emulator */
 };
 
@@ -58,6 +63,18 @@ struct fixture {
     const qkv_descent_arrays *descent_arrays_arg;
     const qkv_merge_params *merge_params_arg;
     const qkv_merge_tensors *merge_tensors_arg;
+    const qkv_cache *cache_arg;
+    const qkv_append_params *append_params_arg;
+    const qkv_rotate_params *rotate_params_arg;
+    const qkv_tensors *rotate_tensors_arg, *export_tensors_arg;
+    const int32_t *decoded_arg;
+    int64_t sequence, to, from, first, cached_tokens;
+    void *buffer_arg;
+    const void *file_arg;
+    size_t buffer_size, file_size;
+    float *cos_arg, *sin_arg;
+    int64_t table_first, table_rows, table_dims;
+    double table_theta;
     double *sum_arg;
     const float *summed_arg;
     int64_t summed;
@@ -88,6 +105,11 @@ struct fixture {
     FUTURE(qkv_merge_params) merge_params;
     FUTURE(qkv_merge_tensors) merge_tensors;
     qkv_tensor merge_outs[MERGED_PARTS], merge_lses[MERGED_PARTS];
+    FUTURE(qkv_cache) cache;
+    FUTURE(qkv_append_params) append_params;
+    FUTURE(qkv_rotate_params) rotate_params;
+    FUTURE(qkv_tensors) rotate_tensors;
+    FUTURE(qkv_tensors) export_tensors;
     FUTURE(qkv_gradients) gradients;
     FUTURE(qkv_project_gradients) project_gradients; /* those of Q, K and V in pq, pk and pv */
     FUTURE(qkv_exec) exec;
@@ -141,6 +163,12 @@ struct fixture {
     float merge_numbers[MERGED_PARTS][BATCH][MERGED_HEADS][MERGED_ROWS];
     float merge_out[BATCH][MERGED_HEADS][MERGED_ROWS][V_DIM];
     float merge_lse[BATCH][MERGED_HEADS][MERGED_ROWS];
+    int32_t table[CACHE_SEQUENCES][CACHE_ENTRIES], lengths[CACHE_SEQUENCES], holders[CACHE_PAGES];
+    int32_t appended[BATCH], decoded[BATCH], places[BATCH], positions[BATCH][Q_LEN];
+    float cosines[Q_LEN][DIM / 2], sines[Q_LEN][DIM / 2];
+    float table_cos[Q_LEN][DIM / 2], table_sin[Q_LEN][DIM / 2]; /* of qkv_rope_tables */
+    _Alignas(QKV_ALIGNMENT) unsigned char cache_memory[CACHE_MEMORY];
+    _Alignas(QKV_ALIGNMENT) unsigned char file[CACHE_FILE], buffer[CACHE_FILE];
 
     float spare[256]; /* what lies behind the last tensor, for edits that move one */
     _Alignas(QKV_ALIGNMENT) unsigned char packed[QKV_WHICH_COUNT][PACKED];
@@ -153,6 +181,7 @@ extern struct fixture f;
 /* Valid arguments everywhere; every output byte is 0xcb. */
 void fixture_reset(void);
 void fixture_describe_merge(void); /* of them those of merge */
+void fixture_describe_cache(void); /* and of all that has to do with a cache */
 
 /* One change of the fixture. */
 enum edit_kind {
@@ -160,6 +189,7 @@ enum edit_kind {
     EDIT_INT64,
     EDIT_INT32,
     EDIT_FLOAT,
+    EDIT_DOUBLE,
     EDIT_POINTER,
     EDIT_MOVE,
     EDIT_BYTE
@@ -179,6 +209,8 @@ struct edit {
     { EDIT_INT32, &f.field, n, 0, NULL }
 #define FLOAT(field, x) \
     { EDIT_FLOAT, &f.field, 0, x, NULL }
+#define DOUBLE(field, x) \
+    { EDIT_DOUBLE, &f.field, 0, x, NULL }
 #define POINTER(field, to) \
     { EDIT_POINTER, &f.field, 0, 0, to }
 /* Adds to a pointer, or to a number of its size. */
@@ -198,6 +230,9 @@ struct edit {
 #define IN_LOSS (1u << QKV_STAGE_LOSS)
 #define IN_DESCENT (1u << QKV_STAGE_DESCENT)
 #define IN_MERGE (1u << QKV_STAGE_MERGE)
+#define IN_APPEND (1u << QKV_STAGE_APPEND) /* and what is no stage */
+#define IN_ROTATE (1u << QKV_STAGE_ROTATE)
+#define IN_DECODE (1u << QKV_STAGE_DECODE)
 #define IN_ALL (IN_SCORES | IN_SOFTMAX | IN_MIX | IN_ATTENTION)
 #define IN_SCORES_BACKWARD (1u << QKV_STAGE_SCORES_BACKWARD)
 #define IN_SOFTMAX_BACKWARD (1u << QKV_STAGE_SOFTMAX_BACKWARD)
@@ -247,6 +282,10 @@ qkv_status call_plan(int stage);
 qkv_status call_plain(int stage);
 qkv_status call_run(int stage);
 
+/* f.ready, which was made for a stage, becomes what runs: its first phase, and the workspace that
+ * it asks for. f.other is a plan of another family. */
+void fixture_use_ready(void);
+
 /* Makes f.ready for a stage, and sizes the workspaces to it: valid arguments for a run. */
 void prepare_ready(int stage);
 
@@ -280,6 +319,10 @@ TCase *project_case(void);
 TCase *loss_faults_case(void);
 TCase *descent_faults_case(void);
 TCase *merge_faults_case(void);
+TCase *cache_faults_case(void);
+TCase *cache_file_faults_case(void);
+TCase *append_faults_case(void);
+TCase *decode_faults_case(void);
 TCase *project_backward_case(void);
 TCase *pack_case(void);
 TCase *context_faults_case(void);

@@ -233,6 +233,7 @@ void fixture_reset(void) {
     describe_project_gradients();
     describe_calls();
     fixture_describe_merge();
+    fixture_describe_cache();
 }
 
 static void apply(const struct edit *e) {
@@ -250,6 +251,9 @@ static void apply(const struct edit *e) {
         break;
     case EDIT_FLOAT:
         memcpy(e->at, &e->value, sizeof e->value);
+        break;
+    case EDIT_DOUBLE:
+        memcpy(e->at, &(double){(double)e->value}, sizeof(double));
         break;
     case EDIT_POINTER:
         memcpy(e->at, &e->pointer, sizeof e->pointer);
@@ -386,6 +390,10 @@ void prepare_ready(int stage) {
     ck_assert_int_eq(call_plan(other), QKV_OK);
     f.plan_arg = &f.ready;
     ck_assert_int_eq(call_plan(stage), QKV_OK);
+    fixture_use_ready();
+}
+
+void fixture_use_ready(void) {
     f.plan_arg = &f.plan;
     ck_assert_uint_le(f.ready.workspace_shared, sizeof f.shared);
     ck_assert_uint_le(f.ready.workspace_worker, sizeof f.worker);
