@@ -3,19 +3,19 @@
  * same bits alone, in a chunk, in a batch, without the other heads of its group, for any threads
  * and parts, whatever the plan's kv_len, before and after later tokens, on any pages, and as in
  * attention on plain rows. For every pair of types and every option. */
-#include "bits.h"
+#include "bits_decode.h"
 
 #include <math.h>
 
+#include "bits.h"
 #include "cached_slice.h"
 #include "options.h"
 #include "ref/ref.h"
 #include "stage.h"
-#include "support/cached.h"
 
 static const struct desc_limits limits = {1200, 160, 300000};
 
-/* ---- A harness: descriptions of all kinds, one property ---- */
+/* ---- Descriptions of all kinds ---- */
 
 /* A property of a case that was run. */
 typedef struct verdict property(struct cached *x, const qkv_context *context, struct rng *rng);
@@ -25,28 +25,14 @@ static struct verdict run_plainly(const struct cached *x, const qkv_context *con
     return run_call(&call, (struct how){WAY_PLAIN, 1, 0});
 }
 
-static void check_property(const struct cached_desc *d, int room, property *holds) {
-    const qkv_context *context = &rooms_get(room)->context;
-    struct rng rng = rng_seeded(d->desc.seed);
-    struct cached x;
-    struct verdict verdict = cached_make(&x, d, context);
-    if (verdict.ok)
-        verdict = run_plainly(&x, context);
-    if (verdict.ok)
-        verdict = holds(&x, context, &rng);
-    cached_free(&x);
-    verdict_add(&verdict, "decode, %s", qkv_context_variant(context, QKV_STAGE_DECODE));
-    cached_explain(d, &verdict);
-    stage_assert(&verdict);
-}
-
-/* Few rows and many, up to three pieces of keys, with an option and a pair of types by number. */
+/* Few rows, many, and several blocks of them; up to three pieces of keys; with an option and a pair
+ * of types by number. */
 static struct cached_desc with_option(int number) {
     static const int64_t lengths[] = {41, 270, 90}, pages[] = {16, 48, 32, 256};
     struct desc desc = desc_plain();
     desc.seed = test_seed() + (uint64_t)number;
-    desc.q_len = number / 3 % 4 ? 3 : 19;
-    desc.kv_len = number % 19 ? lengths[number % 3] : 2100;
+    desc.q_len = number % 13 ? (number / 3 % 4 ? 3 : 19) : 70;
+    desc.kv_len = number % 31 ? lengths[number % 3] : 2100;
     desc.kv_heads = 1 + number % 2;
     desc.q_heads = desc.kv_heads * (1 + number / 2 % 3);
     desc.head_dim = desc.v_dim = number % 5 ? 8 : 21;
@@ -58,18 +44,6 @@ static struct cached_desc with_option(int number) {
     d.page_tokens = pages[number / 3 % 4];
     d.room = 40;
     return d;
-}
-
-static void check_all(int room, property *holds) {
-    for (int i = 0; i < option_count() * CACHED_PAIRS; i += test_stride()) {
-        const struct cached_desc d = with_option(i);
-        check_property(&d, room, holds);
-    }
-    for (int i = 0; i < test_cases(); i += 4 * BITS_SHARE) {
-        struct cached_desc d = cached_numbered(test_seed() + 1, i, &limits);
-        d.room = 40;
-        check_property(&d, room, holds);
-    }
 }
 
 /* ---- Threads and parts ---- */
@@ -86,11 +60,6 @@ static struct verdict any_way_is_the_same(struct cached *x, const qkv_context *c
     }
     return verdict;
 }
-
-START_TEST(any_number_of_threads_and_any_division_into_parts) {
-    check_all(_i, any_way_is_the_same);
-}
-END_TEST
 
 /* ---- Alone, in chunks, in a batch ---- */
 
@@ -114,21 +83,11 @@ static struct verdict every_query_alone(struct cached *x, const qkv_context *con
     return in_chunks_of(x, context, rng, 1);
 }
 
-START_TEST(one_query_alone_or_among_others) {
-    check_all(_i, every_query_alone);
-}
-END_TEST
-
 /* Few rows and many go different ways: 12 of them are few. */
 static struct verdict in_chunks(struct cached *x, const qkv_context *context, struct rng *rng) {
     static const int64_t sizes[] = {2, 3, 5, 12, 13, 24};
     return in_chunks_of(x, context, rng, rng_pick(rng, sizes, 6));
 }
-
-START_TEST(in_one_call_or_in_chunks) {
-    check_all(_i, in_chunks);
-}
-END_TEST
 
 /* ---- The plan's kv_len ---- */
 
@@ -139,13 +98,10 @@ static struct verdict with_larger_kv_len(struct cached *x, const qkv_context *co
         return verdict_ok();
     x->params.kv_len += rng_pick(rng, more, 3);
     const struct call call = cached_call(x, context);
-    return cached_run_again(x, &call, (struct how){WAY_PLAIN, 1, 0});
+    const struct verdict verdict = cached_run_again(x, &call, (struct how){WAY_PLAIN, 1, 0});
+    x->params.kv_len = x->c.params.kv_len;
+    return verdict;
 }
-
-START_TEST(planned_for_more_keys) {
-    check_all(_i, with_larger_kv_len);
-}
-END_TEST
 
 /* ---- Later tokens ---- */
 
@@ -208,11 +164,6 @@ static struct verdict after_later_tokens(struct cached *x, const qkv_context *co
     return status ? verdict_fail("%s", qkv_status_string(status)) : verdict;
 }
 
-START_TEST(before_and_after_later_tokens) {
-    check_all(_i, after_later_tokens);
-}
-END_TEST
-
 /* ---- Pages ---- */
 
 /* The same tokens on pages of another size, in another order, or in one run. */
@@ -236,11 +187,6 @@ static struct verdict on_other_pages(struct cached *x, const qkv_context *contex
     return verdict;
 }
 
-START_TEST(on_any_pages) {
-    check_all(_i, on_other_pages);
-}
-END_TEST
-
 /* ---- Prefill ---- */
 
 static struct verdict as_in_attention(struct cached *x, const qkv_context *context,
@@ -249,8 +195,53 @@ static struct verdict as_in_attention(struct cached *x, const qkv_context *conte
     return cached_run_attention(x, context);
 }
 
-START_TEST(as_in_attention_on_plain_rows) {
-    check_all(_i, as_in_attention);
+/* ---- All of them ---- */
+
+static const struct {
+    const char *name;
+    property *holds;
+} properties[] = {
+    {"any number of threads and any division into parts", any_way_is_the_same},
+    {"one query alone or among others", every_query_alone},
+    {"in one call or in chunks", in_chunks},
+    {"planned for more keys", with_larger_kv_len},
+    {"as in attention on plain rows", as_in_attention},
+    {"on any pages", on_other_pages},
+    {"before and after later tokens", after_later_tokens},
+    {"after moves", bits_after_moves},
+};
+
+static void check_properties(const struct cached_desc *d, int room) {
+    const qkv_context *context = &rooms_get(room)->context;
+    struct rng rng = rng_seeded(d->desc.seed);
+    struct cached x;
+    struct verdict verdict = cached_make(&x, d, context);
+    if (verdict.ok)
+        verdict = run_plainly(&x, context);
+    for (size_t i = 0; i < sizeof properties / sizeof *properties && verdict.ok; i++) {
+        verdict = properties[i].holds(&x, context, &rng);
+        verdict_add(&verdict, "%s", properties[i].name);
+    }
+    cached_free(&x);
+    verdict_add(&verdict, "decode, %s", qkv_context_variant(context, QKV_STAGE_DECODE));
+    cached_explain(d, &verdict);
+    stage_assert(&verdict);
+}
+
+START_TEST(every_option_with_every_pair_of_types) {
+    for (int i = 0; i < option_count() * CACHED_PAIRS; i += test_stride()) {
+        const struct cached_desc d = with_option(i);
+        check_properties(&d, _i);
+    }
+}
+END_TEST
+
+START_TEST(random_descriptions) {
+    for (int i = 0; i < test_cases(); i += 2 * BITS_SHARE) {
+        struct cached_desc d = cached_numbered(test_seed() + 1, i, &limits);
+        d.room = 40;
+        check_properties(&d, _i);
+    }
 }
 END_TEST
 
@@ -321,13 +312,8 @@ static Suite *make(void) {
     Suite *suite = suite_create("bits_decode");
     TCase *tcase = tcase_create("rooms");
     const TTest *const tests[] = {
-        any_number_of_threads_and_any_division_into_parts,
-        one_query_alone_or_among_others,
-        in_one_call_or_in_chunks,
-        planned_for_more_keys,
-        before_and_after_later_tokens,
-        on_any_pages,
-        as_in_attention_on_plain_rows,
+        every_option_with_every_pair_of_types,
+        random_descriptions,
         a_token_at_a_time,
     };
     tcase_add_room_tests(tcase, tests, sizeof tests / sizeof *tests);
