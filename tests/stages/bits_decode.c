@@ -260,7 +260,8 @@ static struct verdict decode_step(const struct cached *prefill, const struct cac
         return verdict_fail("append: %s", qkv_status_string(status));
     struct cached grown = *prefill;
     grown.cache = growing->cache;
-    const struct cached_slice step = {0, t, 1, -1, prefill->c.params.kv_len - t - 1};
+    const qkv_attention_params *p = &prefill->c.params;
+    const struct cached_slice step = {0, t - (p->kv_len - p->q_len), 1, -1, p->kv_len - t - 1};
     return cached_slice_check(&grown, context, &step);
 }
 
@@ -293,7 +294,8 @@ START_TEST(a_token_at_a_time) {
         struct desc desc = desc_plain();
         desc.seed = test_seed() + (uint64_t)i;
         desc.causal = true;
-        desc.q_len = desc.kv_len = spans[i % 3][1];
+        desc.kv_len = spans[i % 3][1];
+        desc.q_len = desc.kv_len - spans[i % 3][0];
         desc.kv_heads = 2;
         desc.q_heads = i % 2 ? 8 : 2;
         desc.window_left = i % 5 == 1 ? 20 : -1;
