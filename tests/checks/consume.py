@@ -54,8 +54,8 @@ executable('guest', 'guest.c', dependencies: [dependency('qkv', fallback: 'qkv')
   meson.get_compiler('c').find_library('m')])
 """
 
-INSTALLED = ("include/qkv/qkv.h", "include/qkv/version.h", "lib*/**/libqkv.so", "lib*/**/libqkv.so.0",
-             "lib*/**/libqkv.a", "lib*/**/pkgconfig/qkv.pc", "bin/qkv")
+INSTALLED = ("include/qkv/qkv.h", "include/qkv/cache.h", "include/qkv/version.h",
+             "lib*/**/libqkv.so", "lib*/**/libqkv.so.0", "lib*/**/libqkv.a", "lib*/**/pkgconfig/qkv.pc", "bin/qkv")
 EXAMPLES = "share/doc/qkv/examples"
 
 
@@ -112,7 +112,8 @@ def linked(prefix, place, static):
 
 def copied_examples(prefix, place):
     """The examples that were installed, the pool among them, with nothing else of the sources."""
-    for program, sources in {"embed": ["embed.c"], "threads": ["threads.c", "pool.c"]}.items():
+    for program, sources in {"embed": ["embed.c"], "threads": ["threads.c", "pool.c"],
+                             "decode_loop": ["decode_loop.c", "pool.c"]}.items():
         files = [find(prefix, os.path.join(EXAMPLES, name)) for name in sources]
         compiled(prefix, os.path.join(place, program), False, *files)
 
