@@ -71,6 +71,10 @@ class Loops(unittest.TestCase):
         self.assertEqual(loop.code[-1], "tbnz w3, #31, 0")
         self.assertEqual(len(loop.code), 3)
 
+    def test_address_of_a_constant(self):
+        self.assertEqual(loops.for_model("adrp x30, 0 <tile_b>"), "adrp x30, 0")
+        self.assertEqual(loops.for_model("add x0, x0, #0x10"), "add x0, x0, #0x10")
+
     def test_nothing_found(self):
         for function, kind in (("tile", "fmaxnm"), ("other", "fmla")):
             with self.assertRaisesRegex(loops.Wrong, f"no inner loop with {kind}"):

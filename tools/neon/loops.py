@@ -49,9 +49,8 @@ def functions(listing: str) -> dict[str, list[tuple[int, str]]]:
 
 
 def for_model(line: str) -> str:
-    """An instruction as llvm-mca reads it: a branch needs some target."""
-    branch = BRANCH.match(line)
-    return re.sub(r"[0-9a-f]+ <[^>]*>$", "0", line) if branch else line
+    """An instruction as llvm-mca reads it: a branch, or an address of a constant, needs some target."""
+    return re.sub(r"\b[0-9a-f]+ <[^>]*>$", "0", line)
 
 
 def loops_of(name: str, code: list[tuple[int, str]]) -> list[Loop]:
