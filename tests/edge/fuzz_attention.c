@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "fused_unfused.h"
+#include "fuzz_rooms.h"
 #include "support/compare_gradients.h"
 #include "support/rng.h"
 
@@ -16,20 +17,6 @@ static const struct desc_limits limits = {300, 80, 60000};
 
 /* Of eight inputs as many go through attention and the stages it is made of. */
 enum { WHOLE = 4 };
-
-static qkv_context contexts[QKV_ISA_COUNT];
-static int contexts_count;
-
-static void open_rooms(void) {
-    for (int isa = QKV_ISA_SCALAR; isa < QKV_ISA_COUNT; isa++) {
-        qkv_context_config config;
-        qkv_context *room = &contexts[contexts_count];
-        qkv_context_config_init(&config);
-        config.isa_max = isa;
-        contexts_count +=
-            qkv_context_init(room, &config) == QKV_OK && (int)qkv_context_isa(room) == isa;
-    }
-}
 
 static struct verdict check_backward(const qkv_context *context, const struct desc *desc,
                                      int stage) {
@@ -53,12 +40,11 @@ static struct verdict check(const qkv_context *context, const struct desc *desc,
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct rng rng = rng_from_bytes(data, size);
     struct verdict verdict;
+    const qkv_context *contexts;
     struct desc desc;
     int64_t room;
 
-    if (contexts_count == 0)
-        open_rooms();
-    room = rng_below(&rng, contexts_count);
+    room = rng_below(&rng, fuzz_rooms(&contexts));
     desc = desc_random(&rng, &limits);
     verdict = check(&contexts[room], &desc, rng_below(&rng, 2 * WHOLE));
     if (!verdict.ok) {
