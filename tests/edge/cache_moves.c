@@ -8,7 +8,7 @@
 
 #include "cache_model.h"
 
-enum { MOVES = 40, FILE_BYTES = 1 << 20, PAGES_MOST = MODEL_SEQUENCES * MODEL_TOKENS / 16 };
+enum { MOVES = 40, FILE_BYTES = 1 << 17, PAGES_MOST = MODEL_SEQUENCES * MODEL_TOKENS / 16 };
 
 struct game {
     struct model m;
