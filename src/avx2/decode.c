@@ -6,7 +6,7 @@
  *
  * What the tiles will read is prefetched, a line for each line that they read, as one stream: the
  * panels themselves and then what comes next. A tile's own panels are several streams at a time,
- * which hardware prefetchers fetch at half of the memory's speed.
+ * which the hardware prefetchers of a Zen 5 fetch at half of the memory's speed.
  */
 #include "kernels.h"
 #include "vec.h"
@@ -254,10 +254,9 @@ typedef void value_tile_fn(const struct qkv_value_product *p, int row, ptrdiff_t
 #define VALUES(type, rows, groups) values_##type##_##rows##x##groups,
 #define UP_TO_2(DO, type, rows) DO(type, rows, 1) DO(type, rows, 2)
 #define UP_TO_4(DO, type, rows) UP_TO_2(DO, type, rows) DO(type, rows, 4)
-#define TILES(type)                                                                 \
-    UP_TO_4(TILE, type, 1)                                                          \
-    UP_TO_2(TILE, type, 2) UP_TO_2(TILE, type, 3) TILE(type, 4, 1) TILE(type, 5, 1) \
-        TILE(type, 6, 1)
+#define TILES(type)        \
+    UP_TO_4(TILE, type, 1) \
+    UP_TO_2(TILE, type, 2) UP_TO_2(TILE, type, 3) TILE(type, 4, 1) TILE(type, 5, 1) TILE(type, 6, 1)
 #define TABLE(DO, type)                                                                           \
     {                                                                                             \
         {UP_TO_4(DO, type, 1)}, {UP_TO_2(DO, type, 2)}, {UP_TO_2(DO, type, 3)}, {DO(type, 4, 1)}, \
