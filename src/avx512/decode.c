@@ -285,6 +285,8 @@ static inline int height_of(int rows) {
 
 static void keys(const struct qkv_key_product *p, int type) {
     const int height = height_of(p->rows);
+    for (int panel = 0; p->scale && panel < p->panels; panel++)
+        _mm_prefetch((const void *)p->scale[panel], _MM_HINT_T0);
     for (int panel = 0; panel < p->panels;) {
         const int width = width_of(p->panels - panel);
         for (int row = 0; row < p->rows; row += height) {
