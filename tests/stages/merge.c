@@ -144,7 +144,7 @@ static float join_rows(const qkv_context *context, float x[][V_DIM], float *lse,
     qkv_tensor outs[MERGE_PARTS], lses[MERGE_PARTS];
     qkv_merge_params params;
     qkv_merge_tensors tensors;
-    float joined;
+    float joined = 0.0f;
     qkv_merge_params_init(&params);
     params.batch = params.heads = params.length = 1;
     params.v_dim = V_DIM;
