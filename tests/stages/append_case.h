@@ -6,6 +6,8 @@
 
 #include "append_model.h"
 
+#include <check.h>
+
 #include "support/guard.h"
 #include "support/rng.h"
 #include "support/run.h"
@@ -41,5 +43,7 @@ struct verdict append_case_export(struct append_case *c, const qkv_context *cont
 
 /* A number of some flavour; argument: an enum flavour. */
 float append_value(void *flavour, uint64_t hash);
+
+void append_add_refused_tests(TCase *tcase);
 
 #endif
