@@ -156,8 +156,11 @@ void qkv_angles_turn(const struct qkv_angles *a, qkv_turn_fn *turn, float *out, 
         sines = r->sin;
         row = position_of(a->state, a->rows, a->b, a->first, i);
     }
-    row *= r->dims / 2;
-    turn(out, x, cosines + row, sines + row, r->dims, r->pairs == QKV_ROPE_HALF, n);
+    if (cosines) { /* else nothing is turned */
+        cosines += row * (r->dims / 2);
+        sines += row * (r->dims / 2);
+    }
+    turn(out, x, cosines, sines, r->dims, r->pairs == QKV_ROPE_HALF, n);
 }
 
 /* ---- The tables ---- */

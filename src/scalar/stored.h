@@ -68,9 +68,12 @@ static inline void vf_store_bf16(uint32_t *p, vf a, vf b) {
     *p = stored_bf16(a) | stored_bf16(b) << 16;
 }
 
+static inline uint32_t stored_byte(float x) {
+    return (uint32_t)(int32_t)x & 0xffu;
+}
+
 static inline void vf_store_i8(uint32_t *p, vf a, vf b, vf c, vf d) {
-    *p = (uint32_t)(uint8_t)(int8_t)a | (uint32_t)(uint8_t)(int8_t)b << 8 |
-         (uint32_t)(uint8_t)(int8_t)c << 16 | (uint32_t)(uint8_t)(int8_t)d << 24;
+    *p = stored_byte(a) | stored_byte(b) << 8 | stored_byte(c) << 16 | stored_byte(d) << 24;
 }
 
 #endif

@@ -51,6 +51,11 @@ static ptrdiff_t round_to(ptrdiff_t n, ptrdiff_t unit) {
     return (n + unit - 1) / unit * unit;
 }
 
+/* Which strides, factors and so on a case has: not in step with which cases are due. */
+static uint64_t turn_of(uint64_t seed) {
+    return rng_hash(seed, 1) >> 32;
+}
+
 /* For `next`: nothing may be read there. */
 static const void *next_of(uint64_t seed) {
     return seed % 2 ? (const void *)(uintptr_t)4096 : NULL;
@@ -117,22 +122,23 @@ static struct verdict keys_by_reference(const struct qkv_key_product *p, const s
 struct verdict check_key_product(const struct qkv_table *table, const struct key_case *c) {
     const ptrdiff_t columns = (ptrdiff_t)c->panels * QKV_PANEL, readable = round_to(c->k, 4);
     struct panels keys = panels_make(c->type, c->panels, c->k, QKV_PANEL, c->seed, c->wild);
-    struct rows q = rows_make(c->rows, readable, (ptrdiff_t)(c->seed % 3));
-    struct rows s = rows_make(c->rows, columns, (ptrdiff_t)(c->seed % 4) * 3);
+    const uint64_t turn = turn_of(c->seed);
+    struct rows q = rows_make(c->rows, readable, (ptrdiff_t)(turn % 3));
+    struct rows s = rows_make(c->rows, columns, (ptrdiff_t)(turn % 4) * 3);
     struct rows bits = rows_make(c->rows, columns, 0);
     rows_fill(&q, c->rows, 0, c->k, c->seed + 2);
     rows_zero(&q, c->rows, c->k, readable);
     const struct qkv_key_product p = {.q = q.at,
                                       .panel = keys.panel,
-                                      .scale = c->type == QKV_STORED_I8 && c->seed % 5 ? keys.scale
-                                                                                       : NULL,
+                                      .scale =
+                                          c->type == QKV_STORED_I8 && turn % 5 ? keys.scale : NULL,
                                       .s = s.at,
                                       .ldq = q.ld,
                                       .lds = s.ld,
                                       .k = c->k,
                                       .rows = c->rows,
                                       .panels = c->panels,
-                                      .next = next_of(c->seed)};
+                                      .next = next_of(turn)};
     table->decode->keys[c->type](&p);
     keys_by_gemm(table, &p, &keys, &bits);
     struct verdict verdict = compare_product(&s, &bits, c->rows, columns);
@@ -232,10 +238,11 @@ struct verdict check_value_product(const struct qkv_table *table, const struct v
     const int unit = stored_units[c->type], from = c->from / unit * unit;
     const ptrdiff_t to = round_to(c->to, unit);
     struct panels values = values_make(c, from, (int)to);
-    struct rows w = rows_make(c->rows, to, (ptrdiff_t)(c->seed % 3));
-    struct rows acc = rows_make(c->rows, c->n, (ptrdiff_t)(c->seed % 4) * 3);
+    const uint64_t turn = turn_of(c->seed);
+    struct rows w = rows_make(c->rows, to, (ptrdiff_t)(turn % 3));
+    struct rows acc = rows_make(c->rows, c->n, (ptrdiff_t)(turn % 4) * 3);
     struct rows factor = rows_make(1, c->rows, 0);
-    const bool adds = c->seed % 3 != 0;
+    const bool adds = turn % 3 != 0;
     rows_fill(&w, c->rows, c->from, c->to, c->seed + 3);
     rows_zero(&w, c->rows, from, c->from);
     rows_zero(&w, c->rows, c->to, to);
@@ -252,7 +259,7 @@ struct verdict check_value_product(const struct qkv_table *table, const struct v
                                         .rows = c->rows,
                                         .from = c->from,
                                         .to = c->to,
-                                        .next = next_of(c->seed)};
+                                        .next = next_of(turn)};
     struct verdict verdict = run_values(table, &p, &values, &acc, c->wild);
     verdict_add(&verdict, "%s values: %d rows, tokens %d to %d, %d columns, seed %llu%s",
                 stored_names[c->type], c->rows, c->from, c->to, (int)c->n,

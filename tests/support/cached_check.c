@@ -114,7 +114,8 @@ static unsigned char *copy_of(const struct guard *memory) {
     unsigned char *copy = malloc(memory->size + 1);
     if (!copy)
         abort();
-    memcpy(copy, memory->data, memory->size);
+    if (memory->size)
+        memcpy(copy, memory->data, memory->size);
     return copy;
 }
 
