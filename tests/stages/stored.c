@@ -23,9 +23,12 @@ static const int widths[] = {16, 32, 48, 64, 80, 96, 112, 128, 144};
 
 enum { LENGTHS = sizeof lengths / sizeof *lengths, WIDTHS = sizeof widths / sizeof *widths };
 
+/* What is broken on purpose is looked for in all cases: the first that finds it ends the search. */
+static bool every_case;
+
 /* Is it the turn of this case, in a run of fewer? */
 static bool is_due(int i) {
-    return (i + (int)test_seed()) % test_stride() == 0;
+    return every_case || (i + (int)test_seed()) % test_stride() == 0;
 }
 
 static struct verdict check_keys_of(const struct qkv_table *table, int type, bool wild) {
@@ -192,6 +195,7 @@ START_TEST(broken_products_are_found) {
     own = *table.decode;
     struct qkv_decode_kernels broken = own;
     table.decode = &broken;
+    every_case = true;
     broken.keys[QKV_STORED_BF16] = keys_drop_a_step;
     ck_assert(!check_keys_of(&table, QKV_STORED_BF16, false).ok);
     broken.keys[QKV_STORED_I8] = keys_forget_the_scale;
