@@ -38,16 +38,13 @@ static inline int line_of(const int type) {
     return type == F16 ? 32 : 64;
 }
 
-/* What is read AHEAD panels behind panel `index` of `count`: one of them, or of those that stand
- * behind next. Where these do not stand one behind the other, only the first of those is known. */
-static inline uintptr_t ahead_of(const void *const *panel, int count, const void *next, int index,
-                                 ptrdiff_t bytes) {
-    const ptrdiff_t behind = index + AHEAD - count;
+/* What is read AHEAD panels behind panel `index` of `count`: one of them, or of those behind. */
+static inline uintptr_t ahead_of(const void *const *panel, int count, const void *const *next,
+                                 int nexts, int index) {
+    const int behind = index + AHEAD - count;
     if (behind < 0)
         return (uintptr_t)panel[index + AHEAD];
-    const uintptr_t span = (uintptr_t)panel[count - 1] - (uintptr_t)panel[0];
-    const int even = span == (uintptr_t)((count - 1) * bytes);
-    return (uintptr_t)next + (uintptr_t)(even ? behind * bytes : 0);
+    return next ? (uintptr_t)next[behind < nexts ? behind : nexts - 1] : 0;
 }
 
 static inline __attribute__((always_inline)) void ask(int wanted, uintptr_t ahead,
@@ -147,13 +144,13 @@ static inline __attribute__((always_inline)) void key_tile(const struct qkv_key_
         b[v] = p->panel[panel + v];
 
     /* The panels ahead, in turn or in one go. */
-    const uintptr_t first = ahead_of(p->panel, p->panels, p->next, panel, bytes);
-    const uintptr_t last = ahead_of(p->panel, p->panels, p->next, panel + G - 1, bytes);
+    const uintptr_t first = ahead_of(p->panel, p->panels, p->next, p->nexts, panel);
+    const uintptr_t last = ahead_of(p->panel, p->panels, p->next, p->nexts, panel + G - 1);
     const int turns = last - first == (uintptr_t)((G - 1) * bytes) ? 1 : G;
     const int wanted = p->next != NULL;
     ptrdiff_t at = 0;
     for (int i = 0; i < turns; i++) {
-        uintptr_t ahead = ahead_of(p->panel, p->panels, p->next, panel + i, bytes);
+        uintptr_t ahead = ahead_of(p->panel, p->panels, p->next, p->nexts, panel + i);
         for (const ptrdiff_t end = bytes * (i + 1) / turns; at < end; at += line_of(type)) {
             ask(wanted, ahead, G * line_of(type));
             unit(acc, b, at, q, ldq, type, M, G);
@@ -194,7 +191,7 @@ value_chains(vf acc[TALL][VECTORS], const struct qkv_value_product *p, int row, 
         const int last = t / QKV_PANEL * QKV_PANEL + QKV_PANEL, end = p->to < last ? p->to : last;
         const float *w = p->w + row * ldw + t;
         uintptr_t ahead =
-            ahead_of(p->panel + first, count, p->next, panels, bytes) + (uintptr_t)past;
+            ahead_of(p->panel + first, count, p->next, p->nexts, panels) + (uintptr_t)past;
         for (ptrdiff_t at = t % QKV_PANEL / steps * line; t < end; t += steps) {
             ask(wanted, ahead, G * line_of(type));
             ahead += (uintptr_t)(G * line_of(type));

@@ -52,22 +52,18 @@ static void score_few(const struct qkv_part *part, const struct qkv_stored_block
         .k = plan->problem.head_dim,
         .rows = part->rows,
         .panels = (to - from) / QKV_PANEL,
-        .next = s->v[from / QKV_PANEL],
+        .next = s->v + s->first,
+        .nexts = s->end - s->first,
     };
     plan->table->decode->keys[l->type](&keys);
-}
-
-/* The keys of the block behind this one, or these. */
-static const void *keys_behind(const struct qkv_part *part, const struct qkv_stored_block *s,
-                               const struct qkv_key_block *block) {
-    const int64_t token = block->key0 + QKV_KEY_BLOCK;
-    return token < part->hi ? qkv_find_keys(part, token) : s->k[s->first];
 }
 
 /* A block that a few rows have weighed: its columns [from, to) of weights. */
 struct weighed {
     struct qkv_key_block block;
     struct qkv_stored_block stored;
+    const void *next[QKV_BLOCK_PANELS]; /* the keys that come after it */
+    int nexts;
     int from, to;
 };
 
@@ -86,7 +82,8 @@ static struct qkv_value_product product_of(const struct qkv_part *part, const st
         .rows = part->rows,
         .from = w->from > w->block.lo ? w->from : w->block.lo,
         .to = w->to < w->block.hi ? w->to : w->block.hi,
-        .next = keys_behind(part, &w->stored, &w->block),
+        .next = w->nexts ? w->next : w->stored.k + w->stored.first,
+        .nexts = w->nexts ? w->nexts : 1,
     };
 }
 
@@ -127,6 +124,7 @@ static int weigh_few(const struct qkv_part *part, int64_t index, struct qkv_accu
     score_few(part, &w->stored, w->from, w->to);
     kernels->weigh[rule->exp](t.row, NULL, part->rows, rule, acc->state, factor, w->stored.bad);
     scale_weights(part, &w->stored);
+    w->nexts = qkv_find_next(w->next, part, &w->block);
     if (!needs_marks(part, &w->stored))
         return 1;
     qkv_mix_tiles(part, &t, &w->block, qkv_unpacked_values(&w->stored, part, &w->block), acc,

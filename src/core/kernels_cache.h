@@ -50,8 +50,9 @@ struct qkv_key_product {
     ptrdiff_t ldq, lds;
     ptrdiff_t k;
     int rows, panels;
-    const void *next; /* what will be read after these panels, which may be prefetched, as they may;
-                         NULL where they need not be: in a cache that stays in the caches */
+    const void *const *next; /* [nexts] panels that will be read after these: to be prefetched, as
+                                these are; NULL where nothing need be, in a cache in the caches */
+    int nexts;
 };
 typedef void qkv_key_product_fn(const struct qkv_key_product *p);
 
@@ -67,7 +68,8 @@ struct qkv_value_product {
     ptrdiff_t ldw, ld_acc;
     ptrdiff_t n;
     int rows, from, to; /* 1 <= rows <= QKV_FEW, 0 <= from < to <= QKV_KEY_BLOCK */
-    const void *next;
+    const void *const *next;
+    int nexts;
 };
 typedef void qkv_value_product_fn(const struct qkv_value_product *p);
 

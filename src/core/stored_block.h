@@ -17,8 +17,10 @@ struct qkv_stored_block {
 void qkv_find_block(struct qkv_stored_block *s, const struct qkv_part *part,
                     const struct qkv_key_block *block);
 
-/* The panel of keys that holds a token. */
-const void *qkv_find_keys(const struct qkv_part *part, int64_t token);
+/* The panels of keys that are wanted once this block is done: those of the part's next one, or of
+ * the next head's first. Returns how many, at most QKV_BLOCK_PANELS; 0 if there are none. */
+int qkv_find_next(const void **panel, const struct qkv_part *part,
+                  const struct qkv_key_block *block);
 
 /* As the products with packed blocks take them, in the cache itself or unpacked into the part's
  * memory, which overwrites the block that was there: keys [panel][head_dim][16] and values

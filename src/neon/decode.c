@@ -235,12 +235,12 @@ INLINE void set_rows(struct source *s, uintptr_t b, uintptr_t ahead, const int t
 }
 
 /* Where panel g of keys stands, or would if there were one more. */
-INLINE uintptr_t key_panel(const struct qkv_key_product *p, ptrdiff_t g, ptrdiff_t round) {
+INLINE uintptr_t key_panel(const struct qkv_key_product *p, ptrdiff_t g) {
     if (g < p->panels)
         return (uintptr_t)p->panel[g];
     if (!p->next)
         return (uintptr_t)p->panel[p->panels - 1];
-    return (uintptr_t)p->next + (uintptr_t)((g - p->panels) * ((p->k + 3) / 4) * round);
+    return (uintptr_t)p->next[g - p->panels < p->nexts ? g - p->panels : p->nexts - 1];
 }
 
 INLINE void key_tile(const struct qkv_key_product *p, int i, ptrdiff_t j, const int M, const int N,
@@ -256,7 +256,7 @@ INLINE void key_tile(const struct qkv_key_product *p, int i, ptrdiff_t j, const 
     QKV_UNROLL(4)
     for (int g = 0; g < pointers(N, KEYS, type); g++) {
         s.b[g] = (uintptr_t)p->panel[panel + g] + (uintptr_t)(inside * column_bytes(type));
-        s.ahead[g] = key_panel(p, panel + g + pointers(N, KEYS, type), s.step);
+        s.ahead[g] = key_panel(p, panel + g + pointers(N, KEYS, type));
     }
     add_steps(sum, p->q + i * p->ldq, p->ldq, &s, 0, p->k, M, N, KEYS, type);
     QKV_UNROLL(16)
@@ -281,7 +281,7 @@ INLINE uintptr_t after_panel(const struct qkv_value_product *p, ptrdiff_t g, ptr
         return (uintptr_t)p->panel[g + 1] + (uintptr_t)at;
     if (at + size < row || !p->next)
         return (uintptr_t)p->panel[p->from / QKV_PANEL] + (uintptr_t)(at + size);
-    return (uintptr_t)p->next;
+    return (uintptr_t)p->next[0];
 }
 
 INLINE void value_tile(const struct qkv_value_product *p, int i, ptrdiff_t j, const int M,

@@ -57,8 +57,11 @@ static uint64_t turn_of(uint64_t seed) {
 }
 
 /* For `next`: nothing may be read there. */
-static const void *next_of(uint64_t seed) {
-    return seed % 2 ? (const void *)(uintptr_t)4096 : NULL;
+enum { NEXTS = 3 };
+static const void *const *next_of(uint64_t seed) {
+    static const void *const nowhere[NEXTS] = {(const void *)4096, (const void *)8192,
+                                               (const void *)12288};
+    return seed % 2 ? nowhere : NULL;
 }
 
 static struct verdict compare_product(const struct rows *got, const struct rows *bits, int rows,
@@ -138,7 +141,8 @@ struct verdict check_key_product(const struct qkv_table *table, const struct key
                                       .k = c->k,
                                       .rows = c->rows,
                                       .panels = c->panels,
-                                      .next = next_of(turn)};
+                                      .next = next_of(turn),
+                                      .nexts = 1 + (int)(turn / 2 % NEXTS)};
     table->decode->keys[c->type](&p);
     keys_by_gemm(table, &p, &keys, &bits);
     struct verdict verdict = compare_product(&s, &bits, c->rows, columns);
@@ -259,7 +263,8 @@ struct verdict check_value_product(const struct qkv_table *table, const struct v
                                         .rows = c->rows,
                                         .from = c->from,
                                         .to = c->to,
-                                        .next = next_of(turn)};
+                                        .next = next_of(turn),
+                                        .nexts = 1 + (int)(turn / 2 % NEXTS)};
     struct verdict verdict = run_values(table, &p, &values, &acc, c->wild);
     verdict_add(&verdict, "%s values: %d rows, tokens %d to %d, %d columns, seed %llu%s",
                 stored_names[c->type], c->rows, c->from, c->to, (int)c->n,
