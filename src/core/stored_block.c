@@ -11,61 +11,68 @@ static char *page_head(const struct qkv_part *part, int64_t head, int64_t token)
     return qkv_page_head(c, qkv_page_of(c, part->sequence.stored, token), head);
 }
 
-/* A head's tokens, a panel at a time: the page it is in, and the token's place there. */
-struct walk {
-    char *head;
-    int64_t at;
+/* Panels of a head that stand in one page, one behind the other. */
+struct stretch {
+    char *head; /* the head's share of the page */
+    int64_t at; /* the first one's token there */
+    int panels;
 };
 
-static struct walk walk_from(const struct qkv_part *part, int64_t head, int64_t token) {
-    return (struct walk){page_head(part, head, token), token % cache_of(part)->cache.page_tokens};
+static struct stretch stretch_from(const struct qkv_part *part, int64_t head, int64_t token,
+                                   int most) {
+    const int64_t page_tokens = cache_of(part)->cache.page_tokens, at = token % page_tokens;
+    const int64_t panels = qkv_min((page_tokens - at) / QKV_PANEL, most);
+    return (struct stretch){page_head(part, head, token), at, (int)panels};
 }
 
-/* On to the next panel, which begins with this token. */
-static void walk_on(struct walk *w, const struct qkv_part *part, int64_t head, int64_t token) {
-    w->at += QKV_PANEL;
-    if (w->at == cache_of(part)->cache.page_tokens)
-        *w = (struct walk){page_head(part, head, token), 0};
+/* Panel g and those behind it, as far as they stand in one page. */
+static int find_stretch(struct qkv_stored_block *s, const struct qkv_part *part, int g,
+                        int64_t token) {
+    const struct qkv_cache_state *c = cache_of(part);
+    const struct stretch t = stretch_from(part, part->kv_head, token, s->end - g);
+    const char *k = qkv_stored_panel(&c->k, t.head, t.at),
+               *v = qkv_stored_panel(&c->v, t.head, t.at);
+    const float *k_scale = qkv_stored_scales(&c->k, t.head, t.at);
+    const float *v_scale = qkv_stored_scales(&c->v, t.head, t.at);
+    const unsigned char *flag = qkv_stored_flag(c, t.head, t.at);
+    for (int i = 0; i < t.panels; i++) {
+        s->k[g + i] = k + (size_t)i * c->k.panel;
+        s->v[g + i] = v + (size_t)i * c->v.panel;
+        s->k_scale[g + i] = k_scale ? k_scale + i * QKV_PANEL : NULL;
+        s->v_scale[g + i] = v_scale ? v_scale + i * QKV_PANEL : NULL;
+        s->bad |= flag[i];
+    }
+    return t.panels;
 }
 
 void qkv_find_block(struct qkv_stored_block *s, const struct qkv_part *part,
                     const struct qkv_key_block *block) {
-    const struct qkv_cache_state *c = cache_of(part);
     s->first = block->lo / QKV_PANEL;
     s->end = (block->hi + QKV_PANEL - 1) / QKV_PANEL;
     s->bad = 0;
-    int64_t token = block->key0 + s->first * QKV_PANEL;
-    struct walk w = walk_from(part, part->kv_head, token);
-    for (int g = s->first;;) {
-        s->k[g] = qkv_stored_panel(&c->k, w.head, w.at);
-        s->v[g] = qkv_stored_panel(&c->v, w.head, w.at);
-        s->k_scale[g] = qkv_stored_scales(&c->k, w.head, w.at);
-        s->v_scale[g] = qkv_stored_scales(&c->v, w.head, w.at);
-        s->bad |= *qkv_stored_flag(c, w.head, w.at);
-        if (++g == s->end)
-            break; /* there may be no page behind */
-        walk_on(&w, part, part->kv_head, token += QKV_PANEL);
-    }
+    for (int g = s->first; g < s->end;)
+        g += find_stretch(s, part, g, block->key0 + g * QKV_PANEL);
 }
 
 int qkv_find_next(const void **panel, const struct qkv_part *part,
                   const struct qkv_key_block *block) {
-    const struct qkv_cache_state *c = cache_of(part);
+    const struct qkv_stored_layout *l = &cache_of(part)->k;
     int64_t token = block->key0 + QKV_KEY_BLOCK, head = part->kv_head;
     if (token >= part->hi) {
         token = part->lo / QKV_PANEL * QKV_PANEL;
         head++;
     }
-    if (head == c->cache.kv_heads)
+    if (head == cache_of(part)->cache.kv_heads)
         return 0;
-    struct walk w = walk_from(part, head, token);
-    for (int g = 0;;) {
-        panel[g++] = qkv_stored_panel(&c->k, w.head, w.at);
-        token += QKV_PANEL;
-        if (g == QKV_BLOCK_PANELS || token >= part->hi)
-            return g;
-        walk_on(&w, part, head, token);
+    const int64_t left = (part->hi - token + QKV_PANEL - 1) / QKV_PANEL;
+    const int count = (int)qkv_min(left, QKV_BLOCK_PANELS);
+    for (int g = 0; g < count;) {
+        const struct stretch t = stretch_from(part, head, token + g * QKV_PANEL, count - g);
+        const char *k = qkv_stored_panel(l, t.head, t.at);
+        for (int i = 0; i < t.panels; i++, k += l->panel)
+            panel[g++] = k;
     }
+    return count;
 }
 
 /* Panels of floats that stand one behind the other can be multiplied where they are. Returns where
