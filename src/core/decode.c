@@ -37,6 +37,18 @@ static void load_queries(const struct qkv_part *part) {
     }
 }
 
+/* A call that reads more than this finds little of it in the processor's caches, and asks for what
+ * it will read; one that reads less finds most of it there, and asking takes time (docs/
+ * performance.md). No bit depends on it. */
+enum { STREAMED = 16 << 20 };
+
+static int is_streamed(const struct qkv_part *part) {
+    const struct qkv_problem *p = &part->plan->problem;
+    const struct qkv_cache_state *c = &part->plan->decode.cache;
+    const int64_t panels = p->batch * p->kv_heads * (part->sequence.kv_len / QKV_PANEL);
+    return panels > STREAMED / (int64_t)(c->k.panel + c->v.panel);
+}
+
 /* The columns [from, to), whole panels. */
 static void score_few(const struct qkv_part *part, const struct qkv_stored_block *s, int from,
                       int to) {
@@ -52,7 +64,7 @@ static void score_few(const struct qkv_part *part, const struct qkv_stored_block
         .k = plan->problem.head_dim,
         .rows = part->rows,
         .panels = (to - from) / QKV_PANEL,
-        .next = s->v + s->first,
+        .next = is_streamed(part) ? s->v + s->first : NULL,
         .nexts = s->end - s->first,
     };
     plan->table->decode->keys[l->type](&keys);
@@ -82,8 +94,10 @@ static struct qkv_value_product product_of(const struct qkv_part *part, const st
         .rows = part->rows,
         .from = w->from > w->block.lo ? w->from : w->block.lo,
         .to = w->to < w->block.hi ? w->to : w->block.hi,
-        .next = w->nexts ? w->next : w->stored.k + w->stored.first,
-        .nexts = w->nexts ? w->nexts : 1,
+        .next = w->nexts < 0   ? NULL
+                : w->nexts > 0 ? w->next
+                               : w->stored.k + w->stored.first,
+        .nexts = w->nexts > 0 ? w->nexts : 1,
     };
 }
 
@@ -124,7 +138,7 @@ static int weigh_few(const struct qkv_part *part, int64_t index, struct qkv_accu
     score_few(part, &w->stored, w->from, w->to);
     kernels->weigh[rule->exp](t.row, NULL, part->rows, rule, acc->state, factor, w->stored.bad);
     scale_weights(part, &w->stored);
-    w->nexts = qkv_find_next(w->next, part, &w->block);
+    w->nexts = is_streamed(part) ? qkv_find_next(w->next, part, &w->block) : -1;
     if (!needs_marks(part, &w->stored))
         return 1;
     qkv_mix_tiles(part, &t, &w->block, qkv_unpacked_values(&w->stored, part, &w->block), acc,
