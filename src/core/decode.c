@@ -40,7 +40,7 @@ static void load_queries(const struct qkv_part *part) {
 /* A call that reads more than this finds little of it in the processor's caches, and asks for what
  * it will read; one that reads less finds most of it there, and asking takes time (docs/
  * performance.md). No bit depends on it. */
-enum { STREAMED = 16 << 20 };
+enum { STREAMED = 8 << 20 };
 
 static int is_streamed(const struct qkv_part *part) {
     const struct qkv_problem *p = &part->plan->problem;
