@@ -100,7 +100,7 @@ END_TEST
 /* ---- Random descriptions ---- */
 
 START_TEST(random_descriptions) {
-    const struct verdict verdict = check_cached_random(&rooms_get(_i)->context);
+    const struct verdict verdict = check_cached_random(&rooms_get(_i)->context, test_cases());
     stage_assert(&verdict);
 }
 END_TEST

@@ -90,8 +90,8 @@ struct verdict cached_run_again(struct cached *x, const struct call *call, struc
 /* The same with attention on the stored values as plain rows, where the law of the bits says so. */
 struct verdict cached_run_attention(struct cached *x, const qkv_context *context);
 
-/* A quarter as many random descriptions as QKV_TEST_CASES says. */
-struct verdict check_cached_random(const qkv_context *context);
+/* A quarter of so many random descriptions. */
+struct verdict check_cached_random(const qkv_context *context, int cases);
 
 /* The bits of out and lse of two cases of one description (NaN are alike), which lie alike. */
 struct verdict cached_same_bits(const struct test_case *x, const struct test_case *y);
