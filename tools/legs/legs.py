@@ -205,14 +205,14 @@ ARM_NEEDS = {
 }
 
 LEGS = [
-    Leg("gcc", "release build with gcc, the suite with 600 random cases", native(gcc, 600),
+    Leg("gcc", "release build with gcc, the suite with 400 random cases", native(gcc, 400),
         ("gcc", "g++")),
     Leg("clang", "release build with clang, the suite with 100 random cases", native(clang, 100),
         ("clang",)),
     Leg("checks", "symbols, registers, flags, house rules, the header alone", checks,
         ("gcc", "clang", "nm", "objdump", "readelf")),
-    Leg("asan", "AddressSanitizer and UndefinedBehaviourSanitizer, the suite with 30 random cases",
-        sanitized(asan, 30, but_mutants), ("clang",)),
+    Leg("asan", "AddressSanitizer and UndefinedBehaviourSanitizer, the suite with 20 random cases",
+        sanitized(asan, 20, but_mutants), ("clang",)),
     Leg("tsan", "ThreadSanitizer, the suites that start threads", sanitized(tsan, 50, starts_threads),
         ("clang",)),
     Leg("no-sleef", "built without SLEEF, the suite with 100 random cases", native(no_sleef, 100),
