@@ -19,37 +19,16 @@
  * the values once for every 16 or 32 columns, and wants most of them in the first pass: they are
  * fetched further ahead than in rooms with wider tiles. */
 enum {
-    F32 = QKV_STORED_F32,
-    F16 = QKV_STORED_F16,
-    BF16 = QKV_STORED_BF16,
-    I8 = QKV_STORED_I8,
     TALL = 6,
     WIDEST = 4,
     VECTORS = 2 * WIDEST,
-    WIDTHS = 3,
     AHEAD = 12,
 };
 
 /* The logarithm of the panels of a tile of so many rows. */
 static const int widest[TALL] = {2, 1, 1, 0, 0, 0};
 
-/* Steps that share a word, and bytes of such a step, or steps, of one panel. */
-static inline int unit_of(const int type) {
-    return type == I8 ? 4 : type == BF16 ? 2 : 1;
-}
-
-static inline int line_of(const int type) {
-    return type == F16 ? 32 : 64;
-}
-
-/* What is read AHEAD panels behind panel `index` of `count`: one of them, or of those behind. */
-static inline uintptr_t ahead_of(const void *const *panel, int count, const void *const *next,
-                                 int nexts, int index) {
-    const int behind = index + AHEAD - count;
-    if (behind < 0)
-        return (uintptr_t)panel[index + AHEAD];
-    return next ? (uintptr_t)next[behind < nexts ? behind : nexts - 1] : 0;
-}
+#include "tmpl/stored_walk.h"
 
 static inline __attribute__((always_inline)) void ask(int wanted, uintptr_t ahead,
                                                       const int bytes) {
@@ -235,9 +214,6 @@ static inline __attribute__((always_inline)) void value_tile(const struct qkv_va
     }
 }
 
-typedef void key_tile_fn(const struct qkv_key_product *p, int row, int panel);
-typedef void value_tile_fn(const struct qkv_value_product *p, int row, ptrdiff_t column);
-
 #define TILE(type, rows, groups)                                                              \
     static void keys_##type##_##rows##x##groups(const struct qkv_key_product *p, int row,     \
                                                 int panel) {                                  \
@@ -272,57 +248,10 @@ static key_tile_fn *const key_tiles[QKV_STORED_COUNT][TALL][WIDTHS] = {
 static value_tile_fn *const value_tiles[QKV_STORED_COUNT][TALL][WIDTHS] = {
     TABLE(VALUES, F32), TABLE(VALUES, F16), TABLE(VALUES, BF16), TABLE(VALUES, I8)};
 
-/* The logarithm of the width of a tile that has `left` panels before it. */
-static inline int width_of(int rows, ptrdiff_t left) {
-    int width = widest[rows - 1];
-    while (left >> width == 0)
-        width--;
-    return width;
-}
-
-/* Rows are shared out evenly to tiles: a panel stays in the first-level cache for all of them. */
-static inline int height_of(int rows) {
-    const int tiles = (rows + TALL - 1) / TALL;
-    return (rows + tiles - 1) / tiles;
-}
-
-static void keys(const struct qkv_key_product *p, int type) {
-    const int height = height_of(p->rows);
-    for (int panel = 0; p->scale && panel < p->panels; panel++)
-        _mm_prefetch((const void *)p->scale[panel], _MM_HINT_T0);
-    for (int panel = 0; panel < p->panels;) {
-        const int width = width_of(height, p->panels - panel);
-        for (int row = 0; row < p->rows; row += height) {
-            const int rows = p->rows - row < height ? p->rows - row : height;
-            key_tiles[type][rows - 1][width](p, row, panel);
-        }
-        panel += 1 << width;
-    }
-}
-
-static void values(const struct qkv_value_product *p, int type) {
-    const int height = height_of(p->rows);
-    for (ptrdiff_t column = 0; column < p->n;) {
-        const int width = width_of(height, (p->n - column) / QKV_PANEL);
-        for (int row = 0; row < p->rows; row += height) {
-            const int rows = p->rows - row < height ? p->rows - row : height;
-            value_tiles[type][rows - 1][width](p, row, column);
-        }
-        column += (ptrdiff_t)QKV_PANEL << width;
-    }
-}
-
-#define PRODUCTS(type)                                             \
-    static void keys_##type(const struct qkv_key_product *p) {     \
-        keys(p, type);                                             \
-    }                                                              \
-    static void values_##type(const struct qkv_value_product *p) { \
-        values(p, type);                                           \
-    }
-PRODUCTS(F32)
-PRODUCTS(F16)
-PRODUCTS(BF16)
-PRODUCTS(I8)
+STORED_PRODUCTS(F32)
+STORED_PRODUCTS(F16)
+STORED_PRODUCTS(BF16)
+STORED_PRODUCTS(I8)
 
 const struct qkv_decode_kernels qkv_avx2_decode = {
     .variant = ROOM_NAME,

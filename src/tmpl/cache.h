@@ -122,6 +122,10 @@ static inline ptrdiff_t turn_steps(float *turned, const float *rows, ptrdiff_t l
     return padded;
 }
 
+static void turn_f32(void *panel, const float *rows, ptrdiff_t ld, ptrdiff_t k) {
+    ROOM(pack_panel)(panel, rows, ld, 0, QKV_PANEL, k);
+}
+
 static void turn_f16(void *panel, const float *rows, ptrdiff_t ld, ptrdiff_t k) {
     uint16_t *dst = panel;
     float turned[TURNED * QKV_PANEL];
@@ -162,35 +166,19 @@ static void turn_i8(void *panel, const float *rows, ptrdiff_t ld, const float *f
     }
 }
 
-static void append_keys_f32(void *panel, float *scale, int column, const float *rows, ptrdiff_t ld,
-                            int count, ptrdiff_t k) {
-    (void)scale;
-    if (count == QKV_PANEL)
-        ROOM(pack_panel)(panel, rows, ld, 0, QKV_PANEL, k);
-    else
-        for (int r = 0; r < count; r++)
-            scatter_f32(panel, column + r, rows + r * ld, k);
-}
-
-static void append_keys_f16(void *panel, float *scale, int column, const float *rows, ptrdiff_t ld,
-                            int count, ptrdiff_t k) {
-    (void)scale;
-    if (count == QKV_PANEL)
-        turn_f16(panel, rows, ld, k);
-    else
-        for (int r = 0; r < count; r++)
-            scatter_f16(panel, column + r, rows + r * ld, k);
-}
-
-static void append_keys_bf16(void *panel, float *scale, int column, const float *rows, ptrdiff_t ld,
-                             int count, ptrdiff_t k) {
-    (void)scale;
-    if (count == QKV_PANEL)
-        turn_bf16(panel, rows, ld, k);
-    else
-        for (int r = 0; r < count; r++)
-            scatter_bf16(panel, column + r, rows + r * ld, k);
-}
+#define APPEND_KEYS(type)                                                                    \
+    static void append_keys_##type(void *panel, float *scale, int column, const float *rows, \
+                                   ptrdiff_t ld, int count, ptrdiff_t k) {                   \
+        (void)scale;                                                                         \
+        if (count == QKV_PANEL)                                                              \
+            turn_##type(panel, rows, ld, k);                                                 \
+        else                                                                                 \
+            for (int r = 0; r < count; r++)                                                  \
+                scatter_##type(panel, column + r, rows + r * ld, k);                         \
+    }
+APPEND_KEYS(f32)
+APPEND_KEYS(f16)
+APPEND_KEYS(bf16)
 
 static void append_keys_i8(void *panel, float *scale, int column, const float *rows, ptrdiff_t ld,
                            int count, ptrdiff_t k) {
