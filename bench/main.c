@@ -84,7 +84,7 @@ static void register_all(void) {
 }
 
 int main(int argc, char **argv) {
-    /* Defaults that a later argument replaces: a room takes a few minutes at most. */
+    /* Defaults that a later argument replaces: a room takes some minutes. */
     static char min_time[] = "--benchmark_min_time=0.3";
     static char tabular[] = "--benchmark_counters_tabular=true";
     struct arguments all = {.count = 0};
