@@ -70,11 +70,13 @@ static const struct option options[] = {
     HEADING("Through a key/value cache:"),
     CHOICE("--cache-dtype", cache_dtype, "bf16|f16|i8|f32", cache_types,
            "O and LSE from a cache that stores K and V so, and how\n"
-           "far O is from the exact one"),
-    CHOICE("--cache-v-dtype", cache_v_dtype, "bf16|f16|i8|f32", cache_types, "another type for V"),
+           "far O is from the exact one; --weights and --show stay\n"
+           "exact (no cache)"),
+    CHOICE("--cache-v-dtype", cache_v_dtype, "bf16|f16|i8|f32", cache_types,
+           "another type for V; needs --cache-dtype (the type of K)"),
     INTEGER("--page-size", page_size, "N", 16, INT_MAX,
-            "tokens a page, a multiple of 16 (a sequence is one page)"),
-    HEADING("Answers (float32; at least one of these):"),
+            "tokens a page, a multiple of 16; needs --cache-dtype\n(a sequence is one page)"),
+    HEADING("Answers (float32; at least one of these, or --cache-dtype):"),
     TEXT("--out", out, "FILE", "O, in the form of the queries"),
     TEXT("--lse", lse, "FILE", "natural logsumexp of each row: [batch, heads, tokens]"),
     TEXT("--weights", weights, "FILE", "softmax of the scores: [batch, heads, tokens, keys]"),

@@ -33,10 +33,11 @@ struct attend_options {
     struct option_integer threads;
 };
 
-/* Of the answer from a cache from the exact one; and the cache's bytes. */
+/* Of the answer from a cache from the exact one; and the cache's size. */
 struct difference {
     double largest, rms; /* over the RMS of the exact answer */
     size_t bytes;
+    int64_t tokens; /* of all sequences, that there is room for */
 };
 
 /* One call of attention: its inputs, what it computes, and the shape of the answer. */

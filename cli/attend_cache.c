@@ -168,15 +168,20 @@ int attend_cached(struct job *job) {
     if (!status) {
         status = answer(job, &s);
     }
-    job->difference.bytes = status ? 0 : qkv_cache_memory_size(&s.cache);
+    if (!status) {
+        job->difference.bytes = qkv_cache_memory_size(&s.cache);
+        job->difference.tokens = s.entries * s.cache.page_tokens;
+    }
     free_store(&s);
     return status;
 }
 
 void attend_tell(const struct job *job) {
     const struct difference *d = &job->difference;
-    printf("a cache of %zu bytes, K in %s, V in %s\n", d->bytes,
-           stored[job->options->cache_dtype.value].name, stored[v_type(job->options)].name);
-    printf("from exact attention, relative to the RMS of its output: RMS %.3g, at most %.3g\n",
-           d->rms, d->largest);
+    printf("a cache of %zu bytes with room for %" PRId64 " tokens, K in %s, V in %s\n", d->bytes,
+           d->tokens, stored[job->options->cache_dtype.value].name,
+           stored[v_type(job->options)].name);
+    printf("from exact attention, in percent of the RMS of its output: RMS %.3g %%, "
+           "at most %.3g %%\n",
+           100 * d->rms, 100 * d->largest);
 }

@@ -17,8 +17,8 @@ import command
 from command import Case, npy, qkv, read
 
 TYPES = ["f32", "f16", "bf16", "i8"]
-TOLD = re.compile(r"\Aa cache of (\d+) bytes, K in (\w+), V in (\w+)\nfrom exact attention, relative to the RMS of its "
-                  r"output: RMS (\S+), at most (\S+)\n\Z")
+TOLD = re.compile(r"\Aa cache of (\d+) bytes with room for (\d+) tokens, K in (\w+), V in (\w+)\n"
+                  r"from exact attention, in percent of the RMS of its output: RMS (\S+) %, at most (\S+) %\n\Z")
 
 # Options of the plain call, with the shapes of q, k and v.
 CASES = [
@@ -69,7 +69,7 @@ class Cache(Case):
                     told, *cached = self.attend(shapes, *options, "--isa", room,
                                                 "--cache-dtype", "f32", "--page-size", "32")
                     self.assertEqual(plain, cached)
-                    self.assertEqual(TOLD.match(told).groups()[1:], ("f32", "f32", "0", "0"))
+                    self.assertEqual(TOLD.match(told).groups()[2:], ("f32", "f32", "0", "0"))
 
     def test_pages_do_not_matter(self):
         *shapes, options = CASES[3]
@@ -81,6 +81,13 @@ class Cache(Case):
                                             "--page-size", size, "--threads", 2)
                     self.assertEqual(whole, paged)
 
+    def test_room(self):
+        """The 90 keys of two sequences, rounded up to whole pages, or to 16."""
+        *shapes, options = CASES[3]
+        for pages, room in (([], 2 * 96), (["--page-size", 32], 2 * 96), (["--page-size", 80], 2 * 160)):
+            text, *_ = self.attend(shapes, *options, "--cache-dtype", "i8", *pages)
+            self.assertEqual(int(TOLD.match(text).group(2)), room)
+
     def test_what_is_told_is_so(self):
         """The printed difference is that of the files; fewer bits, fewer bytes, more of it."""
         *shapes, options = CASES[4]
@@ -90,15 +97,16 @@ class Cache(Case):
         for dtype in TYPES:
             with self.subTest(dtype):
                 text, out, _ = self.attend(shapes, *options, "--cache-dtype", dtype)
-                size, k_type, v_type, rms, most = TOLD.match(text).groups()
+                size, _, k_type, v_type, *percent = TOLD.match(text).groups()
+                rms, most = (float(x) / 100 for x in percent)
                 steps = [abs(a - b) for a, b in zip(exact, numbers(out))]
                 whole = math.sqrt(sum(x * x for x in exact))
                 self.assertEqual((k_type, v_type), (dtype, dtype))
-                self.assertAlmostEqual(float(rms) * whole, math.hypot(*steps),
+                self.assertAlmostEqual(rms * whole, math.hypot(*steps),
                                        delta=0.01 * math.hypot(*steps))
-                self.assertAlmostEqual(float(most) * whole / math.sqrt(len(exact)), max(steps),
+                self.assertAlmostEqual(most * whole / math.sqrt(len(exact)), max(steps),
                                        delta=0.01 * max(steps))
-                told[dtype] = (int(size), float(rms))
+                told[dtype] = (int(size), rms)
         for wide, narrow in itertools.pairwise(TYPES):
             self.assertGreaterEqual(told[wide][0], told[narrow][0])
             self.assertLess(told[wide][1], told[narrow][1])
@@ -111,7 +119,7 @@ class Cache(Case):
         for k_type, v_type in itertools.product(("f32", "i8"), repeat=2):
             text, *_ = self.attend(shapes, *options, "--cache-dtype", k_type,
                                    "--cache-v-dtype", v_type)
-            size, *types, rms, _ = TOLD.match(text).groups()
+            size, _, *types, rms, _ = TOLD.match(text).groups()
             self.assertEqual(types, [k_type, v_type])
             told[k_type, v_type] = (float(rms), -int(size))
         for mixed in (("f32", "i8"), ("i8", "f32")):
@@ -135,7 +143,7 @@ class Cache(Case):
                  self.file("v.npy", npy("<f4", "(7, 8)", struct.pack("<56f", *value)))]
         files = ["--q", paths[0], "--k", paths[1], "--v", paths[2]]
         text = self.fine(qkv("attend", *files, "--cache-dtype", "f16"))
-        self.assertLess(float(TOLD.match(text).group(4)), 0.01)
+        self.assertLess(float(TOLD.match(text).group(5)), 1)
 
     def test_too_large(self):
         if command.SANITIZED or command.WRAPPER:
