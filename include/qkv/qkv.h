@@ -7,6 +7,7 @@
  *   A = softmax(S)                             qkv_softmax
  *   O = A V                                    qkv_mix
  *   O from Q, K and V in one pass              qkv_attention
+ *   O from Q and a key/value cache             qkv_decode, in qkv/cache.h
  *
  * Conventions that hold for every function here:
  *
