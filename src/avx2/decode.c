@@ -119,7 +119,7 @@ static inline __attribute__((always_inline)) void key_tile(const struct qkv_key_
                                                            const int G) {
     const int steps = unit_of(type);
     const ptrdiff_t bytes = (p->k + steps - 1) / steps * line_of(type), ldq = p->ldq;
-    const float *q = p->q + row * ldq;
+    const float *q = (const float *)p->q + row * ldq;
     const char *b[WIDEST];
     vf acc[TALL][VECTORS];
     zero(acc, M, G);
@@ -174,7 +174,7 @@ value_chains(vf acc[TALL][VECTORS], const struct qkv_value_product *p, int row, 
         for (int v = 0; v < G; v++)
             b[v] = panel + (group + v) * line_of(type);
         const int last = t / QKV_PANEL * QKV_PANEL + QKV_PANEL, end = p->to < last ? p->to : last;
-        const float *w = p->w + row * ldw + t;
+        const float *w = (const float *)p->w + row * ldw + t;
         uintptr_t ahead =
             ahead_of(p->panel + first, count, p->next, p->nexts, panels) + (uintptr_t)past;
         for (ptrdiff_t at = t % QKV_PANEL / steps * line; t < end; t += steps) {
@@ -258,4 +258,5 @@ const struct qkv_decode_kernels qkv_avx2_decode = {
     .keys = {keys_F32, keys_F16, keys_BF16, keys_I8},
     .values = {values_F32, values_F16, values_BF16, values_I8},
     .scale = scale_weights,
+    .few = 24,
 };

@@ -70,6 +70,7 @@ void qkv_part_open(struct qkv_part *part, const struct qkv_plan_state *plan,
     part->tensors = tensors;
     part->shared = shared;
     part->kv_head = head % p->kv_heads;
+    part->heads = 1;
     part->sequence = qkv_sequence_at(p, head / p->kv_heads);
     begin_worker(part, worker);
 }

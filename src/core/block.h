@@ -22,7 +22,8 @@ struct qkv_part {
     char *shared;
     struct qkv_sequence sequence;
     int64_t kv_head;
-    int rows; /* rows of this block */
+    int heads; /* in decode: that many key/value heads from kv_head on; else 1 */
+    int rows;  /* rows of this block, as many of each head */
     struct qkv_row *row;
     int64_t lo, hi;         /* keys that any row sees */
     int64_t all_lo, all_hi; /* keys that every row sees, if all_lo < all_hi */
@@ -40,6 +41,8 @@ enum {
     QKV_N_SCALE,
     QKV_N_LSE,
     QKV_N_SINK,
+    QKV_N_Q_SCALE, /* of rows that narrow arithmetic has rounded: queries, and a block's weights */
+    QKV_N_W_SCALE,
     QKV_NUMBERS
 };
 

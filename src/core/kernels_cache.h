@@ -32,9 +32,7 @@ enum qkv_stored {
 };
 
 enum {
-    /* Query rows that take K and V from the cache as they are stored, at most; more of them share
-     * an unpacked copy of a block. */
-    QKV_FEW = 12,
+    QKV_FEW = 32, /* rows of a product with panels as they are stored, at most */
     QKV_BLOCK_PANELS = QKV_KEY_BLOCK / QKV_PANEL,
 };
 
@@ -43,9 +41,10 @@ enum {
  * NULL. 1 <= rows <= QKV_FEW, 1 <= panels <= QKV_BLOCK_PANELS. q's rows are readable, and zero, up
  * to k rounded up to 4. */
 struct qkv_key_product {
-    const float *q;
+    const void *q; /* floats; for narrow kernels what they have made of these, in the same rows */
     const void *const *panel;
     const float *const *scale;
+    const float *row_scale; /* of narrow kernels alone, by row */
     float *s;
     ptrdiff_t ldq, lds;
     ptrdiff_t k;
@@ -53,6 +52,8 @@ struct qkv_key_product {
     const void *const *next; /* [nexts] panels that will be read after these: to be prefetched, as
                                 these are; NULL where nothing need be, in a cache in the caches */
     int nexts;
+    const struct qkv_key_product *beside; /* for kernels that take pairs: another product of one
+                                             row, of the same shape, to be done as well; or NULL */
 };
 typedef void qkv_key_product_fn(const struct qkv_key_product *p);
 
@@ -61,8 +62,9 @@ typedef void qkv_key_product_fn(const struct qkv_key_product *p);
  * t, which is token t % 16 of panel[t / 16]. c < n, a multiple of 16. Where a unit of the panel
  * reaches beyond [from, to), the weights there are zeros, and may be taken into the chain. */
 struct qkv_value_product {
-    const float *w;
+    const void *w; /* as q above */
     const void *const *panel;
+    const float *row_scale;
     float *acc;
     const float *factor;
     ptrdiff_t ldw, ld_acc;
@@ -70,8 +72,17 @@ struct qkv_value_product {
     int rows, from, to; /* 1 <= rows <= QKV_FEW, 0 <= from < to <= QKV_KEY_BLOCK */
     const void *const *next;
     int nexts;
+    const struct qkv_value_product *beside;
 };
 typedef void qkv_value_product_fn(const struct qkv_value_product *p);
+
+/* Rows of floats to the numbers that a narrow product takes, in place: columns [from, to) of row r,
+ * which stands at rows + r * ld, become numbers of the stored type's width, c at c times that width
+ * from the row's begin, and zeros behind them up to a multiple of 4. from is a multiple of PANEL.
+ * scale[r]: what the product's sums must be multiplied by; NaN where the sums themselves could not
+ * say that the row holds a NaN or an infinity. What a row becomes depends on nothing but itself. */
+typedef void qkv_round_rows_fn(float *rows, ptrdiff_t ld, int count, int from, int to,
+                               float *scale);
 
 /* Weights of I8 values: w[r * ldw + c] *= scale[c / 16][c % 16] for from <= c < to, multiples of
  * 16. marked: a weight of -0 stays, whatever its scale is. */
@@ -123,6 +134,21 @@ struct qkv_decode_kernels {
     qkv_key_product_fn *keys[QKV_STORED_COUNT];
     qkv_value_product_fn *values[QKV_STORED_COUNT];
     qkv_scale_weights_fn *scale;
+    int few;   /* query rows that read K and V as they are stored, at most QKV_FEW; of more of them
+                  an unpacked copy of a block is worth its making */
+    int pairs; /* keys and values look at `beside` */
+};
+
+/* The products with one stored type by instructions for numbers of its width. row_scale of the
+ * products is what the rounding has left in scale. The order of the sums is each variant's own, and
+ * the same for a row whichever rows, panels and columns stand beside it: what is grouped is grouped
+ * from k = 0, and from the block's first token. */
+struct qkv_narrow_kernels {
+    const char *variant;
+    qkv_round_rows_fn *round_queries;
+    qkv_key_product_fn *keys;
+    qkv_round_rows_fn *round_weights; /* numbers of 0 or more, marks (-0) among them */
+    qkv_value_product_fn *values;
 };
 
 struct qkv_merge_kernels {

@@ -59,6 +59,7 @@ struct qkv_backward_layout {
 /* What the plan of decode has beside those. */
 struct qkv_decode_layout {
     struct qkv_cache_state cache;
+    const struct qkv_narrow_kernels *narrow_k, *narrow_v; /* NULL: float32 arithmetic */
     int64_t pieces;           /* parts of a head's keys, if its rows are one row block; else 1 */
     int64_t state_rows, slot; /* rows and floats of a piece, at most */
     size_t state;   /* shared: [heads][pieces][2][state_rows], the pieces' maxima and sums */

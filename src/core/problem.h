@@ -35,6 +35,7 @@ struct qkv_problem {
     const int32_t *stored, *stored_lens;
     struct qkv_score_rule rule;
     int causal, align;
+    int narrow; /* of decode: QKV_ARITHMETIC_NARROW */
 };
 
 /* Validates the parameters for a stage (a qkv_stage, not PROJECT). */

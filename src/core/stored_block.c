@@ -26,10 +26,10 @@ static struct stretch stretch_from(const struct qkv_part *part, int64_t head, in
 }
 
 /* Panel g and those behind it, as far as they stand in one page. */
-static int find_stretch(struct qkv_stored_block *s, const struct qkv_part *part, int g,
-                        int64_t token) {
+static int find_stretch(struct qkv_stored_block *s, const struct qkv_part *part, int64_t head,
+                        int g, int64_t token) {
     const struct qkv_cache_state *c = cache_of(part);
-    const struct stretch t = stretch_from(part, part->kv_head, token, s->end - g);
+    const struct stretch t = stretch_from(part, head, token, s->end - g);
     const char *k = qkv_stored_panel(&c->k, t.head, t.at),
                *v = qkv_stored_panel(&c->v, t.head, t.at);
     const float *k_scale = qkv_stored_scales(&c->k, t.head, t.at);
@@ -45,13 +45,13 @@ static int find_stretch(struct qkv_stored_block *s, const struct qkv_part *part,
     return t.panels;
 }
 
-void qkv_find_block(struct qkv_stored_block *s, const struct qkv_part *part,
+void qkv_find_block(struct qkv_stored_block *s, const struct qkv_part *part, int64_t head,
                     const struct qkv_key_block *block) {
     s->first = block->lo / QKV_PANEL;
     s->end = (block->hi + QKV_PANEL - 1) / QKV_PANEL;
     s->bad = 0;
     for (int g = s->first; g < s->end;)
-        g += find_stretch(s, part, g, block->key0 + g * QKV_PANEL);
+        g += find_stretch(s, part, head, g, block->key0 + g * QKV_PANEL);
 }
 
 int qkv_find_next(const void **panel, const struct qkv_part *part,

@@ -13,8 +13,8 @@ struct qkv_stored_block {
     int bad; /* some value is not finite */
 };
 
-/* Those that hold the block's columns [lo, hi), which are not empty. */
-void qkv_find_block(struct qkv_stored_block *s, const struct qkv_part *part,
+/* Those of a key/value head that hold the block's columns [lo, hi), which are not empty. */
+void qkv_find_block(struct qkv_stored_block *s, const struct qkv_part *part, int64_t head,
                     const struct qkv_key_block *block);
 
 /* The panels of keys that are wanted once this block is done: those of the part's next one, or of

@@ -258,7 +258,7 @@ INLINE void key_tile(const struct qkv_key_product *p, int i, ptrdiff_t j, const 
         s.b[g] = (uintptr_t)p->panel[panel + g] + (uintptr_t)(inside * column_bytes(type));
         s.ahead[g] = key_panel(p, panel + g + pointers(N, KEYS, type));
     }
-    add_steps(sum, p->q + i * p->ldq, p->ldq, &s, 0, p->k, M, N, KEYS, type);
+    add_steps(sum, (const float *)p->q + i * p->ldq, p->ldq, &s, 0, p->k, M, N, KEYS, type);
     QKV_UNROLL(16)
     for (int v = 0; v < N; v++) {
         if (p->scale) {
@@ -287,7 +287,7 @@ INLINE uintptr_t after_panel(const struct qkv_value_product *p, ptrdiff_t g, ptr
 INLINE void value_tile(const struct qkv_value_product *p, int i, ptrdiff_t j, const int M,
                        const int N, const int type) {
     const ptrdiff_t at = j * LANES * column_bytes(type), size = N * LANES * column_bytes(type);
-    const float *w = p->w + i * p->ldw;
+    const float *w = (const float *)p->w + i * p->ldw;
     float *out = p->acc + i * p->ld_acc + j * LANES;
     struct source s = {.row = p->n * column_bytes(type)};
     float32x4_t sum[SUMS];
@@ -326,10 +326,10 @@ typedef tile_fn *const tile_table[TALL][2];
 #define WIDTHS(rows, wide, narrow, unused) {wide, narrow},
 static const int widths[TALL][2] = {EACH_TILE(WIDTHS, )};
 
-/* Columns that are taken together by all rows, which may make two tiles; within them tiles as wide
+/* Columns that are taken together by all rows, shared out evenly to tiles; within them tiles as wide
  * as they come. */
 static void walk_tiles(const void *product, int rows, ptrdiff_t vectors, tile_table tiles) {
-    const int height = rows <= TALL ? rows : (rows + 1) / 2;
+    const int high = (rows + TALL - 1) / TALL, height = (rows + high - 1) / high;
     const int span = height == 1 ? widths[0][0] : PANEL_VECTORS;
     for (ptrdiff_t first = 0; first < vectors; first += span)
         for (int i = 0; i < rows; i += height) {
@@ -373,4 +373,5 @@ const struct qkv_decode_kernels qkv_neon_decode = {
     .keys = {keys_f32, keys_f16, keys_bf16, keys_i8},
     .values = {values_f32, values_f16, values_bf16, values_i8},
     .scale = scale_weights,
+    .few = 12,
 };

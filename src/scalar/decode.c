@@ -45,7 +45,7 @@ add_steps(float acc[MR][COLUMNS], const float *a, ptrdiff_t lda, const void *pan
 
 static inline __attribute__((always_inline)) void
 key_tile(const struct qkv_key_product *p, int i, int g, int c, const int M, const int type) {
-    const float *q = p->q + i * p->ldq;
+    const float *q = (const float *)p->q + i * p->ldq;
     float *s = p->s + i * p->lds + g * QKV_PANEL + c;
     float acc[MR][COLUMNS] = {{0.0f}};
     add_steps(acc, q, p->ldq, p->panel[g], 0, p->k, QKV_PANEL, c, M, type);
@@ -59,7 +59,7 @@ key_tile(const struct qkv_key_product *p, int i, int g, int c, const int M, cons
 
 static inline __attribute__((always_inline)) void
 value_tile(const struct qkv_value_product *p, int i, ptrdiff_t c, const int M, const int type) {
-    const float *w = p->w + i * p->ldw;
+    const float *w = (const float *)p->w + i * p->ldw;
     float *out = p->acc + i * p->ld_acc + c;
     float acc[MR][COLUMNS] = {{0.0f}};
     for (int t = p->from, end; t < p->to; t = end) {
@@ -126,4 +126,5 @@ const struct qkv_decode_kernels qkv_scalar_decode = {
     .keys = {keys_f32, keys_f16, keys_bf16, keys_i8},
     .values = {values_f32, values_f16, values_bf16, values_i8},
     .scale = scale_weights,
+    .few = 12,
 };

@@ -5,18 +5,11 @@
  * IEEE 754 fixes, so that all rooms leave the same bytes. A whole panel of keys is turned sixteen
  * rows at a time; fewer are scattered into their columns one by one, since a token that is decoded
  * comes alone. Any alignment of the rows.
- *
- * int8: with m the larger of max |x| and 127 * 2^-126, the scale is m / 127 and x is stored as the
- * integer nearest to x * (127 / m). That m keeps both quotients normal; |x * (127 / m)| is below
- * 127.5 for every x of the row, so that nothing needs clamping.
  */
 #ifndef QKV_TMPL_CACHE_H
 #define QKV_TMPL_CACHE_H
 
-#include <float.h>
-#include <math.h>
-
-#include "row.h"
+#include "quantise.h"
 
 enum {
     ROW_MOST = 512, /* numbers of a row */
@@ -27,53 +20,12 @@ static inline ptrdiff_t round_to(ptrdiff_t n, ptrdiff_t unit) {
     return (n + unit - 1) / unit * unit;
 }
 
-/* A vector of a row from column c on, zeros beyond its n numbers. */
-static inline vf row_at(const float *row, ptrdiff_t c, ptrdiff_t n) {
-    return c < n ? load_upto(row + c, n - c) : vf_set1(0.0f);
-}
-
 /* The row a panel further on is asked for while this one is read: rows that are taken two at a time
  * are too much for a hardware prefetcher. The address may lie outside the matrix; nothing is read
  * there. */
 static inline void ask_ahead(const float *row, ptrdiff_t ld, ptrdiff_t c) {
     const ptrdiff_t ahead = QKV_PANEL * ld + c;
     __builtin_prefetch((const void *)((uintptr_t)row + (uintptr_t)ahead * sizeof(float)));
-}
-
-/* Sums of products with zero: NaN if any factor was infinite or NaN. */
-static inline vf look_at(vf x, vf sum) {
-    return vf_fma(x, vf_set1(0.0f), sum);
-}
-
-static inline int any_nan(vf x) {
-    const vf zero = vf_set1(0.0f), one = vf_set1(1.0f);
-    return vm_any(vm_lt(zero, vf_select(vm_eq(x, x), zero, one)));
-}
-
-/* ---- int8 ---- */
-
-/* A row's scale. Returns what its numbers are multiplied by: 0 for one that has nothing to store.
- */
-static inline float scale_row(float *scale, const float *row, ptrdiff_t n) {
-    vf most = vf_set1(0.0f), sum = most;
-    for (ptrdiff_t c = 0; c < n; c += VF_LANES) {
-        const vf x = row_at(row, c, n);
-        most = vf_max(vf_abs(x), most);
-        sum = look_at(x, sum);
-    }
-    const float max = vf_hmax(most), least = 127.0f * FLT_MIN, m = max > least ? max : least;
-    if (any_nan(sum)) {
-        *scale = NAN;
-        return 0.0f;
-    }
-    *scale = max > 0.0f ? m / 127.0f : 0.0f;
-    return 127.0f / m;
-}
-
-/* NaN and infinities, whose product with 0 is NaN, become 0. */
-static inline vf quantised(vf x, vf factor) {
-    const vf q = vf_mul(x, factor);
-    return vf_round(vf_select(vm_eq(q, q), q, vf_set1(0.0f)));
 }
 
 /* ---- A few rows of keys, into columns of their panel ---- */
@@ -184,7 +136,7 @@ static void append_keys_i8(void *panel, float *scale, int column, const float *r
                            int count, ptrdiff_t k) {
     float factor[QKV_PANEL];
     for (int r = 0; r < count; r++)
-        factor[r] = scale_row(scale + column + r, rows + r * ld, k);
+        factor[r] = scale_row(scale + column + r, rows + r * ld, k, 127);
     if (count == QKV_PANEL)
         turn_i8(panel, rows, ld, factor, k);
     else
@@ -298,7 +250,7 @@ static int append_values_i8(void *panel, float *scale, int row, const float *row
         u = unit_at(4, row, t, rows, ld, count, v_dim);
         for (int i = u.from; i < u.to; i++) {
             float *s = scale + t - u.from + i;
-            factor[i] = scale_row(s, u.rows + (i - u.from) * ld, v_dim);
+            factor[i] = scale_row(s, u.rows + (i - u.from) * ld, v_dim, 127);
             bad |= *s != *s;
         }
         for (int i = u.to; u.from == 0 && i < 4; i++)

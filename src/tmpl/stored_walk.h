@@ -52,8 +52,7 @@ static inline int width_of(int rows, ptrdiff_t left) {
     return width;
 }
 
-static inline void walk_keys(const struct qkv_key_product *p,
-                             key_tile_fn *const tiles[TALL][WIDTHS]) {
+static inline void walk_keys(const struct qkv_key_product *p, key_tile_fn *const tiles[][WIDTHS]) {
     const int height = height_of(p->rows);
     for (int panel = 0; p->scale && panel < p->panels; panel++)
         __builtin_prefetch(p->scale[panel]);
@@ -68,7 +67,7 @@ static inline void walk_keys(const struct qkv_key_product *p,
 }
 
 static inline void walk_values(const struct qkv_value_product *p,
-                               value_tile_fn *const tiles[TALL][WIDTHS]) {
+                               value_tile_fn *const tiles[][WIDTHS]) {
     const int height = height_of(p->rows);
     for (ptrdiff_t column = 0; column < p->n;) {
         const int width = width_of(height, (p->n - column) / QKV_PANEL);

@@ -111,7 +111,7 @@ static struct verdict keys_by_reference(const struct qkv_key_product *p, const s
     for (int r = 0; r < p->rows; r++)
         for (int c = 0; c < p->panels * QKV_PANEL && verdict.ok; c++) {
             const float *key = keys->numbers + c / QKV_PANEL * p->k * QKV_PANEL + c % QKV_PANEL;
-            struct ref_value dot = ref_dot(p->q + r * p->ldq, key, QKV_PANEL, p->k);
+            struct ref_value dot = ref_dot((const float *)p->q + r * p->ldq, key, QKV_PANEL, p->k);
             if (p->scale) {
                 const double scale = (double)p->scale[c / QKV_PANEL][c % QKV_PANEL];
                 dot.value *= scale;
@@ -164,7 +164,7 @@ struct verdict check_key_product(const struct qkv_table *table, const struct key
 
 static void values_by_gemm(const struct qkv_table *table, const struct qkv_value_product *p,
                            const struct panels *values, struct rows *acc) {
-    const struct qkv_gemm g = {.a = p->w + p->from,
+    const struct qkv_gemm g = {.a = (const float *)p->w + p->from,
                                .b = values->numbers + p->from * p->n,
                                .c = acc->at,
                                .lda = p->ldw,
@@ -185,8 +185,8 @@ static struct verdict values_by_reference(const struct qkv_value_product *p,
     for (int r = 0; r < p->rows; r++)
         for (ptrdiff_t c = 0; c < p->n && verdict.ok; c++) {
             struct ref_value sum =
-                ref_dot(p->w + r * p->ldw + p->from, values->numbers + p->from * p->n + c, p->n,
-                        p->to - p->from);
+                ref_dot((const float *)p->w + r * p->ldw + p->from,
+                        values->numbers + p->from * p->n + c, p->n, p->to - p->from);
             if (p->factor) {
                 const double kept = (double)before->at[r * before->ld + c] * (double)p->factor[r];
                 sum.value += kept;

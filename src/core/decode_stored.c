@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Attention over a block of keys and values that are read as the cache stores them: by a few rows,
+ * or, in narrow arithmetic, by any number of them, a strip of a few after the other.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "decode.h"
+#include "stored_block.h"
+
+/* A block on its way, in strips of rows: those of each head, or QKV_FEW at a time of one head. */
+struct stored_way {
+    const struct qkv_part *part;
+    struct qkv_key_block block;
+    struct qkv_stored_block stored[QKV_TOGETHER]; /* by head */
+    int bad;                                      /* some value of them is not finite */
+    int strip;                                    /* rows of a strip but perhaps the last */
+    struct qkv_tiles tiles;
+    const void *next[QKV_BLOCK_PANELS]; /* the keys that come after it */
+    int nexts;                          /* -1: nothing is asked for ahead */
+};
+
+static const struct qkv_decode_layout *layout_of(const struct qkv_part *part) {
+    return &part->plan->decode;
+}
+
+/* What the products read: rows of a multiple of 4 numbers. */
+static int64_t q_stride(const struct qkv_part *part) {
+    return qkv_round_up(part->plan->problem.head_dim, 4);
+}
+
+int qkv_reads_stored(const struct qkv_part *part) {
+    return part->rows <= part->plan->table->decode->few || part->plan->problem.narrow;
+}
+
+static void load_padded(const struct qkv_part *part) {
+    const struct qkv_problem *p = &part->plan->problem;
+    const int64_t ld = q_stride(part), dim = p->head_dim;
+    for (int r = 0; r < part->rows; r++) {
+        const struct qkv_row *row = part->row + r;
+        float *q = part->q + r * ld;
+        memset(q + dim, 0, (size_t)(ld - dim) * sizeof(float));
+        if (row->index < part->sequence.q_len)
+            memcpy(q, qkv_q_row(&part->tensors->q, p, &part->sequence, row->head, row->index),
+                   (size_t)dim * sizeof(float));
+        else
+            memset(q, 0, (size_t)dim * sizeof(float));
+    }
+}
+
+void qkv_load_stored_queries(const struct qkv_part *part) {
+    const struct qkv_narrow_kernels *narrow = layout_of(part)->narrow_k;
+    const int64_t dim = part->plan->problem.head_dim;
+    if (q_stride(part) == dim)
+        qkv_part_load_queries(part);
+    else
+        load_padded(part);
+    if (narrow)
+        narrow->round_queries(part->q, q_stride(part), part->rows, 0, (int)dim,
+                              qkv_numbers(part, QKV_N_Q_SCALE));
+}
+
+/* A call that reads more than this finds little of it in the processor's caches, and asks for what
+ * it will read; one that reads less finds most of it there, and asking takes time (docs/
+ * performance.md). No bit depends on it. */
+enum { STREAMED = 8 << 20 };
+
+int qkv_is_streamed(const struct qkv_plan_state *plan, const struct qkv_sequence *sequence) {
+    const struct qkv_problem *p = &plan->problem;
+    const struct qkv_cache_state *c = &plan->decode.cache;
+    const int64_t panels = p->batch * p->kv_heads * (sequence->kv_len / QKV_PANEL);
+    return panels > STREAMED / (int64_t)(c->k.panel + c->v.panel);
+}
+
+static const struct qkv_stored_block *stored_of(const struct stored_way *way, int r) {
+    return way->stored + (way->part->heads > 1 ? r / way->strip : 0);
+}
+
+static int strip_rows(const struct stored_way *way, int r) {
+    return qkv_tile_rows(way->part, r, way->strip);
+}
+
+static int sees_any(const struct stored_way *way, int r) {
+    return way->tiles.row[r].from < way->tiles.row[r].to;
+}
+
+/* The scores of the strip from row r on; the first one asks for what all of them will read. */
+static struct qkv_key_product keys_of(const struct stored_way *way, int r) {
+    const struct qkv_part *part = way->part;
+    const struct qkv_stored_block *s = stored_of(way, r);
+    const struct qkv_score_row *row = way->tiles.row + r;
+    const int first = row->from / QKV_PANEL;
+    return (struct qkv_key_product){
+        .q = part->q + r * q_stride(part),
+        .panel = s->k + first,
+        .scale = qkv_has_scales(&layout_of(part)->cache.k) ? s->k_scale + first : NULL,
+        .row_scale = qkv_numbers(part, QKV_N_Q_SCALE) + r,
+        .s = row->s + row->from,
+        .ldq = q_stride(part),
+        .lds = QKV_SCORES_LD,
+        .k = part->plan->problem.head_dim,
+        .rows = strip_rows(way, r),
+        .panels = row->to / QKV_PANEL - first,
+        .next = r == 0 && way->nexts >= 0 ? s->v + s->first : NULL,
+        .nexts = s->end - s->first,
+    };
+}
+
+/* Are the strips of row r and of the next one products of one row each that can be done together?
+ * They see the same columns if they see any. */
+static int is_pair(const struct stored_way *way, int r) {
+    return way->part->heads > 1 && way->strip == 1 && r + 1 < way->part->rows &&
+           sees_any(way, r + 1) && way->part->plan->table->decode->pairs;
+}
+
+/* From row r on; returns how many. */
+static int score_rows(const struct stored_way *way, int r) {
+    const struct qkv_decode_layout *d = layout_of(way->part);
+    struct qkv_key_product keys = keys_of(way, r), beside;
+    if (d->narrow_k) {
+        d->narrow_k->keys(&keys);
+        return keys.rows;
+    }
+    const int pair = is_pair(way, r);
+    if (pair) {
+        beside = keys_of(way, r + 1);
+        keys.beside = &beside;
+    }
+    way->part->plan->table->decode->keys[d->cache.k.type](&keys);
+    return keys.rows + pair;
+}
+
+static void score(const struct stored_way *way) {
+    for (int r = 0; r < way->part->rows;)
+        r += sees_any(way, r) ? score_rows(way, r) : strip_rows(way, r);
+}
+
+/* The columns that row r's strip sees. */
+struct seen {
+    int from, to;
+};
+
+static struct seen seen_of(const struct stored_way *way, int r) {
+    const struct qkv_score_row *row = way->tiles.row + r;
+    return (struct seen){row->from > way->block.lo ? row->from : way->block.lo,
+                         row->to < way->block.hi ? row->to : way->block.hi};
+}
+
+/* `rows` rows of weights from row r on, times the panels of values. */
+static struct qkv_value_product values_of(const struct stored_way *way, int r, int rows,
+                                          const void *const *panel,
+                                          const struct qkv_accumulator *acc) {
+    const struct qkv_part *part = way->part;
+    const struct seen seen = seen_of(way, r);
+    const int64_t v_pad = part->plan->v_pad;
+    return (struct qkv_value_product){
+        .w = part->scores + r * QKV_SCORES_LD,
+        .panel = panel,
+        .row_scale = qkv_numbers(part, QKV_N_W_SCALE) + r,
+        .acc = acc->rows + r * v_pad,
+        .factor = acc->any ? qkv_numbers(part, QKV_N_FACTOR) + r : NULL,
+        .ldw = QKV_SCORES_LD,
+        .ld_acc = v_pad,
+        .n = v_pad,
+        .rows = rows,
+        .from = seen.from,
+        .to = seen.to,
+        .next = r || way->nexts < 0 ? NULL
+                : way->nexts > 0    ? way->next
+                                    : way->stored->k + way->stored->first,
+        .nexts = way->nexts > 0 ? way->nexts : 1,
+    };
+}
+
+static void mix_narrow(const struct stored_way *way, int r, int rows, const void *const *panel,
+                       const struct qkv_accumulator *acc) {
+    const struct qkv_narrow_kernels *narrow = layout_of(way->part)->narrow_v;
+    const struct qkv_value_product values = values_of(way, r, rows, panel, acc);
+    const struct qkv_score_row *row = way->tiles.row + r;
+    narrow->round_weights(row->s, QKV_SCORES_LD, rows, row->from, row->to,
+                          qkv_numbers(way->part, QKV_N_W_SCALE) + r);
+    narrow->values(&values);
+}
+
+/* From row r on; returns how many. */
+static int mix_rows(const struct stored_way *way, int r, const struct qkv_accumulator *acc) {
+    const struct qkv_decode_layout *d = layout_of(way->part);
+    const int rows = strip_rows(way, r), pair = is_pair(way, r);
+    const void *const *panel = stored_of(way, r)->v;
+    if (d->narrow_v) {
+        mix_narrow(way, r, rows, panel, acc);
+        return rows;
+    }
+    struct qkv_value_product values = values_of(way, r, rows, panel, acc), beside;
+    if (pair) {
+        beside = values_of(way, r + 1, 1, stored_of(way, r + 1)->v, acc);
+        values.beside = &beside;
+    }
+    way->part->plan->table->decode->values[d->cache.v.type](&values);
+    return rows + pair;
+}
+
+static void have_begun(const struct qkv_part *part, struct qkv_accumulator *acc) {
+    acc->any = 1;
+    for (int r = 0; r < part->rows; r++)
+        acc->begun[r] = 1;
+}
+
+/* Zeros in all rows, so that some of them can be added to. */
+static void begin_rows(const struct qkv_part *part, struct qkv_accumulator *acc) {
+    if (!acc->any)
+        memset(acc->rows, 0, (size_t)(part->rows * part->plan->v_pad) * sizeof(float));
+    have_begun(part, acc);
+}
+
+/* The first product writes the rows, if that does for all of them. */
+static void mix_strips(const struct stored_way *way, struct qkv_accumulator *acc) {
+    const struct qkv_part *part = way->part;
+    for (int r = 0; r < part->rows; r += way->strip)
+        if (!sees_any(way, r))
+            begin_rows(part, acc);
+    for (int r = 0; r < part->rows;)
+        r += sees_any(way, r) ? mix_rows(way, r, acc) : strip_rows(way, r);
+    have_begun(part, acc);
+}
+
+/* Token t of a panel of values of 2 bytes each becomes zeros. */
+static void clear_token(uint16_t *panel, int t, int unit, int64_t v_pad) {
+    uint16_t *number = panel + (t / unit * v_pad) * unit + t % unit;
+    for (int64_t c = 0; c < v_pad; c++)
+        number[c * unit] = 0;
+}
+
+/* The block's values as row r sees them, in the worker's memory. */
+static void copy_seen(const struct stored_way *way, int r, const void **panel) {
+    const struct qkv_part *part = way->part;
+    const struct qkv_stored_layout *l = &layout_of(part)->cache.v;
+    const struct qkv_score_row *row = way->tiles.row + r;
+    char *copy = (char *)part->block;
+    for (int g = row->from / QKV_PANEL; g < row->to / QKV_PANEL; g++, copy += l->panel) {
+        memcpy(copy, stored_of(way, r)->v[g], l->panel);
+        for (int t = 0; t < QKV_PANEL; t++)
+            if (signbit(row->s[g * QKV_PANEL + t]))
+                clear_token((uint16_t *)copy, t, l->unit, part->plan->v_pad);
+        panel[g] = copy;
+    }
+}
+
+static void mix_copied(const struct stored_way *way, struct qkv_accumulator *acc) {
+    const void *panel[QKV_BLOCK_PANELS];
+    for (int r = 0; r < way->part->rows; r++)
+        if (sees_any(way, r)) {
+            copy_seen(way, r, panel);
+            mix_narrow(way, r, 1, panel, acc);
+        }
+}
+
+/* Row r's weights times values as floats. */
+static void mix_row(const struct stored_way *way, int r, const float *values,
+                    const struct qkv_accumulator *acc) {
+    const struct qkv_part *part = way->part;
+    const int64_t v_pad = part->plan->v_pad;
+    const struct seen s = seen_of(way, r);
+    part->plan->table->attention->marked(acc->rows + r * v_pad, qkv_numbers(part, QKV_N_FACTOR)[r],
+                                         part->scores + r * QKV_SCORES_LD + s.from,
+                                         values + s.from * v_pad, v_pad, s.to - s.from, v_pad);
+}
+
+static void mix_unpacked(const struct stored_way *way, struct qkv_accumulator *acc) {
+    const struct qkv_part *part = way->part;
+    for (int r = 0; r < part->rows; r += way->strip) {
+        if (!sees_any(way, r))
+            continue;
+        const float *values = qkv_unpacked_values(stored_of(way, r), part, &way->block);
+        for (int i = r; i < r + strip_rows(way, r); i++)
+            mix_row(way, i, values, acc);
+    }
+}
+
+/* Row by row; rare. */
+static void mix_marked(const struct stored_way *way, struct qkv_accumulator *acc) {
+    begin_rows(way->part, acc);
+    if (layout_of(way->part)->narrow_v)
+        mix_copied(way, acc);
+    else
+        mix_unpacked(way, acc);
+}
+
+static void find_blocks(struct stored_way *way) {
+    const struct qkv_part *part = way->part;
+    way->bad = 0;
+    for (int i = 0; i < part->heads; i++) {
+        qkv_find_block(way->stored + i, part, part->kv_head + i, &way->block);
+        way->bad |= way->stored[i].bad;
+    }
+    way->nexts = qkv_is_streamed(part->plan, &part->sequence)
+                     ? qkv_find_next(way->next, part, &way->block)
+                     : -1;
+}
+
+/* Scores to weights, with the scales that values have. */
+static void weigh(const struct stored_way *way, const struct qkv_accumulator *acc) {
+    const struct qkv_part *part = way->part;
+    const struct qkv_score_rule *rule = &part->plan->problem.rule;
+    part->plan->table->attention->weigh[rule->exp](way->tiles.row, NULL, part->rows, rule,
+                                                   acc->state, qkv_numbers(part, QKV_N_FACTOR),
+                                                   way->bad);
+    for (int r = 0; r < part->rows; r += way->strip)
+        qkv_scale_weights(part, stored_of(way, r), r, strip_rows(way, r));
+}
+
+/* Values that are not finite are kept from a row by its marks; integers by their scales, which are
+ * in the weights. */
+void qkv_attend_stored(const struct qkv_part *part, int64_t index, struct qkv_accumulator *acc) {
+    struct stored_way way;
+    way.part = part;
+    way.block = qkv_part_key_block(part, index);
+    way.strip = part->heads > 1 ? part->rows / part->heads : QKV_FEW;
+    qkv_lay_tiles(&way.tiles, part, &way.block, way.strip, part->plan->table->attention->sees);
+    if (!way.tiles.any)
+        return;
+    find_blocks(&way);
+    score(&way);
+    weigh(&way, acc);
+    if (way.bad && !qkv_has_scales(&layout_of(part)->cache.v))
+        mix_marked(&way, acc);
+    else
+        mix_strips(&way, acc);
+}
