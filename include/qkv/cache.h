@@ -197,7 +197,13 @@ QKV_API qkv_status qkv_cache_load(const qkv_cache *cache, int64_t sequence, cons
  * writes out, and lse if it is there.
  *
  * All arithmetic is in float32, with the stored numbers taken exactly; a scale multiplies a key's
- * scores, and its weight on the way to V. */
+ * scores, and its weight on the way to V. Unless the caller asks for QKV_ARITHMETIC_NARROW: then a
+ * product with K or V of a type narrower than float32 goes through the processor's instructions for
+ * numbers of that width, which are faster and less exact. Queries are rounded to K's type, weights
+ * to V's: float16, bfloat16, or integers with a scale of their own for each query row, and for each
+ * row and 256 keys. docs/decode.md has the variants, what they round, and the errors. The promises
+ * of the bits hold within a variant. params is QKV_FAULT_UNAVAILABLE of QKV_ARG_ARITHMETIC where
+ * both K and V are float32, and where one is narrower and qkv_narrow_variant has none for it. */
 QKV_API qkv_status qkv_decode_plan(qkv_plan *plan, const qkv_attention_params *params,
                                    const qkv_cache *cache, const int32_t *sequences,
                                    const qkv_context *context);
@@ -206,6 +212,10 @@ QKV_API qkv_status qkv_decode_run(const qkv_plan *plan, const qkv_tensors *tenso
 QKV_API qkv_status qkv_decode(const qkv_attention_params *params, const qkv_tensors *tensors,
                               const qkv_cache *cache, const int32_t *sequences,
                               const qkv_exec *exec);
+
+/* The name of the variant that QKV_ARITHMETIC_NARROW uses for K or V of a dtype, or NULL if the
+ * context's features have none. */
+QKV_API const char *qkv_narrow_variant(const qkv_context *context, int32_t dtype);
 
 /* merge: attention over several sets of keys from the attention over each, part p with its out[p],
  * [batch, heads, length, v_dim], and lse[p], [batch, heads, length, 1], from left to right:

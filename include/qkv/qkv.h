@@ -76,7 +76,8 @@ typedef int32_t qkv_status;
     DO(FULL, "has no room for more tokens")                                            \
     DO(SHARED, "names a page that another sequence holds")                             \
     DO(CHECKSUM, "was altered: its checksum does not match")                           \
-    DO(NOT_EMPTY, "has tokens already")
+    DO(NOT_EMPTY, "has tokens already")                                                \
+    DO(UNAVAILABLE, "is not to be had from this context's features here")
 
 /* Which argument is meant: DO(NAME, name as the caller knows it). */
 #define QKV_ARGS(DO)                          \
@@ -203,7 +204,8 @@ typedef int32_t qkv_status;
     DO(LENGTH, "length")                      \
     DO(PARTS, "parts")                        \
     DO(PART_OUT, "part_out")                  \
-    DO(PART_LSE, "part_lse")
+    DO(PART_LSE, "part_lse")                  \
+    DO(ARITHMETIC, "arithmetic")
 
 #define QKV_ENUM_FAULT_(name, text) QKV_FAULT_##name,
 #define QKV_ENUM_ARG_(name, text) QKV_ARG_##name,
@@ -380,6 +382,13 @@ typedef enum qkv_exp {
     QKV_EXP_COUNT
 } qkv_exp;
 
+/* The arithmetic of decode's products (qkv_decode in cache.h). */
+typedef enum qkv_arithmetic {
+    QKV_ARITHMETIC_F32,    /* the default: float32, the stored numbers taken exactly */
+    QKV_ARITHMETIC_NARROW, /* of the stored types' width: queries and weights are rounded to them */
+    QKV_ARITHMETIC_COUNT
+} qkv_arithmetic;
+
 /* What scores, softmax, mix and attention share. For query head h, key/value head
  * h / (q_heads / kv_heads), query i at position p and key j:
  *
@@ -427,6 +436,8 @@ typedef struct qkv_attention_params {
     const int32_t *kv_lens;    /* [batch], or NULL */
     const int32_t *cu_q;       /* [batch + 1], or NULL */
     const int32_t *cu_kv;      /* [batch + 1], or NULL */
+    int32_t arithmetic;        /* a qkv_arithmetic, of qkv_decode (cache.h); else 0 */
+    int32_t reserved;
 } qkv_attention_params;
 
 #define QKV_HEAD_DIM_MAX 512

@@ -1,10 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the AVX2 room puts into a table. The features beyond those that the room needs would
- * choose between variants here; there are none yet. */
+/* What the AVX2 room puts into a table, and the variants for features beyond those that it needs.
+ */
+#include "cpu.h"
 #include "kernels.h"
 
+static const struct {
+    int feature, type;
+    const struct qkv_narrow_kernels *kernels;
+} variants[] = {
+    {QKV_CPU_AVXVNNI, QKV_STORED_I8, &qkv_avx2_vnni},
+};
+
 void qkv_avx2_init(struct qkv_table *table, uint64_t features) {
-    (void)features;
     table->project = &qkv_avx2_project;
     table->scores = &qkv_avx2_scores;
     table->softmax = &qkv_avx2_softmax;
@@ -21,4 +28,7 @@ void qkv_avx2_init(struct qkv_table *table, uint64_t features) {
     table->rotate = &qkv_avx2_rotate;
     table->decode = &qkv_avx2_decode;
     table->merge = &qkv_avx2_merge;
+    for (size_t i = 0; i < sizeof variants / sizeof *variants; i++)
+        if (features & QKV_CPU_BIT(variants[i].feature))
+            table->narrow[variants[i].type] = variants[i].kernels;
 }

@@ -2,6 +2,7 @@
 /* The description of a cache: its checks, and where a page keeps what (cache.h). */
 #include "cache.h"
 
+#include "context.h"
 #include "param_size.h"
 #include "problem.h"
 #include "status.h"
@@ -10,7 +11,7 @@ void qkv_cache_init(qkv_cache *cache) {
     *cache = (qkv_cache){.size = sizeof(*cache), .k_dtype = QKV_F32, .v_dtype = QKV_F32};
 }
 
-static const struct {
+static const struct stored_type {
     int dtype, type, unit;
     size_t element;
 } stored[] = {
@@ -20,15 +21,29 @@ static const struct {
     {QKV_I8, QKV_STORED_I8, 4, 1},
 };
 
-static qkv_status lay_out_type(struct qkv_stored_layout *l, int dtype, qkv_arg arg) {
+static const struct stored_type *find_type(int dtype) {
     for (size_t i = 0; i < sizeof(stored) / sizeof(stored[0]); i++)
-        if (stored[i].dtype == dtype) {
-            l->type = stored[i].type;
-            l->unit = stored[i].unit;
-            l->element = stored[i].element;
-            return QKV_OK;
-        }
-    return qkv_fail(arg, QKV_FAULT_DTYPE);
+        if (stored[i].dtype == dtype)
+            return stored + i;
+    return NULL;
+}
+
+static qkv_status lay_out_type(struct qkv_stored_layout *l, int dtype, qkv_arg arg) {
+    const struct stored_type *type = find_type(dtype);
+    if (!type)
+        return qkv_fail(arg, QKV_FAULT_DTYPE);
+    l->type = type->type;
+    l->unit = type->unit;
+    l->element = type->element;
+    return QKV_OK;
+}
+
+const char *qkv_narrow_variant(const qkv_context *context, int32_t dtype) {
+    const struct qkv_context_state *state = qkv_context_get(context);
+    const struct stored_type *type = find_type(dtype);
+    if (!state || !type || !state->table.narrow[type->type])
+        return NULL;
+    return state->table.narrow[type->type]->variant;
 }
 
 static qkv_status check_positive(int64_t n, int64_t most, qkv_arg arg) {

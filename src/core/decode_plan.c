@@ -58,6 +58,21 @@ static qkv_status check_sequences(const struct qkv_problem *p, const qkv_cache *
     return QKV_OK;
 }
 
+/* A type that is narrower than float32 must have kernels, and there must be one. */
+static qkv_status choose_arithmetic(struct qkv_plan_state *s) {
+    const struct qkv_cache_state *c = &s->decode.cache;
+    const int k = c->k.type, v = c->v.type;
+    if (!s->problem.narrow)
+        return QKV_OK;
+    s->decode.narrow_k = s->table->narrow[k];
+    s->decode.narrow_v = s->table->narrow[v];
+    const int lacks = (k != QKV_STORED_F32 && !s->decode.narrow_k) ||
+                      (v != QKV_STORED_F32 && !s->decode.narrow_v);
+    if (lacks || (k == QKV_STORED_F32 && v == QKV_STORED_F32))
+        return qkv_fail(QKV_ARG_ARITHMETIC, QKV_FAULT_UNAVAILABLE);
+    return QKV_OK;
+}
+
 /* The pages that hold what the sequence's queries see. */
 static qkv_status check_pages(const struct qkv_plan_state *s, const struct qkv_sequence *sequence) {
     const struct qkv_cache_state *c = &s->decode.cache;
@@ -101,6 +116,7 @@ qkv_status qkv_decode_plan(qkv_plan *plan, const qkv_attention_params *params,
     s->problem.stored = sequences;
     s->problem.stored_lens = own.cache.lengths;
     TRY(check_sequences(&s->problem, &own.cache));
+    TRY(choose_arithmetic(s));
     *plan = made;
     return QKV_OK;
 }

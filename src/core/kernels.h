@@ -262,6 +262,7 @@ struct qkv_table {
     const struct qkv_rotate_kernels *rotate;
     const struct qkv_decode_kernels *decode;
     const struct qkv_merge_kernels *merge;
+    const struct qkv_narrow_kernels *narrow[QKV_STORED_COUNT]; /* NULL: none */
 };
 
 /* What every room provides: its entries of the table, made of its kernels. */
@@ -297,5 +298,10 @@ struct qkv_table {
 #define ROOM(folder, name, built, needs) QKV_DECLARE_ROOM(folder)
 #include "isa.def"
 #undef ROOM
+
+/* Variants for single features beyond those that a room needs. */
+extern const struct qkv_narrow_kernels qkv_avx2_vnni, qkv_avx512_vnni, qkv_avx512_bf16;
+extern const struct qkv_narrow_kernels qkv_neon_fp16, qkv_neon_dotprod, qkv_neon_i8mm,
+    qkv_neon_bf16;
 
 #endif

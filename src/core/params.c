@@ -187,6 +187,10 @@ qkv_status qkv_problem_make(struct qkv_problem *p, int stage, const qkv_attentio
         return qkv_fail(QKV_ARG_FLAGS, QKV_FAULT_FLAG);
     if (own.exp < 0 || own.exp >= QKV_EXP_COUNT)
         return qkv_fail(QKV_ARG_EXP, QKV_FAULT_RANGE);
+    if (own.arithmetic < 0 || own.arithmetic >= QKV_ARITHMETIC_COUNT)
+        return qkv_fail(QKV_ARG_ARITHMETIC, QKV_FAULT_RANGE);
+    if (own.reserved)
+        return qkv_fail(QKV_ARG_PARAMS, QKV_FAULT_FUTURE);
 
     *p = (struct qkv_problem){
         .batch = own.batch,
@@ -206,6 +210,7 @@ qkv_status qkv_problem_make(struct qkv_problem *p, int stage, const qkv_attentio
         .cu_kv = own.cu_kv,
         .causal = (own.flags & QKV_FLAG_CAUSAL) != 0,
         .align = own.align,
+        .narrow = own.arithmetic == QKV_ARITHMETIC_NARROW,
         .rule = {.exp = own.exp},
     };
     TRY(check_dims(p, stage, &own));

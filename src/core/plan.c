@@ -82,6 +82,8 @@ qkv_status qkv_make_plan(qkv_plan *plan, int stage, const qkv_attention_params *
     struct qkv_plan_state s = {.magic = QKV_PLAN_MAGIC + (uint64_t)stage, .stage = stage};
     TRY(qkv_check_plan(plan));
     TRY(qkv_problem_make(&s.problem, qkv_forward_stage(stage), params));
+    if (s.problem.narrow && stage != QKV_STAGE_DECODE)
+        return qkv_fail(QKV_ARG_ARITHMETIC, QKV_FAULT_RANGE);
     TRY(qkv_check_context(context));
     s.table = &qkv_context_get(context)->table;
 

@@ -1,10 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the NEON room puts into a table. The features beyond those that the room needs would
- * choose between variants here; there are none yet. */
+/* What the NEON room puts into a table, and the variants for features beyond those that it needs.
+ */
+#include "cpu.h"
 #include "kernels.h"
 
+static const struct {
+    int feature, type;
+    const struct qkv_narrow_kernels *kernels;
+} variants[] = {
+    {QKV_CPU_FP16, QKV_STORED_F16, &qkv_neon_fp16},
+    {QKV_CPU_DOTPROD, QKV_STORED_I8, &qkv_neon_dotprod},
+    {QKV_CPU_I8MM, QKV_STORED_I8, &qkv_neon_i8mm},
+    {QKV_CPU_BF16, QKV_STORED_BF16, &qkv_neon_bf16},
+};
+
 void qkv_neon_init(struct qkv_table *table, uint64_t features) {
-    (void)features;
     table->project = &qkv_neon_project;
     table->scores = &qkv_neon_scores;
     table->softmax = &qkv_neon_softmax;
@@ -21,4 +31,7 @@ void qkv_neon_init(struct qkv_table *table, uint64_t features) {
     table->rotate = &qkv_neon_rotate;
     table->decode = &qkv_neon_decode;
     table->merge = &qkv_neon_merge;
+    for (size_t i = 0; i < sizeof variants / sizeof *variants; i++)
+        if (features & QKV_CPU_BIT(variants[i].feature))
+            table->narrow[variants[i].type] = variants[i].kernels;
 }

@@ -135,8 +135,9 @@ def rule_inline(root):
 
 
 def rule_furniture(root):
-    """The rooms hold the same files."""
-    every = {room: {os.path.relpath(path, f"src/{room}") for path in files_under(root, f"src/{room}")}
+    """The rooms hold the same files, but for narrow arithmetic, which is by single features."""
+    every = {room: {name for path in files_under(root, f"src/{room}")
+                    if not (name := os.path.relpath(path, f"src/{room}")).startswith("narrow_")}
              for room in rooms(root)}
     union = set().union(*every.values())
     for room, names in every.items():
