@@ -4,11 +4,8 @@
 #include "cpu.h"
 #include "kernels.h"
 
-static const struct {
-    int feature, type;
-    const struct qkv_narrow_kernels *kernels;
-} variants[] = {
-    {QKV_CPU_AVXVNNI, QKV_STORED_I8, &qkv_avx2_vnni},
+static const struct qkv_narrow_variant variants[] = {
+    {QKV_CPU_BIT(QKV_CPU_AVXVNNI), QKV_STORED_I8, &qkv_avx2_vnni},
 };
 
 void qkv_avx2_init(struct qkv_table *table, uint64_t features) {
@@ -28,7 +25,5 @@ void qkv_avx2_init(struct qkv_table *table, uint64_t features) {
     table->rotate = &qkv_avx2_rotate;
     table->decode = &qkv_avx2_decode;
     table->merge = &qkv_avx2_merge;
-    for (size_t i = 0; i < sizeof variants / sizeof *variants; i++)
-        if (features & QKV_CPU_BIT(variants[i].feature))
-            table->narrow[variants[i].type] = variants[i].kernels;
+    qkv_bind_narrow(table, features, variants, sizeof variants / sizeof *variants);
 }

@@ -4,12 +4,9 @@
 #include "cpu.h"
 #include "kernels.h"
 
-static const struct {
-    int feature, type;
-    const struct qkv_narrow_kernels *kernels;
-} variants[] = {
-    {QKV_CPU_AVX512VNNI, QKV_STORED_I8, &qkv_avx512_vnni},
-    {QKV_CPU_AVX512BF16, QKV_STORED_BF16, &qkv_avx512_bf16},
+static const struct qkv_narrow_variant variants[] = {
+    {QKV_CPU_BIT(QKV_CPU_AVX512VNNI), QKV_STORED_I8, &qkv_avx512_vnni},
+    {QKV_CPU_BIT(QKV_CPU_AVX512BF16), QKV_STORED_BF16, &qkv_avx512_bf16},
 };
 
 void qkv_avx512_init(struct qkv_table *table, uint64_t features) {
@@ -29,7 +26,5 @@ void qkv_avx512_init(struct qkv_table *table, uint64_t features) {
     table->rotate = &qkv_avx512_rotate;
     table->decode = &qkv_avx512_decode;
     table->merge = &qkv_avx512_merge;
-    for (size_t i = 0; i < sizeof variants / sizeof *variants; i++)
-        if (features & QKV_CPU_BIT(variants[i].feature))
-            table->narrow[variants[i].type] = variants[i].kernels;
+    qkv_bind_narrow(table, features, variants, sizeof variants / sizeof *variants);
 }

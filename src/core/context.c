@@ -45,6 +45,13 @@ const char *qkv_stage_name(int stage) {
     return stage >= 0 && stage < QKV_STAGE_COUNT ? stage_names[stage] : NULL;
 }
 
+void qkv_bind_narrow(struct qkv_table *table, uint64_t features,
+                     const struct qkv_narrow_variant *variants, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        if ((features & variants[i].needs) == variants[i].needs)
+            table->narrow[variants[i].type] = variants[i].kernels;
+}
+
 void qkv_context_bind(struct qkv_context_state *state, uint64_t features, int isa_max) {
     *state = (struct qkv_context_state){.magic = QKV_CONTEXT_MAGIC, .features = features};
     for (size_t i = 0; i < sizeof rooms / sizeof *rooms; i++) {

@@ -299,7 +299,17 @@ struct qkv_table {
 #include "isa.def"
 #undef ROOM
 
-/* Variants for single features beyond those that a room needs. */
+/* Variants for features beyond those that a room needs: a room lists its own, the better ones of a
+ * type behind the others, and binds what the features allow. */
+struct qkv_narrow_variant {
+    uint64_t needs;
+    int type; /* a qkv_stored */
+    const struct qkv_narrow_kernels *kernels;
+};
+
+void qkv_bind_narrow(struct qkv_table *table, uint64_t features,
+                     const struct qkv_narrow_variant *variants, size_t count);
+
 extern const struct qkv_narrow_kernels qkv_avx2_vnni, qkv_avx512_vnni, qkv_avx512_bf16;
 extern const struct qkv_narrow_kernels qkv_neon_fp16, qkv_neon_dotprod, qkv_neon_i8mm,
     qkv_neon_bf16;

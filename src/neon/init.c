@@ -4,14 +4,11 @@
 #include "cpu.h"
 #include "kernels.h"
 
-static const struct {
-    int feature, type;
-    const struct qkv_narrow_kernels *kernels;
-} variants[] = {
-    {QKV_CPU_FP16, QKV_STORED_F16, &qkv_neon_fp16},
-    {QKV_CPU_DOTPROD, QKV_STORED_I8, &qkv_neon_dotprod},
-    {QKV_CPU_I8MM, QKV_STORED_I8, &qkv_neon_i8mm},
-    {QKV_CPU_BF16, QKV_STORED_BF16, &qkv_neon_bf16},
+static const struct qkv_narrow_variant variants[] = {
+    {QKV_CPU_BIT(QKV_CPU_FP16), QKV_STORED_F16, &qkv_neon_fp16},
+    {QKV_CPU_BIT(QKV_CPU_DOTPROD), QKV_STORED_I8, &qkv_neon_dotprod},
+    {QKV_CPU_BIT(QKV_CPU_I8MM) | QKV_CPU_BIT(QKV_CPU_DOTPROD), QKV_STORED_I8, &qkv_neon_i8mm},
+    {QKV_CPU_BIT(QKV_CPU_BF16), QKV_STORED_BF16, &qkv_neon_bf16},
 };
 
 void qkv_neon_init(struct qkv_table *table, uint64_t features) {
@@ -31,7 +28,5 @@ void qkv_neon_init(struct qkv_table *table, uint64_t features) {
     table->rotate = &qkv_neon_rotate;
     table->decode = &qkv_neon_decode;
     table->merge = &qkv_neon_merge;
-    for (size_t i = 0; i < sizeof variants / sizeof *variants; i++)
-        if (features & QKV_CPU_BIT(variants[i].feature))
-            table->narrow[variants[i].type] = variants[i].kernels;
+    qkv_bind_narrow(table, features, variants, sizeof variants / sizeof *variants);
 }

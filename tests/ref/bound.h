@@ -85,6 +85,7 @@ struct ref_row {
     double rescales; /* at most so many */
     double exp;      /* E */
     double relative; /* r_L */
+    bool narrow;     /* weights are rounded on their way to V (narrow.h) */
 };
 
 /* x . y as one chain, and its bound; y's elements are y_step apart. */

@@ -37,8 +37,9 @@ int64_t ref_v_dim(const qkv_attention_params *params);
 bool ref_keeps(const qkv_attention_params *params, int64_t b, int64_t h, int64_t i, int64_t j);
 
 /* The row i of head h of sequence b. k and v are rows of floats; a dtype of QKV_I8 says that each
- * number is an integer times the row's scale, and that the kernel applies the scale apart. scores and weights have kv_len elements, out v_dim; lse
- * is one element. ref_attention gives the weights, too. */
+ * number is an integer times the row's scale, and that the kernel applies the scale apart. scores
+ * and weights have kv_len elements, out v_dim; lse is one element. ref_attention gives the weights,
+ * too. */
 void ref_scores(const qkv_attention_params *params, const qkv_tensors *tensors, int64_t b,
                 int64_t h, int64_t i, struct ref_value *scores);
 void ref_softmax(const qkv_attention_params *params, const qkv_tensors *tensors, int64_t b,

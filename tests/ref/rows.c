@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "bound.h"
+#include "narrow.h"
 #include "rows.h"
 
 /* ---- softmax ---- */
@@ -20,6 +21,14 @@ static double sink_of(const qkv_attention_params *params, int64_t b, int64_t h, 
 static bool poisoned(const struct ref_value *scores, int64_t n) {
     for (int64_t j = 0; j < n; j++)
         if (isnan(scores[j].value) || scores[j].value == INFINITY)
+            return true;
+    return false;
+}
+
+/* True if there is no saying what a score is. */
+static bool any_score(const struct ref_value *scores, int64_t n) {
+    for (int64_t j = 0; j < n; j++)
+        if (isinf(scores[j].bound))
             return true;
     return false;
 }
@@ -169,21 +178,48 @@ void ref_mix(const qkv_attention_params *params, const qkv_tensors *tensors, int
 /* Below this a weight may underflow in float32 on the way. */
 #define TINY_WEIGHT 0x1p-100
 
+/* Below this, narrow arithmetic may make it zero. */
+#define TINY_NARROW_WEIGHT 0x1p-15
+
+/* narrow: what the product may be off by in narrow arithmetic, or zeros. */
 static void mix_key(struct mixing *m, const struct ref_weight *key, const struct ref_row *row,
-                    double v, double roundings) {
+                    double v, double roundings, const struct ref_narrow_error *narrow) {
     double w = key->e / row->sum;
-    m->ambiguous |= !isfinite(v) && w < TINY_WEIGHT;
+    m->ambiguous |= !isfinite(v) && w < (row->narrow ? TINY_NARROW_WEIGHT : TINY_WEIGHT);
     m->sum += isfinite(v) || w > 0 ? w * v : 0;
     if (fabs(v) > m->largest)
         m->largest = fabs(v);
     double floor = REF_FLOOR * (1 + row->rescales) * fabs(v) + REF_DENORMAL;
     m->bound += REF_SLACK * w * fabs(v) * (key->relative + REF_U * roundings) + floor;
+    m->bound += (narrow->of_weight * fabs(v) + narrow->alone) / row->sum * (1 + row->relative);
 }
 
 static void finish_mixing(struct mixing *m, const struct ref_row *row) {
     m->bound += REF_SLACK * fabs(m->sum) * (row->relative + 3 * REF_U);
     double most = 2 * REF_SLACK * m->largest;
-    m->bound = fmin(m->bound, most);
+    m->bound = fmin(m->bound, row->narrow ? 2 * most : most);
+}
+
+static const float *value_row(const qkv_attention_params *params, const qkv_tensors *tensors,
+                              int64_t b, int64_t h, int64_t j) {
+    return ref_row_of(&tensors->v, ref_key_place(params, b, j), ref_kv_head(params, h));
+}
+
+/* errors[j] of weight j in narrow arithmetic; zeros in float32's. */
+static struct ref_narrow_error *narrow_errors(const qkv_attention_params *params,
+                                              const qkv_tensors *tensors, int64_t b, int64_t h,
+                                              const struct ref_weight *keys,
+                                              const struct ref_row *row) {
+    int64_t n = ref_keys(params, b);
+    struct ref_narrow_error *errors = ref_allocate(params->kv_len, sizeof *errors);
+    const float **v = ref_allocate(n, sizeof *v);
+    const struct ref_narrow_values values = {v, n, ref_v_dim(params), tensors->v.dtype};
+    for (int64_t j = 0; j < n; j++)
+        v[j] = value_row(params, tensors, b, h, j);
+    if (row->narrow)
+        ref_narrow_weights(errors, keys, &values);
+    free(v);
+    return errors;
 }
 
 static void mix_row(const qkv_attention_params *params, const qkv_tensors *tensors, int64_t b,
@@ -193,15 +229,16 @@ static void mix_row(const qkv_attention_params *params, const qkv_tensors *tenso
     struct mixing *m = ref_allocate(v_dim, sizeof *m);
     double apart = tensors->v.dtype == QKV_I8 ? 2 : 0; /* as for scores (scores.c) */
     double roundings = row->kept + row->rescales + 1 + apart;
+    struct ref_narrow_error *narrow = narrow_errors(params, tensors, b, h, keys, row);
     for (int64_t j = 0; j < params->kv_len; j++) {
         if (scores[j].value == -INFINITY)
             continue;
-        const float *v =
-            ref_row_of(&tensors->v, ref_key_place(params, b, j), ref_kv_head(params, h));
+        const float *v = value_row(params, tensors, b, h, j);
         for (int64_t c = 0; c < v_dim; c++)
-            mix_key(&m[c], &keys[j], row, (double)v[c], roundings);
+            mix_key(&m[c], &keys[j], row, (double)v[c], roundings, &narrow[j]);
         roundings--;
     }
+    free(narrow);
     for (int64_t c = 0; c < v_dim; c++) {
         finish_mixing(&m[c], row);
         out[c] = mixed(&m[c]);
@@ -216,9 +253,13 @@ void ref_attention(const qkv_attention_params *params, const qkv_tensors *tensor
     struct ref_weight *keys = ref_allocate(n, sizeof *keys);
     struct ref_value *scores = ref_allocate(n, sizeof *scores);
     ref_scores(params, tensors, b, h, i, scores);
-    struct ref_row row = {.rescales = ref_rescales(n), .exp = ref_exp_errors[params->exp]};
+    struct ref_row row = {.rescales = ref_rescales(n),
+                          .exp = ref_exp_errors[params->exp],
+                          .narrow = params->arithmetic == QKV_ARITHMETIC_NARROW};
     bool has_mass = soft_row(&row, keys, scores, n, sink_of(params, b, h, i), weights, lse);
-    if (has_mass)
+    if (any_score(scores, n))
+        fill(out, ref_v_dim(params), *lse = anything);
+    else if (has_mass)
         mix_row(params, tensors, b, h, keys, scores, &row, out);
     else
         fill(out, ref_v_dim(params), poisoned(scores, n) ? a_nan : (struct ref_value){0});

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "bound.h"
+#include "narrow.h"
 #include "rows.h"
 
 const float *ref_row_of(const qkv_tensor *x, struct ref_place place, int64_t h) {
@@ -67,7 +68,7 @@ static void apply_bias(struct ref_value *s, const qkv_attention_params *params, 
 static void overflow(struct ref_value *s) {
     if (fabs(s->value) > (double)FLT_MAX)
         s->value = s->value > 0 ? INFINITY : -INFINITY;
-    if (!isfinite(s->value))
+    if (!isfinite(s->value) && !isinf(s->bound))
         s->bound = 0;
 }
 
@@ -87,6 +88,8 @@ struct ref_value ref_scaled(const qkv_attention_params *params, const qkv_tensor
     struct ref_value s = ref_dot(q, k, 1, params->head_dim);
     if (tensors->k.dtype == QKV_I8)
         scale_apart(&s, q, k, params->head_dim);
+    if (params->arithmetic == QKV_ARITHMETIC_NARROW)
+        ref_narrow_dot(&s, tensors->k.dtype, q, k, params->head_dim);
     overflow(&s);
     apply_scale(&s, params);
     overflow(&s);

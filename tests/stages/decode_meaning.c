@@ -143,7 +143,7 @@ static void check_hidden(int room, const struct desc *desc, int dtype) {
     static const float values[] = {NAN, INFINITY, -INFINITY};
     struct cached plain, spoiled;
     struct cached_desc d = cached_plain(desc);
-    d.k_dtype = d.v_dtype = cached_dtypes[dtype];
+    cached_set_pair(&d, (CACHED_DTYPES + 1) * dtype);
     d.prepare = spoil_hidden_key;
     hidden_value = 0.5F;
     run(&plain, &d, room);
@@ -252,7 +252,7 @@ START_TEST(a_tree_of_guesses) {
         desc.mask = true;
         desc.layout[ROLE_MASK].zero = 3;
         struct cached_desc d = cached_plain(&desc);
-        d.k_dtype = d.v_dtype = cached_dtypes[i / 4];
+        cached_set_pair(&d, (CACHED_DTYPES + 1) * (i / 4));
         d.prepare = plant_tree;
         struct verdict verdict = check_cached(&rooms_get(_i)->context, &d);
         stage_assert(&verdict);

@@ -8,6 +8,7 @@
 
 #include "cached_reader.h"
 #include "ref/ref.h"
+#include "rooms.h"
 
 const int32_t cached_dtypes[CACHED_DTYPES] = {QKV_F32, QKV_F16, QKV_BF16, QKV_I8};
 
@@ -252,16 +253,28 @@ static struct verdict fill_cache(struct cached *x, const qkv_context *context) {
 
 /* ---- Making ---- */
 
-/* A dtype of int8 tells the reference that scales are applied apart. */
+/* Is a variant tested, and of use here? */
+static bool is_narrow(const struct cached_desc *d) {
+    const int32_t narrow = test_narrow_dtype();
+    return narrow != QKV_DTYPE_NONE && (d->k_dtype == narrow || d->v_dtype == narrow) &&
+           (d->k_dtype == narrow || d->k_dtype == QKV_F32) &&
+           (d->v_dtype == narrow || d->v_dtype == QKV_F32);
+}
+
+/* The dtypes tell the reference that scales are applied apart, and what narrow arithmetic rounds
+ * to. */
 static void finish_case(struct cached *x) {
     struct test_case *c = &x->c;
     for (int role = 0; role < ROLE_COUNT; role++)
         if (c->tensor[role].before)
             tensor_freeze(&c->tensor[role]);
-    if (x->desc.k_dtype == QKV_I8)
-        c->tensors.k.dtype = QKV_I8;
-    if (x->desc.v_dtype == QKV_I8)
-        c->tensors.v.dtype = QKV_I8;
+    x->narrow = is_narrow(&x->desc);
+    if (x->narrow)
+        c->params.arithmetic = QKV_ARITHMETIC_NARROW;
+    if (x->narrow || x->desc.k_dtype == QKV_I8)
+        c->tensors.k.dtype = x->desc.k_dtype;
+    if (x->narrow || x->desc.v_dtype == QKV_I8)
+        c->tensors.v.dtype = x->desc.v_dtype;
     x->before = malloc(x->memory.size);
     if (!x->before)
         abort();

@@ -36,12 +36,14 @@ struct cached {
     qkv_cache cache;
     qkv_attention_params params; /* those of the case, as decode needs them */
     struct decode_params decode;
+    bool narrow;         /* decode computes in narrow arithmetic (QKV_TEST_VARIANT) */
     qkv_tensors tensors; /* q, out, lse */
     struct guard memory, table, lengths, holders, sequences;
     unsigned char *before; /* what the cache's memory held when it was filled */
 };
 
-/* The four types that a cache stores, and all pairs of them: K's, then V's. */
+/* The four types that a cache stores, and all pairs of them: K's, then V's. Where a variant is
+ * tested, the pairs of its type and float32 in turn. */
 enum { CACHED_DTYPES = 4, CACHED_PAIRS = CACHED_DTYPES * CACHED_DTYPES };
 extern const int32_t cached_dtypes[CACHED_DTYPES];
 void cached_set_pair(struct cached_desc *desc, int pair);
@@ -74,8 +76,9 @@ struct call cached_call(const struct cached *x, const qkv_context *context);
 /* Fails if decode wrote anything but out and lse, or not all of them. */
 struct verdict cached_check_memory(const struct cached *x);
 
-/* True if attention on the stored values must give the same bits: nothing is scaled apart. */
-bool cached_is_plain(const struct cached_desc *desc);
+/* True if attention on the stored values must give the same bits: nothing is scaled apart, and the
+ * arithmetic is float32. */
+bool cached_is_plain(const struct cached *x);
 
 /* Adds the description to a verdict that failed. */
 void cached_explain(const struct cached_desc *desc, struct verdict *verdict);

@@ -7,12 +7,18 @@
 
 #include "cached.h"
 #include "compare.h"
+#include "rooms.h"
 
 /* ---- Descriptions ---- */
 
 void cached_set_pair(struct cached_desc *desc, int pair) {
+    const int32_t narrow = test_narrow_dtype();
     desc->k_dtype = cached_dtypes[pair / CACHED_DTYPES];
     desc->v_dtype = cached_dtypes[pair % CACHED_DTYPES];
+    if (narrow == QKV_DTYPE_NONE)
+        return;
+    desc->k_dtype = pair % 4 == 1 ? QKV_F32 : narrow;
+    desc->v_dtype = pair % 4 == 2 ? QKV_F32 : narrow;
 }
 
 int64_t cached_one_page(const struct cached_desc *desc) {
@@ -71,8 +77,8 @@ struct cached_desc cached_numbered(uint64_t seed, int number, const struct desc_
     return d;
 }
 
-bool cached_is_plain(const struct cached_desc *desc) {
-    return desc->k_dtype != QKV_I8 && desc->v_dtype != QKV_I8;
+bool cached_is_plain(const struct cached *x) {
+    return !x->narrow && x->desc.k_dtype != QKV_I8 && x->desc.v_dtype != QKV_I8;
 }
 
 void cached_explain(const struct cached_desc *d, struct verdict *verdict) {
@@ -136,7 +142,7 @@ struct verdict cached_run_again(struct cached *x, const struct call *call, struc
 
 struct verdict cached_run_attention(struct cached *x, const qkv_context *context) {
     const struct call call = {context, QKV_STAGE_ATTENTION, &x->c.params, &x->c.tensors};
-    if (!cached_is_plain(&x->desc))
+    if (!cached_is_plain(x))
         return verdict_ok();
     struct verdict verdict = cached_run_again(x, &call, (struct how){WAY_PLAIN, 1, 0});
     verdict_add(&verdict, "decode, then attention on the stored values");

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <time.h>
 
+#include <qkv/cache.h>
+
 enum { FULL_RUN = 2000, EXIT_SKIPPED = 77, TIMEOUT_SECONDS = 1800 };
 
 static struct room runnable[QKV_ISA_COUNT];
@@ -18,13 +20,64 @@ static uint64_t seed = 1;
 static int cases = QKV_TEST_CASES; /* from meson: fewer under emulation */
 static int only = -1;
 
+/* ---- Variants for features beyond those that a room needs ---- */
+
+#define BIT(feature) ((uint64_t)1 << QKV_CPU_##feature)
+
+static const uint64_t optional = BIT(AVXVNNI) | BIT(AVX512VNNI) | BIT(AVX512BF16) |
+                                 BIT(AVX512FP16) | BIT(FP16) | BIT(DOTPROD) | BIT(BF16) | BIT(I8MM);
+
+static const char *variant;
+static int32_t narrow_dtype = QKV_DTYPE_NONE;
+
+/* The features to do without, so that of all variants only the one that is asked for is left. */
+static uint64_t disabled_features(void) {
+    uint64_t disabled = variant ? optional : 0;
+    for (int i = 0; variant && i < QKV_CPU_COUNT; i++)
+        if (strcmp(qkv_cpu_feature_name(i), variant) == 0)
+            disabled &= ~((uint64_t)1 << i);
+    if (variant && strcmp(variant, "i8mm") == 0)
+        disabled &= ~BIT(DOTPROD); /* which it needs as well */
+    return disabled;
+}
+
+/* The type that the variant computes with, if the context has it. */
+static int32_t dtype_of_variant(const qkv_context *context) {
+    for (int32_t dtype = QKV_DTYPE_NONE + 1; dtype < QKV_DTYPE_COUNT; dtype++) {
+        const char *name = qkv_narrow_variant(context, dtype);
+        if (name && strcmp(name, variant) == 0)
+            return dtype;
+    }
+    return QKV_DTYPE_NONE;
+}
+
+int32_t test_narrow_dtype(void) {
+    return narrow_dtype;
+}
+
+/* ---- Rooms ---- */
+
 static bool open_room(struct room *room, int isa) {
     qkv_context_config config;
     qkv_context_config_init(&config);
     config.isa_max = isa;
+    config.disabled = disabled_features();
     room->name = qkv_isa_name(isa);
     return qkv_context_init(&room->context, &config) == QKV_OK &&
            (int)qkv_context_isa(&room->context) == isa;
+}
+
+/* Is this the room to test, with the variant if one is asked for? */
+static bool is_wanted(const struct room *room) {
+    const char *wanted = getenv("QKV_TEST_ROOM");
+    if (wanted && strcmp(wanted, room->name) != 0)
+        return false;
+    if (!variant)
+        return true;
+    narrow_dtype = dtype_of_variant(&room->context);
+    if (narrow_dtype == QKV_DTYPE_NONE)
+        printf("skipped: %s, which this CPU cannot run in room %s\n", variant, room->name);
+    return narrow_dtype != QKV_DTYPE_NONE;
 }
 
 static void open_rooms(void) {
@@ -40,7 +93,7 @@ static void open_rooms(void) {
             continue;
         }
         runnable_count++;
-        if (asked_for)
+        if (is_wanted(room))
             opened[count++] = *room;
     }
 }
@@ -55,6 +108,7 @@ static void read_numbers(void) {
     text = getenv("QKV_TEST_ONLY");
     if (text)
         only = atoi(text);
+    variant = getenv("QKV_TEST_VARIANT");
 }
 
 int rooms_count(void) {
@@ -106,6 +160,8 @@ int suite_main(Suite *(*make)(void)) {
     printf("QKV_TEST_SEED=%llu QKV_TEST_CASES=%d rooms:", (unsigned long long)seed, cases);
     for (int i = 0; i < count; i++)
         printf(" %s", opened[i].name);
+    if (variant)
+        printf(" with %s", variant);
     printf("\n");
     SRunner *runner = srunner_create(make());
     srunner_run_all(runner, CK_NORMAL);

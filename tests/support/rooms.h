@@ -8,7 +8,10 @@
  *   QKV_TEST_SLACK  bytes between a buffer and the guard page behind it; 0 unless set. 64 for
  *                   emulators whose masked loads touch lanes that are masked out (qemu 7.2, AVX2).
  *   QKV_TEST_ROOM   the one room to test; the suite exits with 77 (skipped) if this CPU or this
- *                   build lacks it. */
+ *                   build lacks it.
+ *   QKV_TEST_VARIANT  a feature such as avx512vnni: decode runs in the narrow arithmetic of that
+ *                   variant, over the type that it is for, and all other variants are switched off.
+ *                   Skipped (77) where the room does not have it. */
 #ifndef QKV_TEST_ROOMS_H
 #define QKV_TEST_ROOMS_H
 
@@ -42,6 +45,9 @@ int test_only(void);
 
 /* Every how many pairs of a sweep one is tested: 1 on a full run. */
 int test_stride(void);
+
+/* The dtype that QKV_TEST_VARIANT computes with; QKV_DTYPE_NONE where no variant is asked for. */
+int32_t test_narrow_dtype(void);
 
 /* main() of a suite: reads the environment, says what it tests, runs, returns the exit status. */
 int suite_main(Suite *(*make)(void));
