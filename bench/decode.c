@@ -2,7 +2,8 @@
 /*
  * Attention of one query a head over a cache, K and V of one type: caches that the processor's
  * caches hold, and far beyond them; in one run of memory, and in pages. 4 * kv_len * head_dim flops
- * a query head; what counts is pct_roof.
+ * a query head; what counts is pct_roof. Where the room has variants of narrow arithmetic, those
+ * too, as decode/i8:avx512vnni and so on; the FMA peak is no roof for them, reading the cache is.
  */
 #include <stdio.h>
 
@@ -16,7 +17,7 @@ enum {
     MODELS = sizeof(models) / sizeof(models[0]),
     LENGTHS = sizeof(lengths) / sizeof(lengths[0]),
     THREADS = 2, /* one and two */
-    MOST_ROWS = CACHED_TYPES * (MODELS * (LENGTHS + 1) * THREADS + 1),
+    MOST_ROWS = 2 * CACHED_TYPES * (MODELS * (LENGTHS + 1) * THREADS + 1),
     LONGER = 131072, /* where the last-level cache holds even the longest int8 cache */
     PAGED_LENGTH = 4096,
     PAGE = 64,
@@ -26,6 +27,7 @@ struct row {
     struct cached_shape cache;
     int heads;
     int threads;
+    const char *narrow; /* the variant, or NULL */
 };
 
 struct call {
@@ -54,6 +56,7 @@ static void set_call(struct call *call, struct bench_memory *memory, const struc
     call->params.q_len = 1;
     call->params.kv_len = row->cache.tokens;
     call->params.head_dim = dim;
+    call->params.arithmetic = row->narrow ? QKV_ARITHMETIC_NARROW : QKV_ARITHMETIC_F32;
     qkv_tensors_init(&call->tensors);
     call->tensors.q = qkv_tensor_bhsd(bench_normal(memory, row->heads * dim), row->heads, 1, dim);
     call->tensors.out = qkv_tensor_bhsd(bench_zeros(memory, row->heads * dim), row->heads, 1, dim);
@@ -73,7 +76,7 @@ static int prepare(gb_state *state, struct bench_memory *memory, void *argument,
     }
     *work = (struct bench_work){.call = run_call, .argument = call, .flops = flops(row)};
     work->bytes = (double)cached_bytes(&row->cache);
-    call->roof = (struct roof){.flops = work->flops,
+    call->roof = (struct roof){.flops = row->narrow ? 0 : work->flops,
                                .memory = call->cache.memory,
                                .bytes = (size_t)work->bytes,
                                .pool = pool,
@@ -107,10 +110,11 @@ static void register_row(struct row *row) {
                                       0,
                                       row->threads,
                                       row->cache.page ? "paged" : NULL};
-    char name[BENCH_NAME];
+    char name[BENCH_NAME], type[BENCH_NAME];
     bench_shape_name(name, &shape);
-    bench_register_typed("decode", cached_types[row->cache.type].name, name, row->threads,
-                         flops(row), run, row);
+    snprintf(type, sizeof(type), "%s%s%s", cached_types[row->cache.type].name,
+             row->narrow ? ":" : "", row->narrow ? row->narrow : "");
+    bench_register_typed("decode", type, name, row->threads, flops(row), run, row);
 }
 
 /* 1 if the last-level cache cannot be meant to serve a cache of that shape. */
@@ -118,7 +122,7 @@ static int is_far(const struct cached_shape *shape) {
     return cached_bytes(shape) > peak_last_cache();
 }
 
-static void register_model(int model, int type, struct row **row) {
+static void register_model(int model, int type, const char *narrow, struct row **row) {
     for (int threads = 1; threads <= THREADS; threads++) {
         for (int i = 0; i < LENGTHS + 1; i++) {
             struct cached_shape shape = {.kv_heads = models[model].kv_heads,
@@ -129,23 +133,32 @@ static void register_model(int model, int type, struct row **row) {
                 continue;
             if (i == LENGTHS)
                 shape.tokens = LONGER;
-            **row = (struct row){shape, models[model].heads, threads};
+            **row = (struct row){shape, models[model].heads, threads, narrow};
             register_row((*row)++);
         }
     }
 }
 
+static void register_paged(int type, const char *narrow, struct row **row) {
+    const struct cached_shape shape = {models[0].kv_heads, models[0].head_dim, PAGED_LENGTH, PAGE,
+                                       type};
+    **row = (struct row){shape, models[0].heads, 1, narrow};
+    register_row((*row)++);
+}
+
+static void register_type(int type, const char *narrow, struct row **row) {
+    for (int model = 0; model < MODELS; model++)
+        register_model(model, type, narrow, row);
+    register_paged(type, narrow, row);
+}
+
 void decode_register(void) {
     static struct row rows[MOST_ROWS];
     struct row *row = rows;
-    for (int model = 0; model < MODELS; model++) {
-        for (int type = 0; type < CACHED_TYPES; type++)
-            register_model(model, type, &row);
-    }
-    for (int type = 0; type < CACHED_TYPES; type++, row++) {
-        const struct cached_shape shape = {models[0].kv_heads, models[0].head_dim, PAGED_LENGTH,
-                                           PAGE, type};
-        *row = (struct row){shape, models[0].heads, 1};
-        register_row(row);
+    for (int type = 0; type < CACHED_TYPES; type++) {
+        const char *narrow = qkv_narrow_variant(&bench_room.context, cached_types[type].dtype);
+        register_type(type, NULL, &row);
+        if (narrow)
+            register_type(type, narrow, &row);
     }
 }

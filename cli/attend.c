@@ -16,10 +16,12 @@
 #define OPTIONS struct attend_options
 #include "option_rows.h"
 
-/* In the order of qkv_weight_layout, qkv_align and qkv_exp, and of attend_cache.c. */
+/* In the order of qkv_weight_layout, qkv_align, qkv_exp and qkv_arithmetic, and of attend_cache.c.
+ */
 static const char *const layouts[] = {"in-out", "out-in", NULL};
 static const char *const alignments[] = {"bottom-right", "top-left", NULL};
 static const char *const exponentials[] = {"sleef-u10", "sleef-u35", "poly5", "poly4", NULL};
+static const char *const arithmetics[] = {"f32", "narrow", NULL};
 static const char *const cache_types[] = {"bf16", "f16", "i8", "f32", NULL};
 
 #define LARGEST 3.4e38 /* of a float */
@@ -74,6 +76,9 @@ static const struct option options[] = {
            "exact (no cache)"),
     CHOICE("--cache-v-dtype", cache_v_dtype, "bf16|f16|i8|f32", cache_types,
            "another type for V; needs --cache-dtype (the type of K)"),
+    CHOICE("--cache-arithmetic", cache_arithmetic, "f32|narrow", arithmetics,
+           "narrow: products in the width of the stored types, by\n"
+           "instructions that qkv cpu names; needs --cache-dtype (f32)"),
     INTEGER("--page-size", page_size, "N", 16, INT_MAX,
             "tokens a page, a multiple of 16; needs --cache-dtype\n(a sequence is one page)"),
     HEADING("Answers (float32; at least one of these, or --cache-dtype):"),

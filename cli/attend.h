@@ -25,7 +25,7 @@ struct attend_options {
     struct option_list window;
     const char *alibi, *sinks, *bias, *mask;
     struct option_list q_lens, kv_lens, cu_q, cu_kv;
-    struct option_choice cache_dtype, cache_v_dtype;
+    struct option_choice cache_dtype, cache_v_dtype, cache_arithmetic;
     struct option_integer page_size;
     const char *out, *lse, *weights;
     bool show;

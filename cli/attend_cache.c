@@ -107,6 +107,7 @@ static int read_store(const struct store *s, struct job *job, const qkv_tensors 
     qkv_plan plan;
     qkv_exec exec;
     params.kv_lens = params.cu_kv = NULL;
+    params.arithmetic = job->options->cache_arithmetic.value;
     qkv_status status = qkv_decode_plan(&plan, &params, &s->cache, NULL, job->runner.context);
     if (status) {
         return attend_explain(status);
@@ -176,11 +177,22 @@ int attend_cached(struct job *job) {
     return status;
 }
 
+static void tell_variant(const struct job *job, int type) {
+    const char *variant = qkv_narrow_variant(job->runner.context, stored[type].dtype);
+    if (job->options->cache_arithmetic.value == QKV_ARITHMETIC_NARROW && variant) {
+        printf(" (by %s)", variant);
+    }
+}
+
 void attend_tell(const struct job *job) {
     const struct difference *d = &job->difference;
-    printf("a cache of %zu bytes with room for %" PRId64 " tokens, K in %s, V in %s\n", d->bytes,
-           d->tokens, stored[job->options->cache_dtype.value].name,
-           stored[v_type(job->options)].name);
+    const int k_type = job->options->cache_dtype.value, v = v_type(job->options);
+    printf("a cache of %zu bytes with room for %" PRId64 " tokens, K in %s", d->bytes, d->tokens,
+           stored[k_type].name);
+    tell_variant(job, k_type);
+    printf(", V in %s", stored[v].name);
+    tell_variant(job, v);
+    putchar('\n');
     printf("from exact attention, in percent of the RMS of its output: RMS %.3g %%, "
            "at most %.3g %%\n",
            100 * d->rms, 100 * d->largest);

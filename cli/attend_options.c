@@ -133,9 +133,10 @@ static int check_lengths(const struct attend_options *o) {
 }
 
 static int check_cache(const struct attend_options *o) {
-    const char *more = o->page_size.given       ? "--page-size"
-                       : o->cache_v_dtype.given ? "--cache-v-dtype"
-                                                : NULL;
+    const char *more = o->page_size.given          ? "--page-size"
+                       : o->cache_v_dtype.given    ? "--cache-v-dtype"
+                       : o->cache_arithmetic.given ? "--cache-arithmetic"
+                                                   : NULL;
     if (more && !o->cache_dtype.given) {
         return complain(USAGE, more, "goes with --cache-dtype");
     }

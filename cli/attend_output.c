@@ -42,6 +42,7 @@ static const struct {
     {QKV_ARG_SOFTCAP, "--softcap"},
     {QKV_ARG_ALIGN, "--align"},
     {QKV_ARG_EXP, "--exp"},
+    {QKV_ARG_ARITHMETIC, "--cache-arithmetic"},
     {QKV_ARG_WINDOW_LEFT, "--window"},
     {QKV_ARG_WINDOW_RIGHT, "--window"},
     {QKV_ARG_ALIBI, "--alibi"},

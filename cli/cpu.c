@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include <qkv/qkv.h>
+#include <qkv/cache.h>
 
 #include "complain.h"
 #include "options.h"
@@ -75,12 +75,29 @@ static void print_stages(void) {
     }
 }
 
+/* The types of a cache that can have narrow arithmetic. */
+static const struct {
+    const char *name;
+    int32_t dtype;
+} narrow[] = {{"f16", QKV_F16}, {"bf16", QKV_BF16}, {"i8", QKV_I8}};
+
+enum { NARROW = sizeof narrow / sizeof narrow[0] };
+
+static void print_narrow(void) {
+    printf("\n%-18s  variant\n", "narrow decode of");
+    for (int i = 0; i < NARROW; i++) {
+        const char *variant = qkv_narrow_variant(NULL, narrow[i].dtype);
+        printf("%-18s  %s\n", narrow[i].name, variant ? variant : "-");
+    }
+}
+
 static void print_table(void) {
     const char *unknown = qkv_cpu_unknown_overrides();
     printf("qkv %s\n\n", qkv_version());
     print_features();
     print_rooms();
     print_stages();
+    print_narrow();
     if (*unknown) {
         printf("\nQKV_CPU_MAX or QKV_CPU_DISABLE hold names that mean nothing here: %s\n", unknown);
     }
@@ -152,7 +169,18 @@ static void json_stages(void) {
         printf("    \"%s\": \"%s\"%s\n", qkv_stage_name(stage), qkv_context_variant(NULL, stage),
                comma(stage, QKV_STAGE_COUNT));
     }
-    puts("  }");
+    puts("  },");
+}
+
+static void json_narrow(void) {
+    printf("  \"narrow\": {");
+    for (int i = 0; i < NARROW; i++) {
+        const char *variant = qkv_narrow_variant(NULL, narrow[i].dtype);
+        const char *quote = variant ? "\"" : "";
+        printf("\"%s\": %s%s%s%s", narrow[i].name, quote, variant ? variant : "null", quote,
+               i + 1 < NARROW ? ", " : "");
+    }
+    puts("}");
 }
 
 static void print_json(void) {
@@ -163,6 +191,7 @@ static void print_json(void) {
     json_names(qkv_cpu_unknown_overrides());
     printf(",\n  \"isa\": \"%s\",\n", qkv_isa_name((int)qkv_context_isa(NULL)));
     json_stages();
+    json_narrow();
     puts("}");
 }
 
@@ -186,7 +215,8 @@ const struct command cpu_command = {
     .usage = "[--json]",
     .about = "Shows the features that were detected, what the operating system withholds, what\n"
              "QKV_CPU_MAX and QKV_CPU_DISABLE removed, the rooms (instruction sets) that are\n"
-             "built and usable, and the variant of every stage.",
+             "built and usable, the variant of every stage, and those of decode in narrow\n"
+             "arithmetic (see qkv attend --cache-arithmetic).",
     .options = options,
     .count = sizeof options / sizeof options[0],
     .run = run,

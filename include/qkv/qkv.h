@@ -77,7 +77,7 @@ typedef int32_t qkv_status;
     DO(SHARED, "names a page that another sequence holds")                             \
     DO(CHECKSUM, "was altered: its checksum does not match")                           \
     DO(NOT_EMPTY, "has tokens already")                                                \
-    DO(UNAVAILABLE, "is not to be had from this context's features here")
+    DO(UNAVAILABLE, "is not available for these types with this context's features")
 
 /* Which argument is meant: DO(NAME, name as the caller knows it). */
 #define QKV_ARGS(DO)                          \

@@ -127,6 +127,30 @@ class Cache(Case):
             self.assertLess(told[mixed], told["i8", "i8"])
             self.assertLess(told["f32", "f32"][1], told[mixed][1])
 
+    def test_narrow_arithmetic(self):
+        """Where the CPU has a variant: near the exact arithmetic, and named. Else: one sentence."""
+        variants = json.loads(self.fine(qkv("cpu", "--json")))["narrow"]
+        *shapes, options = CASES[4]
+        for dtype in ("f16", "bf16", "i8"):
+            with self.subTest(dtype):
+                how = [*options, "--cache-dtype", dtype, "--cache-arithmetic", "narrow"]
+                if not variants[dtype]:
+                    done = qkv("attend", *self.inputs(), *how[-4:])
+                    self.complains(done, 1, "--cache-arithmetic", "not available")
+                    continue
+                text, out, _ = self.attend(shapes, *how)
+                by = f" (by {variants[dtype]})"
+                self.assertEqual(text.count(by), 2)
+                narrow = float(TOLD.match(text.replace(by, "")).group(5))
+                text, exact, _ = self.attend(shapes, *how[:-2])
+                self.assertLess(float(TOLD.match(text).group(5)), narrow)
+                self.assertLess(narrow, 3)
+                self.assertNotEqual(out, exact)
+
+    def test_narrow_arithmetic_of_float32(self):
+        done = qkv("attend", *self.inputs(), "--cache-dtype", "f32", "--cache-arithmetic", "narrow")
+        self.complains(done, 1, "--cache-arithmetic", "not available")
+
     def test_alone(self):
         """Without a file to write the difference is still told, and --show still drawn."""
         text = self.fine(qkv("attend", *self.inputs(), "--cache-dtype", "bf16"))

@@ -26,7 +26,7 @@ class Cpu(Case):
 
     def test_shape(self):
         self.assertEqual(set(self.plain), {"version", "features", "rooms", "unknown_overrides",
-                                           "isa", "stages"})
+                                           "isa", "stages", "narrow"})
         self.assertEqual(set(self.plain["stages"]), STAGES)
         self.assertEqual(list(self.plain["rooms"]), ROOMS)
         self.assertEqual(self.plain["isa"], self.usable[-1])
@@ -54,6 +54,18 @@ class Cpu(Case):
         for name, variant in report["stages"].items():
             self.assertEqual(stages[name], [variant], name)
         self.assertIn(f"the room in use is {report['isa']}", parts[3])
+        narrow = dict(line.split() for line in parts[4].splitlines()[1:])
+        self.assertEqual(narrow, {name: variant or "-" for name, variant in report["narrow"].items()})
+
+    def test_narrow(self):
+        """A variant of narrow arithmetic is named after its feature, and goes with it."""
+        self.assertEqual(list(self.plain["narrow"]), ["f16", "bf16", "i8"])
+        for dtype, variant in self.plain["narrow"].items():
+            if variant:
+                self.assertTrue(self.plain["features"][variant]["usable"])
+                without = self.report(QKV_CPU_DISABLE=variant)["narrow"][dtype]
+                self.assertNotEqual(without, variant)
+        self.assertEqual(set(self.report(QKV_CPU_MAX="scalar")["narrow"].values()), {None})
 
     def test_max(self):
         """Each cap binds that room; no stage keeps a variant of a higher one."""

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "context.h"
+#include "cpu.h"
 
 static int has(uint64_t features, uint64_t needs) {
     return (features & needs) == needs;
@@ -33,6 +34,41 @@ static int every_variant_is(const qkv_context *context, const char *name) {
     return 1;
 }
 
+/* Which variants of narrow arithmetic a room has: the last of these whose features are there. */
+static const struct {
+    int room, type;
+    uint64_t needs;
+    const char *name;
+} narrow[] = {
+    {QKV_ISA_AVX2, QKV_STORED_I8, QKV_CPU_BIT(QKV_CPU_AVXVNNI), "avxvnni"},
+    {QKV_ISA_AVX512, QKV_STORED_I8, QKV_CPU_BIT(QKV_CPU_AVX512VNNI), "avx512vnni"},
+    {QKV_ISA_AVX512, QKV_STORED_BF16, QKV_CPU_BIT(QKV_CPU_AVX512BF16), "avx512bf16"},
+    {QKV_ISA_NEON, QKV_STORED_F16, QKV_CPU_BIT(QKV_CPU_FP16), "fp16"},
+    {QKV_ISA_NEON, QKV_STORED_I8, QKV_CPU_BIT(QKV_CPU_DOTPROD), "dotprod"},
+    {QKV_ISA_NEON, QKV_STORED_I8, QKV_CPU_BIT(QKV_CPU_DOTPROD) | QKV_CPU_BIT(QKV_CPU_I8MM), "i8mm"},
+    {QKV_ISA_NEON, QKV_STORED_BF16, QKV_CPU_BIT(QKV_CPU_BF16), "bf16"},
+};
+
+/* A lower room's variant stays where the higher one has none. */
+static const char *expected_narrow(uint64_t features, int room, int type) {
+    const char *name = NULL;
+    for (size_t i = 0; i < sizeof narrow / sizeof *narrow; i++)
+        if (qkv_isa_built(narrow[i].room) && narrow[i].room <= room && narrow[i].type == type &&
+            has(features, narrow[i].needs))
+            name = narrow[i].name;
+    return name;
+}
+
+static int narrow_is_as_expected(const struct qkv_context_state *state) {
+    for (int type = 0; type < QKV_STORED_COUNT; type++) {
+        const char *want = expected_narrow(state->features, state->isa, type);
+        const struct qkv_narrow_kernels *got = state->table.narrow[type];
+        if (!want != !got || (want && strcmp(got->variant, want) != 0))
+            return 0;
+    }
+    return 1;
+}
+
 /* _i is the cap. Features of other architectures are among the subsets: they change nothing. */
 START_TEST(every_feature_set_gets_its_room) {
     for (uint64_t features = 0; features >> QKV_CPU_COUNT == 0; features++) {
@@ -43,7 +79,7 @@ START_TEST(every_feature_set_gets_its_room) {
         memset(&context, 0xee, sizeof context);
         qkv_context_bind(state, features, _i);
         if (state->isa != room || state->features != features || !table_is_full(&state->table) ||
-            (int)qkv_context_isa(&context) != room ||
+            (int)qkv_context_isa(&context) != room || !narrow_is_as_expected(state) ||
             !every_variant_is(&context, qkv_isa_name(room)))
             ck_abort_msg("features %#llx, cap %d: room %d, not %d", (unsigned long long)features,
                          _i, (int)state->isa, room);
