@@ -3,6 +3,7 @@
 """tools/cache-error on few keys: a row for each kind of input and length, nothing wrong with a
 float32 cache, and more of it the fewer bits there are. cache_error.py TOOL QKV."""
 
+import json
 import subprocess
 import sys
 import unittest
@@ -26,6 +27,20 @@ class CacheError(unittest.TestCase):
             self.assertLess(error["bf16"], error["i8"])
             self.assertLess(error["f16"], error["K f16, V i8"])
             self.assertLess(error["i8"], 20)
+
+    def test_narrow(self):
+        """A column for each variant that the CPU has, further off than its type with exact products."""
+        variants = json.loads(subprocess.run([QKV, "cpu", "--json"], text=True, capture_output=True,
+                                             check=True).stdout)["narrow"]
+        done = subprocess.run([TOOL, QKV, "--narrow", "--keys", "300", "--dim", "32"], text=True,
+                              capture_output=True, check=False)
+        if not any(variants.values()):
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn("no variant", done.stderr)
+            return
+        heads = done.stdout.splitlines()[0].strip("|").split("|")[2:]
+        self.assertEqual([head.strip() for head in heads],
+                         [f"{name} ({variant})" for name, variant in variants.items() if variant])
 
     def test_complaint(self):
         done = subprocess.run([TOOL, QKV, "--keys", "40", "--dim", "600"], text=True,
