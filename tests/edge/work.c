@@ -394,6 +394,8 @@ const struct job jobs[] = {
     {"decode, int8", work_step_int8, work_decoded, FLOATS(work_decoded)},
     {"decode of a chunk", work_chunk, work_decoded, FLOATS(work_decoded)},
     {"decode of a chunk, int8", work_chunk_int8, work_decoded, FLOATS(work_decoded)},
+    {"decode, narrow", work_step_narrow, work_decoded, FLOATS(work_decoded)},
+    {"decode of a chunk, narrow", work_chunk_narrow, work_decoded, FLOATS(work_decoded)},
     {"merge", work_merge, (float *)work_merged, FLOATS(work_merged)},
 };
 const int jobs_count = sizeof jobs / sizeof *jobs;

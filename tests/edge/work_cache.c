@@ -118,7 +118,8 @@ static void describe_decode(qkv_attention_params *params, int64_t q_len) {
     params->mask = (qkv_tensor){.data = mask, .stride = {0, 0, 0, 1}, .dtype = QKV_BOOL};
 }
 
-static qkv_status decode(int k_dtype, int v_dtype, int64_t q_len, const qkv_context *context) {
+static qkv_status decode_in(int arithmetic, int k_dtype, int v_dtype, int64_t q_len,
+                            const qkv_context *context) {
     static const int32_t sequences[BATCH] = {1, 0};
     qkv_attention_params params;
     qkv_tensors tensors;
@@ -130,12 +131,26 @@ static qkv_status decode(int k_dtype, int v_dtype, int64_t q_len, const qkv_cont
     if (status != QKV_OK)
         return status;
     describe_decode(&params, q_len);
+    params.arithmetic = arithmetic;
     qkv_tensors_init(&tensors);
     tensors.q = qkv_tensor_bhsd(q, Q_HEADS, WORK_STEPS, DIM);
     tensors.out = qkv_tensor_bhsd(work_decoded, Q_HEADS, q_len, V_DIM);
     tensors.lse = qkv_tensor_bhsd(lse, Q_HEADS, q_len, 1);
     describe_exec(&exec, context);
     return qkv_decode(&params, &tensors, &cache, sequences, &exec);
+}
+
+static qkv_status decode(int k_dtype, int v_dtype, int64_t q_len, const qkv_context *context) {
+    return decode_in(QKV_ARITHMETIC_F32, k_dtype, v_dtype, q_len, context);
+}
+
+static qkv_status decode_narrow(int64_t q_len, const qkv_context *context) {
+    static const int dtypes[] = {QKV_F16, QKV_BF16, QKV_I8};
+    qkv_status status = decode(QKV_F16, QKV_I8, q_len, context);
+    for (int i = 0; i < 3 && status == QKV_OK; i++)
+        if (qkv_narrow_variant(context, dtypes[i]))
+            status = decode_in(QKV_ARITHMETIC_NARROW, dtypes[i], dtypes[i], q_len, context);
+    return status;
 }
 
 qkv_status work_append(const qkv_context *context) {
@@ -183,6 +198,14 @@ qkv_status work_chunk(const qkv_context *context) {
 
 qkv_status work_chunk_int8(const qkv_context *context) {
     return decode(QKV_I8, QKV_I8, WORK_STEPS, context);
+}
+
+qkv_status work_step_narrow(const qkv_context *context) {
+    return decode_narrow(FEW, context);
+}
+
+qkv_status work_chunk_narrow(const qkv_context *context) {
+    return decode_narrow(WORK_STEPS, context);
 }
 
 qkv_status work_export(const qkv_context *context) {

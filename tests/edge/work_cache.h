@@ -24,6 +24,10 @@ qkv_status work_step_int8(const qkv_context *context);
 qkv_status work_chunk(const qkv_context *context);
 qkv_status work_chunk_int8(const qkv_context *context);
 
+/* In narrow arithmetic, over each type that the context has a variant for; else in float32. */
+qkv_status work_step_narrow(const qkv_context *context);
+qkv_status work_chunk_narrow(const qkv_context *context);
+
 extern float work_cached[WORK_CACHED];
 extern float work_decoded[WORK_DECODED];
 
