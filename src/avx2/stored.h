@@ -70,4 +70,22 @@ static inline void vf_store_i8(uint32_t *p, vf a, vf b, vf c, vf d) {
     _mm256_storeu_si256((__m256i *)p, _mm256_or_si256(low, high));
 }
 
+/* Sixteen floats, times a factor, to the nearest integers: bytes, signed or not, which they fit. */
+static inline void vf_pack_i8(unsigned char *p, const float *x, vf factor) {
+    const __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), factor));
+    const __m256i b = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8), factor));
+    const __m256i pairs = _mm256_and_si256(_mm256_packs_epi32(a, b), _mm256_set1_epi16(0xff));
+    const __m256i bytes = _mm256_packus_epi16(pairs, pairs);
+    const __m128i low = _mm256_castsi256_si128(bytes), high = _mm256_extracti128_si256(bytes, 1);
+    _mm_storeu_si128((__m128i *)p, _mm_unpacklo_epi32(low, high));
+}
+
+/* Sixteen floats to bfloat16. */
+static inline void vf_pack_bf16(unsigned char *p, const float *x) {
+    const __m256i low = _mm256_srli_epi32(stored_bf16(_mm256_loadu_ps(x)), 16);
+    const __m256i high = _mm256_srli_epi32(stored_bf16(_mm256_loadu_ps(x + 8)), 16);
+    const __m256i halves = _mm256_permute4x64_epi64(_mm256_packus_epi32(low, high), 0xd8);
+    _mm256_storeu_si256((__m256i *)p, halves);
+}
+
 #endif

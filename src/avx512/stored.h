@@ -76,4 +76,16 @@ static inline void vf_store_i8(uint32_t *p, vf a, vf b, vf c, vf d) {
     _mm512_storeu_si512(p, _mm512_or_si512(low, high));
 }
 
+/* Sixteen floats, times a factor, to the nearest integers: bytes, signed or not, which they fit. */
+static inline void vf_pack_i8(unsigned char *p, const float *x, vf factor) {
+    const __m512i integers = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), factor));
+    _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(integers));
+}
+
+/* Sixteen floats to bfloat16. */
+static inline void vf_pack_bf16(unsigned char *p, const float *x) {
+    const __m512i halves = _mm512_srli_epi32(stored_bf16(_mm512_loadu_ps(x)), 16);
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(halves));
+}
+
 #endif

@@ -52,4 +52,30 @@ static inline void vf_store_i8(uint32_t *p, vf a, vf b, vf c, vf d) {
                            vorrq_u32(stored_i8(c, 2), stored_i8(d, 3))));
 }
 
+/* Sixteen floats, times a factor, to the nearest integers: bytes, signed or not, which they fit. In
+ * place, so the stores must be seen to reach floats. */
+static inline void vf_pack_i8(unsigned char *p, const float *x, vf factor) {
+    const int32x4_t a = vcvtnq_s32_f32(vmulq_f32(vld1q_f32(x), factor));
+    const int32x4_t b = vcvtnq_s32_f32(vmulq_f32(vld1q_f32(x + 4), factor));
+    const int32x4_t c = vcvtnq_s32_f32(vmulq_f32(vld1q_f32(x + 8), factor));
+    const int32x4_t d = vcvtnq_s32_f32(vmulq_f32(vld1q_f32(x + 12), factor));
+    const int16x8_t low = vuzp1q_s16(vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b));
+    const int16x8_t high = vuzp1q_s16(vreinterpretq_s16_s32(c), vreinterpretq_s16_s32(d));
+    const int8x16_t bytes = vuzp1q_s8(vreinterpretq_s8_s16(low), vreinterpretq_s8_s16(high));
+    memcpy(p, &bytes, sizeof bytes);
+}
+
+/* Eight floats to bfloat16. */
+static inline uint16x8_t eight_bf16(const float *x) {
+    return vuzp2q_u16(vreinterpretq_u16_u32(stored_bf16(vld1q_f32(x))),
+                      vreinterpretq_u16_u32(stored_bf16(vld1q_f32(x + 4))));
+}
+
+/* Sixteen floats to bfloat16. */
+static inline void vf_pack_bf16(unsigned char *p, const float *x) {
+    const uint16x8_t low = eight_bf16(x), high = eight_bf16(x + 8);
+    memcpy(p, &low, sizeof low);
+    memcpy(p + sizeof low, &high, sizeof high);
+}
+
 #endif

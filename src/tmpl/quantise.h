@@ -29,16 +29,19 @@ static inline int any_nan(vf x) {
 }
 
 /* A row's scale. Returns what its numbers are multiplied by: 0 for one that has nothing to store.
- */
+ * Two sums and two maxima: neither depends on the order, and one of each would wait for itself. */
 static inline float scale_row(float *scale, const float *row, ptrdiff_t n, const float steps) {
-    vf most = vf_set1(0.0f), sum = most;
-    for (ptrdiff_t c = 0; c < n; c += VF_LANES) {
-        const vf x = row_at(row, c, n);
+    vf most = vf_set1(0.0f), sum = most, other_most = most, other = most;
+    for (ptrdiff_t c = 0; c < n; c += 2 * VF_LANES) {
+        const vf x = row_at(row, c, n), y = row_at(row, c + VF_LANES, n);
         most = vf_max(vf_abs(x), most);
+        other_most = vf_max(vf_abs(y), other_most);
         sum = look_at(x, sum);
+        other = look_at(y, other);
     }
-    const float max = vf_hmax(most), least = steps * FLT_MIN, m = max > least ? max : least;
-    if (any_nan(sum)) {
+    const float max = vf_hmax(vf_max(most, other_most));
+    const float least = steps * FLT_MIN, m = max > least ? max : least;
+    if (any_nan(vf_add(sum, other))) {
         *scale = NAN;
         return 0.0f;
     }
