@@ -59,7 +59,8 @@ static inline vf vf_load_pairs(const float *p, vf *odd) {
 }
 
 static inline void vf_store_pairs(float *p, vf even, vf odd) {
-    vst2q_f32(p, (float32x4x2_t){{even, odd}});
+    const float32x4x2_t x = {{even, odd}};
+    vst2q_f32(p, x);
 }
 
 static inline vf vf_set1(float x) {
@@ -151,8 +152,8 @@ static inline float vf_hmax(vf x) {
     return vmaxnmvq_f32(x);
 }
 
-/* In double precision: x's halves (lane i and lane i + VF_LANES / 2) added, and their squares, which
- * are exact before they are added. */
+/* In double precision: x's halves (lane i and lane i + VF_LANES / 2) added, and their squares,
+ * which are exact before they are added. */
 static inline vd vd_fold(vf x) {
     return vaddq_f64(vcvt_f64_f32(vget_low_f32(x)), vcvt_high_f64_f32(x));
 }
