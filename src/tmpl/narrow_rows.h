@@ -12,38 +12,36 @@
 
 #include "quantise.h"
 
+/* Of a room: sixteen floats, times a factor if the type has one, to numbers of its width. */
+typedef void pack_fn(unsigned char *to, const float *x, vf factor);
+
+static inline void pack_bf16(unsigned char *to, const float *x, vf factor) {
+    (void)factor;
+    vf_pack_bf16(to, x);
+}
+
 /* How many numbers are written for n. */
 static inline size_t padded(int n) {
     return (size_t)(n + 3) / 4 * 4;
 }
 
-static inline void round_row_i8(float *row, int from, int to, float factor) {
-    unsigned char *out = (unsigned char *)row;
+static inline void round_row(float *row, int from, int to, float factor, pack_fn *pack,
+                             const size_t width) {
+    unsigned char *out = (unsigned char *)row + (size_t)from * width;
     const vf f = vf_set1(factor);
-    int c = from;
-    for (; c + QKV_PANEL <= to; c += QKV_PANEL)
-        vf_pack_i8(out + c, row + c, f);
-    if (c < to) {
+    for (; from + QKV_PANEL <= to; from += QKV_PANEL, out += QKV_PANEL * width)
+        pack(out, row + from, f);
+    if (from < to) {
         float left[QKV_PANEL] = {0};
-        unsigned char packed[QKV_PANEL];
-        memcpy(left, row + c, (size_t)(to - c) * sizeof(float));
-        vf_pack_i8(packed, left, f);
-        memcpy(out + c, packed, padded(to - c));
+        unsigned char packed[QKV_PANEL * sizeof(float)];
+        memcpy(left, row + from, (size_t)(to - from) * sizeof(float));
+        pack(packed, left, f);
+        memcpy(out, packed, padded(to - from) * width);
     }
 }
 
-static inline void round_row_bf16(float *row, int from, int to) {
-    unsigned char *out = (unsigned char *)row;
-    int c = from;
-    for (; c + QKV_PANEL <= to; c += QKV_PANEL)
-        vf_pack_bf16(out + 2 * c, row + c);
-    if (c < to) {
-        float left[QKV_PANEL] = {0};
-        unsigned char packed[2 * QKV_PANEL];
-        memcpy(left, row + c, (size_t)(to - c) * sizeof(float));
-        vf_pack_bf16(packed, left);
-        memcpy(out + 2 * c, packed, 2 * padded(to - c));
-    }
+static inline void zero_row(float *row, int from, int to, const size_t width) {
+    memset((unsigned char *)row + (size_t)from * width, 0, padded(to - from) * width);
 }
 
 /* To integers in [-steps, steps], steps being 127 for signed ones, or 255 where no number is
@@ -54,9 +52,9 @@ static inline void round_rows_i8(float *rows, ptrdiff_t ld, int count, int from,
         float *row = rows + r * ld;
         const float factor = scale_row(scale + r, row + from, to - from, steps);
         if (factor > 0.0f)
-            round_row_i8(row, from, to, factor);
+            round_row(row, from, to, factor, vf_pack_i8, 1);
         else
-            memset((char *)row + from, 0, padded(to - from));
+            zero_row(row, from, to, 1);
     }
 }
 
@@ -65,7 +63,7 @@ static inline void round_rows_bf16(float *rows, ptrdiff_t ld, int count, int fro
                                    float *scale) {
     for (int r = 0; r < count; r++) {
         scale[r] = 1.0f;
-        round_row_bf16(rows + r * ld, from, to);
+        round_row(rows + r * ld, from, to, 1.0f, pack_bf16, 2);
     }
 }
 
