@@ -8,10 +8,15 @@
 
 enum { GROUP = 8, STEPS = 127 };
 
+/* The larger; most if x is NaN. gcc 12 breaks off at a loop of fmax for AArch64. */
+static double larger(double most, double x) {
+    return x > most ? x : most;
+}
+
 static double largest(const float *x, int64_t n) {
     double most = 0;
     for (int64_t i = 0; i < n; i++)
-        most = fmax(most, fabs((double)x[i]));
+        most = larger(most, fabs((double)x[i]));
     return most;
 }
 
@@ -78,7 +83,7 @@ static void weigh_block(struct ref_narrow_error *errors, const struct ref_weight
                         const struct ref_narrow_values *values, int64_t first, int64_t end) {
     double m = 0;
     for (int64_t j = first; j < end; j++)
-        m = fmax(m, most_of(&weights[j]) * scale_of(values, j));
+        m = larger(m, most_of(&weights[j]) * scale_of(values, j));
     for (int64_t j = first; j < end; j++)
         errors[j] = weight_error(&weights[j], scale_of(values, j), m, values->dtype);
 }
