@@ -58,12 +58,14 @@ static void fill(struct rows *r, const struct rounding_case *c, bool weights) {
 
 /* ---- What must come out ---- */
 
-/* Integers have the largest for 127 or 255 steps; float16 is scaled by a power of two. */
+/* Integers have the largest for 127 or 255 steps; float16 is scaled by a power of two, of which the
+ * largest has a normal inverse: numbers beyond 2^123 come out larger than 1/8. */
 static bool is_scale(int type, double scale, double largest) {
     if (type == QKV_STORED_BF16)
         return scale == 1;
     if (type == QKV_STORED_F16)
-        return largest == 0 || (frexp(scale, &(int){0}) == 0.5 && largest / scale <= 0.125);
+        return largest == 0 ||
+               (frexp(scale, &(int){0}) == 0.5 && (largest / scale <= 0.125 || scale == 0x1p126));
     for (int steps = 127; steps <= 255; steps += 128)
         if (fabs(scale * steps - fmax(largest, steps * (double)FLT_MIN)) <=
             0x1p-22 * fmax(largest, steps * (double)FLT_MIN))
