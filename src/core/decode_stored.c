@@ -173,11 +173,20 @@ static struct qkv_value_product values_of(const struct stored_way *way, int r, i
     };
 }
 
+/* Tokens of the row's panels that it does not see, whose scales may be anything, are zeros. */
+static void clear_unseen(const struct qkv_score_row *row, const struct seen *seen) {
+    memset(row->s + row->from, 0, (size_t)(seen->from - row->from) * sizeof(float));
+    memset(row->s + seen->to, 0, (size_t)(row->to - seen->to) * sizeof(float));
+}
+
 static void mix_narrow(const struct stored_way *way, int r, int rows, const void *const *panel,
                        const struct qkv_accumulator *acc) {
     const struct qkv_narrow_kernels *narrow = layout_of(way->part)->narrow_v;
     const struct qkv_value_product values = values_of(way, r, rows, panel, acc);
     const struct qkv_score_row *row = way->tiles.row + r;
+    const struct seen seen = seen_of(way, r);
+    for (int i = 0; i < rows; i++)
+        clear_unseen(row + i, &seen);
     narrow->round_weights(row->s, QKV_SCORES_LD, rows, row->from, row->to,
                           qkv_numbers(way->part, QKV_N_W_SCALE) + r);
     narrow->values(&values);

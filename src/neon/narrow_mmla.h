@@ -11,9 +11,8 @@
  *
  * Of the including file, besides:
  *
- *   static inline INLINED sum_t mmla(sum_t sum, uint32x4_t rows, uint32x4_t columns, const int
- * whose) static inline INLINED sum_t dot_each(sum_t sum, uint32x4_t rows, uint32x4_t columns, const
- * int whose)
+ *   sum_t mmla(sum_t sum, uint32x4_t rows, uint32x4_t columns, const int whose)
+ *   sum_t dot_each(sum_t sum, uint32x4_t rows, uint32x4_t columns, const int whose)
  *
  * Sums of rows 0, 0, 1, 1 with columns 0, 1, 0, 1; dot_each takes the words as they stand.
  */

@@ -9,9 +9,8 @@
  *
  * Of the including file: sum_t, the vector of sums; UNIT, the steps of a word; and
  *
- *   static inline INLINED sum_t dot(sum_t sum, uint32x4_t columns, uint32x4_t row, const int lane,
- *                    const int whose)
- *   static inline INLINED float32x4_t sum_floats(sum_t sum)
+ *   sum_t dot(sum_t sum, uint32x4_t columns, uint32x4_t row, const int lane, const int whose)
+ *   float32x4_t sum_floats(sum_t sum)
  */
 #ifndef QKV_NEON_NARROW_WORDS_H
 #define QKV_NEON_NARROW_WORDS_H

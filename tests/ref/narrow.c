@@ -31,7 +31,7 @@ static bool all_finite(const float *x, int64_t n) {
 static struct ref_narrow_error error_of(int32_t dtype, double x, double m, double n) {
     switch (dtype) {
     case QKV_BF16:
-        return (struct ref_narrow_error){(0x1p-9 + (n + 4) * 0x1p-23) * x + REF_FLOOR,
+        return (struct ref_narrow_error){(0x1p-8 + (n + 4) * 0x1p-23) * x + REF_FLOOR,
                                          4 * REF_FLOOR};
     case QKV_F16:
         return (struct ref_narrow_error){

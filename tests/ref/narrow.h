@@ -5,7 +5,7 @@
  * sums that are kept in fewer digits, may lead away. By the type that K or V is stored in:
  *
  *               a query or weight x, m the largest of its row      a sum of n products x y
- *   bfloat16    2^-9 |x|, and what is below 2^-126                 (n + 4) 2^-23 sum |x y|
+ *   bfloat16    2^-8 |x|, and what is below 2^-126                 (n + 4) 2^-23 sum |x y|
  *   float16     2^-11 |x| + 2^-21 m (denormals of x / 16 m)        groups of 8: 8 * 2^-11 |x y|
  *                                                                  each, + 2^-21 m
  *   int8        m / 254                                            exact

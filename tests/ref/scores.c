@@ -68,7 +68,7 @@ static void apply_bias(struct ref_value *s, const qkv_attention_params *params, 
 static void overflow(struct ref_value *s) {
     if (fabs(s->value) > (double)FLT_MAX)
         s->value = s->value > 0 ? INFINITY : -INFINITY;
-    if (!isfinite(s->value) && !isinf(s->bound))
+    if (!isfinite(s->value))
         s->bound = 0;
 }
 
@@ -90,6 +90,8 @@ struct ref_value ref_scaled(const qkv_attention_params *params, const qkv_tensor
         scale_apart(&s, q, k, params->head_dim);
     if (params->arithmetic == QKV_ARITHMETIC_NARROW)
         ref_narrow_dot(&s, tensors->k.dtype, q, k, params->head_dim);
+    if (isinf(s.bound))
+        return s;
     overflow(&s);
     apply_scale(&s, params);
     overflow(&s);
@@ -101,6 +103,8 @@ struct ref_value ref_score(const qkv_attention_params *params, const qkv_tensors
     if (!ref_keeps(params, b, h, i, j))
         return (struct ref_value){.value = -INFINITY};
     struct ref_value s = ref_scaled(params, tensors, b, h, i, j);
+    if (isinf(s.bound))
+        return s;
     if (params->softcap > 0)
         apply_softcap(&s, (double)params->softcap);
     if (params->alibi_slopes)
