@@ -1,5 +1,126 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Narrow products with avx512vnni. */
+/*
+ * Narrow products with int8 keys and values (kernels_cache.h) by AVX512-VNNI: vpdpbusd adds four
+ * products of unsigned by signed bytes to each 32-bit sum, exactly. The unsigned operand must be in
+ * a register, the signed one may come from memory: values do, keys pass through one for their sign
+ * bits anyway.
+ */
 #include "kernels.h"
+#include "vec.h"
+#include "stored.h"
 
-const struct qkv_narrow_kernels qkv_avx512_vnni = {.variant = "avx512vnni"};
+/* A tile: up to 6 rows by 4 panels, one vector each: 24 sums, + 4 of the panels, + 1 of the rows,
+ * + 1 of sign bits: 30 of 32 registers. 8 sums or more, but for the last panels and few rows: two
+ * pipes of latency 5, which keys share with the turning of their sign bits. */
+enum {
+    TALL = 6,
+    WIDEST = 4,
+    PARTS = 1,
+    AHEAD = 8,
+};
+
+/* The logarithm of the panels of a tile of so many rows. */
+static const int widest[TALL] = {2, 2, 2, 2, 2, 2};
+
+typedef __m512i vsum;
+typedef __m512i vword;
+
+struct sums {
+    vsum of[2][TALL][WIDEST * PARTS];
+};
+
+static inline vsum *sum_at(struct sums *sums, int part, int r, int v) {
+    return &sums->of[part][r][v];
+}
+
+struct held {
+    vword of[WIDEST * PARTS];
+};
+
+static inline vword *held_at(struct held *held, int i) {
+    return &held->of[i];
+}
+
+static inline vsum sum_zero(void) {
+    return _mm512_setzero_si512();
+}
+
+static inline vsum sum_join(vsum a, vsum b) {
+    return _mm512_add_epi32(a, b);
+}
+
+static inline vf value_sum(vsum sum) {
+    return _mm512_cvtepi32_ps(sum);
+}
+
+static inline vword sign_bits(void) {
+    return _mm512_set1_epi8((char)0x80);
+}
+
+static inline vword key_line(const char *p) {
+    return _mm512_xor_si512(_mm512_loadu_si512(p), sign_bits());
+}
+
+static inline vword value_line(const char *p) {
+    return _mm512_loadu_si512(p);
+}
+
+/* A row's word, for all columns; and successive words of a row, as many as are left. (Rows were
+ * floats, and are read as what they were.) */
+static inline vword words_of(const char *p) {
+    return _mm512_castps_si512(vf_set1(*(const float *)p));
+}
+
+static inline vword words_upto(const char *p, ptrdiff_t left) {
+    return _mm512_maskz_loadu_epi32(vec_first(left < VF_LANES ? (int)left : VF_LANES), p);
+}
+
+static inline vsum add_key(vsum sum, vword words, vword line) {
+    return _mm512_dpbusd_epi32(sum, line, words);
+}
+
+static inline vsum add_value(vsum sum, vword words, vword line) {
+    return _mm512_dpbusd_epi32(sum, words, line);
+}
+
+/* Keeps a sum in its register, and the next one's loads where they are: compilers would take those
+ * early, and push a sum out. */
+#define PIN(sum) __asm__ volatile("" : "+v"(sum))
+
+/* What compilers are not to know. */
+#define HIDE(number) __asm__ volatile("" : "+r"(number))
+
+#include "tmpl/narrow_i8.h"
+
+#define TILES(DO, rows) DO(rows, 1) DO(rows, 2) DO(rows, 4)
+TILES(TILE, 1)
+TILES(TILE, 2)
+TILES(TILE, 3)
+TILES(TILE, 4)
+TILES(TILE, 5)
+TILES(TILE, 6)
+
+#define TABLE(DO)                                                                         \
+    {                                                                                     \
+        {TILES(DO, 1)}, {TILES(DO, 2)}, {TILES(DO, 3)}, {TILES(DO, 4)}, {TILES(DO, 5)}, { \
+            TILES(DO, 6)                                                                  \
+        }                                                                                 \
+    }
+static key_tile_fn *const key_tiles[TALL][WIDTHS] = TABLE(KEY_TILE);
+static value_tile_fn *const value_tiles[TALL][WIDTHS] = TABLE(VALUE_TILE);
+
+static void keys(const struct qkv_key_product *p) {
+    multiply_keys(p, key_tiles);
+}
+
+static void values(const struct qkv_value_product *p) {
+    walk_values(p, value_tiles);
+}
+
+const struct qkv_narrow_kernels qkv_avx512_vnni = {
+    .variant = "avx512vnni",
+    .round_queries = round_queries,
+    .keys = keys,
+    .round_weights = round_weights,
+    .values = values,
+};
