@@ -59,6 +59,11 @@ void ref_narrow_dot(struct ref_value *dot, int32_t dtype, const float *q, const 
         }
 }
 
+bool ref_may_be_anything(const qkv_attention_params *params, const struct ref_value *score) {
+    return params->arithmetic == QKV_ARITHMETIC_NARROW && isnan(score->value) &&
+           isinf(score->bound);
+}
+
 /* The scale that a row of int8 values has, as 127 of its numbers are the largest; else 1. */
 static double scale_of(const struct ref_narrow_values *values, int64_t j) {
     return values->dtype == QKV_I8 ? largest(values->v[j], values->v_dim) / STEPS : 1;

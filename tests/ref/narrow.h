@@ -23,6 +23,9 @@
 void ref_narrow_dot(struct ref_value *dot, int32_t dtype, const float *q, const float *k,
                     int64_t n);
 
+/* Is it such a key's? */
+bool ref_may_be_anything(const qkv_attention_params *params, const struct ref_value *score);
+
 /* The values of a row of n keys: v[j], v_dim numbers each. */
 struct ref_narrow_values {
     const float *const *v;

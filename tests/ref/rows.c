@@ -26,9 +26,9 @@ static bool poisoned(const struct ref_value *scores, int64_t n) {
 }
 
 /* True if there is no saying what a score is. */
-static bool any_score(const struct ref_value *scores, int64_t n) {
-    for (int64_t j = 0; j < n; j++)
-        if (isinf(scores[j].bound))
+static bool any_score(const qkv_attention_params *params, const struct ref_value *scores) {
+    for (int64_t j = 0; j < params->kv_len; j++)
+        if (ref_may_be_anything(params, &scores[j]))
             return true;
     return false;
 }
@@ -257,7 +257,7 @@ void ref_attention(const qkv_attention_params *params, const qkv_tensors *tensor
                           .exp = ref_exp_errors[params->exp],
                           .narrow = params->arithmetic == QKV_ARITHMETIC_NARROW};
     bool has_mass = soft_row(&row, keys, scores, n, sink_of(params, b, h, i), weights, lse);
-    if (any_score(scores, n))
+    if (any_score(params, scores))
         fill(out, ref_v_dim(params), *lse = anything);
     else if (has_mass)
         mix_row(params, tensors, b, h, keys, scores, &row, out);

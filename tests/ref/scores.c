@@ -90,7 +90,7 @@ struct ref_value ref_scaled(const qkv_attention_params *params, const qkv_tensor
         scale_apart(&s, q, k, params->head_dim);
     if (params->arithmetic == QKV_ARITHMETIC_NARROW)
         ref_narrow_dot(&s, tensors->k.dtype, q, k, params->head_dim);
-    if (isinf(s.bound))
+    if (ref_may_be_anything(params, &s))
         return s;
     overflow(&s);
     apply_scale(&s, params);
@@ -103,7 +103,7 @@ struct ref_value ref_score(const qkv_attention_params *params, const qkv_tensors
     if (!ref_keeps(params, b, h, i, j))
         return (struct ref_value){.value = -INFINITY};
     struct ref_value s = ref_scaled(params, tensors, b, h, i, j);
-    if (isinf(s.bound))
+    if (ref_may_be_anything(params, &s))
         return s;
     if (params->softcap > 0)
         apply_softcap(&s, (double)params->softcap);
