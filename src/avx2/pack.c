@@ -30,9 +30,11 @@ static inline void transpose_8(__m256 x[8]) {
     }
 }
 
-/* Eight columns of the panel, from eight rows. */
-static inline void turn_half(float *dst, ptrdiff_t ld_dst, const float *src, ptrdiff_t ld,
-                             int first, int last, ptrdiff_t k) {
+/* Eight columns of the panel, from the rows [first, last) of eight. Inlined, so that whole ones
+ * need not be looked at one by one. */
+static inline __attribute__((always_inline)) void turn_rows(float *dst, ptrdiff_t ld_dst,
+                                                            const float *src, ptrdiff_t ld,
+                                                            int first, int last, ptrdiff_t k) {
     for (ptrdiff_t p = 0; p < k; p += 8) {
         int n = (int)(k - p < 8 ? k - p : 8);
         __m256 x[8];
@@ -46,6 +48,17 @@ static inline void turn_half(float *dst, ptrdiff_t ld_dst, const float *src, ptr
         for (int c = 0; c < n; c++)
             _mm256_storeu_ps(dst + (p + c) * ld_dst, x[c]);
     }
+}
+
+static void turn_half(float *dst, ptrdiff_t ld_dst, const float *src, ptrdiff_t ld, int first,
+                      int last, ptrdiff_t k) {
+    if (first <= 0 && last >= 8)
+        turn_rows(dst, ld_dst, src, ld, 0, 8, k);
+    else if (first < 8 && last > 0)
+        turn_rows(dst, ld_dst, src, ld, first, last, k);
+    else
+        for (ptrdiff_t p = 0; p < k; p++)
+            _mm256_storeu_ps(dst + p * ld_dst, _mm256_setzero_ps());
 }
 
 void qkv_avx2_pack_panel(float *dst, const float *src, ptrdiff_t ld, int first, int last,

@@ -39,8 +39,11 @@ static inline void transpose_16(__m512 x[16]) {
     }
 }
 
-static inline void turn(float *dst, ptrdiff_t ld_dst, const float *src, ptrdiff_t ld, int first,
-                        int last, ptrdiff_t k) {
+/* From the rows [first, last) of sixteen. Inlined, so that whole ones need not be looked at one by
+ * one. */
+static inline __attribute__((always_inline)) void turn_rows(float *dst, ptrdiff_t ld_dst,
+                                                            const float *src, ptrdiff_t ld,
+                                                            int first, int last, ptrdiff_t k) {
     for (ptrdiff_t p = 0; p < k; p += 16) {
         int n = (int)(k - p < 16 ? k - p : 16);
         __mmask16 columns = vec_first(n);
@@ -54,6 +57,14 @@ static inline void turn(float *dst, ptrdiff_t ld_dst, const float *src, ptrdiff_
         for (int c = 0; c < n; c++)
             _mm512_storeu_ps(dst + (p + c) * ld_dst, x[c]);
     }
+}
+
+static void turn(float *dst, ptrdiff_t ld_dst, const float *src, ptrdiff_t ld, int first, int last,
+                 ptrdiff_t k) {
+    if (first <= 0 && last >= 16)
+        turn_rows(dst, ld_dst, src, ld, 0, 16, k);
+    else
+        turn_rows(dst, ld_dst, src, ld, first, last, k);
 }
 
 void qkv_avx512_pack_panel(float *dst, const float *src, ptrdiff_t ld, int first, int last,

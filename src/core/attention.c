@@ -67,7 +67,7 @@ const float *qkv_score_tiles(const struct qkv_part *part, const struct qkv_tiles
         return max;
     }
     struct qkv_band band;
-    for (int c = 0; c < QKV_KEY_BLOCK; c += nr) {
+    for (int c = t->from / nr * nr; c < t->to; c += nr) {
         for (int r = 0; r < part->rows; r += band.rows) {
             band = qkv_band_of(t, part, mr, r, c, c + nr);
             if (band.from < band.to)
@@ -202,9 +202,10 @@ void qkv_store_rows(const struct qkv_part *part, struct qkv_running total, const
 
     /* A row beyond a padded sequence's length has no sink either. */
     for (int r = 0; r < padded_rows(part); r++)
-        sink[r] = p->sinks && r < part->rows && part->row[r].index < s->q_len
-                      ? p->sinks[part->row[r].head]
-                      : -INFINITY;
+        sink[r] = -INFINITY;
+    for (int r = 0; p->sinks && r < part->rows; r++)
+        if (part->row[r].index < s->q_len)
+            sink[r] = p->sinks[part->row[r].head];
     kernels->seal(total, sink, part->rows, scale, lse);
     /* The rows of a query head at once. */
     for (int r = 0, n; r < part->rows; r += n) {

@@ -186,21 +186,31 @@ static int overlaps_params(const struct qkv_problem *p, const struct qkv_footpri
     return overlaps;
 }
 
+/* The tensors that take part in a call. */
+struct taken {
+    int count;
+    const struct operand *operand[OPERANDS];
+    struct qkv_footprint footprint[OPERANDS];
+};
+
+static qkv_status check_output(const struct qkv_problem *p, const struct qkv_operands *own,
+                               const struct taken *t, int i) {
+    const struct operand *o = t->operand[i];
+    const struct qkv_footprint *f = t->footprint;
+    if (qkv_overlaps_itself(f + i))
+        return qkv_fail(o->arg, QKV_FAULT_SELF_OVERLAP);
+    int overlaps = overlaps_params(p, f + i);
+    for (int k = 0; k < t->count; k++)
+        if (k != i && f[k].element && !in_place(p, own, o, t->operand[k]))
+            overlaps |= qkv_overlap(f + i, f + k);
+    return overlaps ? qkv_fail(o->arg, QKV_FAULT_OVERLAP) : QKV_OK;
+}
+
 static qkv_status check_outputs(const struct qkv_problem *p, int stage,
-                                const struct qkv_operands *own, const struct qkv_footprint *f) {
-    for (int i = 0; i < OPERANDS; i++) {
-        const struct operand *o = operands + i;
-        if (o->role[stage] < WRITE || !f[i].element)
-            continue;
-        if (qkv_overlaps_itself(f + i))
-            return qkv_fail(o->arg, QKV_FAULT_SELF_OVERLAP);
-        int overlaps = overlaps_params(p, f + i);
-        for (int k = 0; k < OPERANDS; k++)
-            if (k != i && f[k].element && !in_place(p, own, o, operands + k))
-                overlaps |= qkv_overlap(f + i, f + k);
-        if (overlaps)
-            return qkv_fail(o->arg, QKV_FAULT_OVERLAP);
-    }
+                                const struct qkv_operands *own, const struct taken *t) {
+    for (int i = 0; i < t->count; i++)
+        if (t->operand[i]->role[stage] >= WRITE && t->footprint[i].element)
+            TRY(check_output(p, own, t, i));
     return QKV_OK;
 }
 
@@ -233,18 +243,19 @@ qkv_status qkv_outputs_apart(const struct qkv_operands *own, const struct qkv_pr
 
 qkv_status qkv_take_operands(struct qkv_operands *own, const struct qkv_problem *p, int stage,
                              const qkv_tensors *tensors, const qkv_gradients *gradients) {
-    struct qkv_footprint f[OPERANDS];
+    struct taken t;
     const size_t size = sizeof(own->tensors), gradients_size = sizeof(own->gradients);
     TRY(qkv_take_struct(&own->tensors, size, tensors, size, QKV_ARG_TENSORS));
     if (is_backward(stage))
         TRY(qkv_take_struct(&own->gradients, gradients_size, gradients, gradients_size,
                             QKV_ARG_GRADIENTS));
-    for (int i = 0; i < OPERANDS; i++) {
-        f[i].element = 0;
-        if (takes_part(own, operands + i, stage))
-            TRY(check_operand(f + i, p, operands + i, tensor_of(own, operands + i)));
-    }
+    t.count = 0;
+    for (const struct operand *o = operands; o < operands + OPERANDS; o++)
+        if (takes_part(own, o, stage)) {
+            TRY(check_operand(t.footprint + t.count, p, o, tensor_of(own, o)));
+            t.operand[t.count++] = o;
+        }
     if (is_backward(stage) && own->gradients.sinks.data && !p->sinks)
         return qkv_fail(QKV_ARG_SINKS, QKV_FAULT_NULL);
-    return check_outputs(p, stage, own, f);
+    return check_outputs(p, stage, own, &t);
 }

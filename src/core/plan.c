@@ -79,24 +79,26 @@ static void lay_out_forward(struct qkv_plan_state *s, qkv_plan *plan) {
 
 qkv_status qkv_make_plan(qkv_plan *plan, int stage, const qkv_attention_params *params,
                          const qkv_context *context, qkv_layout_fn *layout) {
-    struct qkv_plan_state s = {.magic = QKV_PLAN_MAGIC + (uint64_t)stage, .stage = stage};
+    struct qkv_problem problem;
     TRY(qkv_check_plan(plan));
-    TRY(qkv_problem_make(&s.problem, qkv_forward_stage(stage), params));
-    if (s.problem.narrow && stage != QKV_STAGE_DECODE)
+    TRY(qkv_problem_make(&problem, qkv_forward_stage(stage), params));
+    if (problem.narrow && stage != QKV_STAGE_DECODE)
         return qkv_fail(QKV_ARG_ARITHMETIC, QKV_FAULT_RANGE);
     TRY(qkv_check_context(context));
-    s.table = &qkv_context_get(context)->table;
 
-    const struct qkv_problem *p = &s.problem;
-    s.v_pad = qkv_round_up(p->v_dim, QKV_PANEL);
-    s.blocks = qkv_round_up(p->kv_len, QKV_KEY_BLOCK) / QKV_KEY_BLOCK;
-    s.rows = qkv_max(p->head_dim, p->v_dim) > QKV_WIDE ? QKV_ROWS / 2 : QKV_ROWS;
-    s.row_blocks = qkv_round_up(p->group * p->q_len, s.rows) / s.rows;
     memset(plan, 0, sizeof(*plan));
-    layout(&s, plan);
-    plan->workspace_shared = s.shared.size;
-    plan->workspace_worker = s.worker.size;
-    memcpy(plan->state, &s, sizeof(s));
+    struct qkv_plan_state *s = (struct qkv_plan_state *)plan->state;
+    s->magic = QKV_PLAN_MAGIC + (uint64_t)stage;
+    s->stage = stage;
+    s->table = &qkv_context_get(context)->table;
+    s->problem = problem;
+    s->v_pad = qkv_round_up(problem.v_dim, QKV_PANEL);
+    s->blocks = qkv_round_up(problem.kv_len, QKV_KEY_BLOCK) / QKV_KEY_BLOCK;
+    s->rows = qkv_max(problem.head_dim, problem.v_dim) > QKV_WIDE ? QKV_ROWS / 2 : QKV_ROWS;
+    s->row_blocks = qkv_round_up(problem.group * problem.q_len, s->rows) / s->rows;
+    layout(s, plan);
+    plan->workspace_shared = s->shared.size;
+    plan->workspace_worker = s->worker.size;
     return QKV_OK;
 }
 

@@ -46,6 +46,8 @@ static inline int qkv_overlap(const struct qkv_footprint *a, const struct qkv_fo
 /* Does an output's view share a byte with a plain array of floats or of 32-bit integers? */
 static inline int qkv_overlaps_array(const struct qkv_footprint *out, const void *data,
                                      int64_t count) {
+    if (!data)
+        return 0;
     const struct qkv_footprint f = qkv_footprint_array(data, count, 4);
     return qkv_overlap(out, &f);
 }

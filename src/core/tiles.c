@@ -10,6 +10,8 @@ void qkv_lay_tiles(struct qkv_tiles *t, const struct qkv_part *part,
     t->any = t->even = qkv_part_even_rows(part, block, t->row);
     t->whole =
         t->any && !part->plan->problem.rule.modified && row->from == row->lo && row->to == row->hi;
+    t->from = block->lo / QKV_PANEL * QKV_PANEL;
+    t->to = (block->hi + QKV_PANEL - 1) / QKV_PANEL * QKV_PANEL;
     if (t->any)
         return;
     for (int r = 0; r < part->rows; r += mr) {

@@ -10,7 +10,8 @@
  * those of a tile that sees nothing have none. */
 struct qkv_tiles {
     struct qkv_score_row row[QKV_ROWS];
-    int any;   /* some tile sees something */
+    int from, to; /* columns beyond these no row has; multiples of PANEL */
+    int any;      /* some tile sees something */
     int even;  /* all rows have the same columns, and nothing is masked or added but outside them */
     int whole; /* all rows have the same columns, and no score is masked or changed */
 };

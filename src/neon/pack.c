@@ -22,9 +22,11 @@ static inline void transpose_4(float32x4_t x[4]) {
     x[3] = vcombine_f32(vget_high_f32(t1), vget_high_f32(t3));
 }
 
-/* Four columns of the panel, from four rows. */
-static inline void turn_quarter(float *dst, ptrdiff_t ld_dst, const float *src, ptrdiff_t ld,
-                                int first, int last, ptrdiff_t k) {
+/* Four columns of the panel, from the rows [first, last) of four. Inlined, so that whole ones need
+ * not be looked at one by one. */
+static inline __attribute__((always_inline)) void turn_rows(float *dst, ptrdiff_t ld_dst,
+                                                            const float *src, ptrdiff_t ld,
+                                                            int first, int last, ptrdiff_t k) {
     for (ptrdiff_t p = 0; p < k; p += 4) {
         int n = (int)(k - p < 4 ? k - p : 4);
         float32x4_t x[4];
@@ -38,6 +40,17 @@ static inline void turn_quarter(float *dst, ptrdiff_t ld_dst, const float *src, 
         for (int c = 0; c < n; c++)
             vst1q_f32(dst + (p + c) * ld_dst, x[c]);
     }
+}
+
+static void turn_quarter(float *dst, ptrdiff_t ld_dst, const float *src, ptrdiff_t ld, int first,
+                         int last, ptrdiff_t k) {
+    if (first <= 0 && last >= 4)
+        turn_rows(dst, ld_dst, src, ld, 0, 4, k);
+    else if (first < 4 && last > 0)
+        turn_rows(dst, ld_dst, src, ld, first, last, k);
+    else
+        for (ptrdiff_t p = 0; p < k; p++)
+            vst1q_f32(dst + p * ld_dst, vdupq_n_f32(0.0f));
 }
 
 void qkv_neon_pack_panel(float *dst, const float *src, ptrdiff_t ld, int first, int last,
