@@ -30,8 +30,12 @@ static int64_t q_stride(const struct qkv_part *part) {
     return qkv_round_up(part->plan->problem.head_dim, 4);
 }
 
+/* Of more rows than this an unpacked copy of a block is worth its making, in float32 (docs/
+ * performance.md). */
+enum { FEW_ROWS = 12 };
+
 int qkv_reads_stored(const struct qkv_part *part) {
-    return part->rows <= part->plan->table->decode->few || part->plan->problem.narrow;
+    return part->rows <= FEW_ROWS || part->plan->problem.narrow;
 }
 
 static void load_padded(const struct qkv_part *part) {

@@ -134,8 +134,6 @@ struct qkv_decode_kernels {
     qkv_key_product_fn *keys[QKV_STORED_COUNT];
     qkv_value_product_fn *values[QKV_STORED_COUNT];
     qkv_scale_weights_fn *scale;
-    int few;   /* query rows that read K and V as they are stored, at most QKV_FEW; of more of them
-                  an unpacked copy of a block is worth its making */
     int pairs; /* keys and values look at `beside` */
 };
 
