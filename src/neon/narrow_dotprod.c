@@ -4,26 +4,16 @@
  * times a scale for each row. Sums of integers are exact, and so are their floats, below 127 * 128
  * * 512 < 2^24: no order, and no shape of a tile, makes a difference.
  */
-#include "narrow_product.h"
+#include "narrow_sdot.h"
 
 typedef int32x4_t sum_t;
 
 enum { UNIT = 4 };
 
-static inline __attribute__((always_inline)) sum_t
-dot(sum_t sum, uint32x4_t columns, uint32x4_t row, const int lane, const int whose) {
-    const int8x16_t y = vreinterpretq_s8_u32(columns), x = vreinterpretq_s8_u32(row);
+static inline INLINED sum_t dot(sum_t sum, uint32x4_t columns, uint32x4_t row, const int lane,
+                                const int whose) {
     (void)whose;
-    switch (lane) {
-    case 0:
-        return vdotq_laneq_s32(sum, y, x, 0);
-    case 1:
-        return vdotq_laneq_s32(sum, y, x, 1);
-    case 2:
-        return vdotq_laneq_s32(sum, y, x, 2);
-    default:
-        return vdotq_laneq_s32(sum, y, x, 3);
-    }
+    return sdot_lane(sum, vreinterpretq_s8_u32(columns), row, lane);
 }
 
 static inline INLINED float32x4_t sum_floats(sum_t sum) {

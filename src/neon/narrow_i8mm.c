@@ -5,25 +5,11 @@
  * half the error. Sums of integers are exact, and so are their floats, below 255 * 128 * 256 and
  * 127 * 128 * 512 < 2^24: no order, and no instruction, makes a difference.
  */
-#include "narrow_product.h"
+#include "narrow_sdot.h"
 
 typedef int32x4_t sum_t;
 
 enum { UNIT = 4 };
-
-static inline INLINED sum_t dot_lane(sum_t sum, int8x16_t y, uint32x4_t row, const int lane) {
-    const int8x16_t x = vreinterpretq_s8_u32(row);
-    switch (lane) {
-    case 0:
-        return vdotq_laneq_s32(sum, y, x, 0);
-    case 1:
-        return vdotq_laneq_s32(sum, y, x, 1);
-    case 2:
-        return vdotq_laneq_s32(sum, y, x, 2);
-    default:
-        return vdotq_laneq_s32(sum, y, x, 3);
-    }
-}
 
 static inline INLINED sum_t dot_unsigned_lane(sum_t sum, int8x16_t y, uint32x4_t row,
                                               const int lane) {
@@ -43,7 +29,7 @@ static inline INLINED sum_t dot_unsigned_lane(sum_t sum, int8x16_t y, uint32x4_t
 static inline INLINED sum_t dot(sum_t sum, uint32x4_t columns, uint32x4_t row, const int lane,
                                 const int whose) {
     const int8x16_t y = vreinterpretq_s8_u32(columns);
-    return whose == KEYS ? dot_lane(sum, y, row, lane) : dot_unsigned_lane(sum, y, row, lane);
+    return whose == KEYS ? sdot_lane(sum, y, row, lane) : dot_unsigned_lane(sum, y, row, lane);
 }
 
 static inline INLINED sum_t mmla(sum_t sum, uint32x4_t rows, uint32x4_t columns, const int whose) {
