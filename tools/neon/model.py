@@ -32,8 +32,8 @@ def program() -> tuple[str, str]:
     raise Wrong(f"llvm-mca {OLDEST} or newer is not installed (tools/install neon).")
 
 
-def judge(mca: str, core: str, loop: Loop) -> Verdict:
-    """Runs the loop often on the model of a core."""
+def judge(mca: str, core: str, loop: Loop, kind: str = "fmla") -> Verdict:
+    """Runs the loop often on the model of a core; kind: what counts as a multiply-add."""
     done = subprocess.run(
         [mca, "-mtriple=aarch64-linux-gnu", f"-mcpu={core}", f"-iterations={ITERATIONS}", "--json"],
         input="\n".join(loop.code) + "\n", capture_output=True, text=True, check=False)
@@ -46,16 +46,16 @@ def judge(mca: str, core: str, loop: Loop) -> Verdict:
         use = region["ResourcePressureView"]["ResourcePressureInfo"]
     except (ValueError, KeyError, IndexError):
         raise Wrong(f"{mca} said something else than expected of {core}.") from None
-    return Verdict(cycles, 100 * pipe_share(loop, use) / cycles)
+    return Verdict(cycles, 100 * pipe_share(loop, use, kind) / cycles)
 
 
-def pipe_share(loop: Loop, use: list[dict[str, float]]) -> float:
+def pipe_share(loop: Loop, use: list[dict[str, float]], kind: str = "fmla") -> float:
     """The cycles that multiply-adds take of each pipe that takes them, on average. use tells of
     each instruction how many cycles it holds each resource."""
     held: dict[int, float] = {}
     for entry in use:
         at = int(entry["InstructionIndex"])
-        if at < len(loop.code) and loop.code[at].split()[0] == "fmla":
+        if at < len(loop.code) and loop.code[at].split()[0] == kind:
             pipe = int(entry["ResourceIndex"])
             held[pipe] = held.get(pipe, 0.0) + entry["ResourceUsage"]
     return sum(held.values()) / len(held) if held else 0.0
