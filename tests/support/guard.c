@@ -93,19 +93,21 @@ void guard_free(struct guard *guard) {
     *guard = (struct guard){0};
 }
 
+/* By the C library's copies, and so is the look at what is left of them: much of what a suite takes
+ * under an emulator would else be these bytes, one instruction each. */
 void guard_clear(struct guard *guard) {
     const uint32_t canary = GUARD_CANARY;
-    size_t i = 0;
-    for (; i + sizeof canary <= guard->size; i += sizeof canary)
-        memcpy(guard->data + i, &canary, sizeof canary);
-    memcpy(guard->data + i, &canary, guard->size - i);
+    size_t done = guard->size < sizeof canary ? guard->size : sizeof canary;
+
+    memcpy(guard->data, &canary, done);
+    for (; done < guard->size; done *= 2)
+        memcpy(guard->data + done, guard->data,
+               done < guard->size - done ? done : guard->size - done);
 }
 
+/* Each byte is FILL if the first one is and each one is as the one before it. */
 static bool all_fill(const unsigned char *from, const unsigned char *to) {
-    for (; from < to; from++)
-        if (*from != FILL)
-            return false;
-    return true;
+    return from == to || (*from == FILL && memcmp(from, from + 1, (size_t)(to - from) - 1) == 0);
 }
 
 bool guard_intact(const struct guard *guard) {
