@@ -261,7 +261,7 @@ struct verdict check_options_alone(const qkv_context *context, int stage) {
     /* A short run of a backward stage takes the small shape alone. */
     const int step = stage_share(stage) > 1 && test_stride() > 1 ? 2 : 1;
     struct verdict verdict = verdict_ok();
-    for (int i = 0; i < 2 * option_count() && verdict.ok; i += step) {
+    for (int i = 0; i < 2 * option_count() && verdict.ok; i += step * test_thinning()) {
         struct desc d = shape(i % 2, test_seed() + (uint64_t)i);
         option_set(&d, i / 2);
         verdict = check_desc(context, stage, &d);

@@ -3,7 +3,10 @@
  *
  *   QKV_TEST_SEED   seed of everything random; "time" takes the clock. Printed by every suite.
  *   QKV_TEST_CASES  how many random descriptions a room gets; 2000 unless set. Sweeps over pairs
- *                   of sizes take the same share of their pairs as this is of 2000.
+ *                   of sizes take the same share of their pairs as this is of 2000. With fewer
+ *                   than 15, for very slow emulators, sweeps over single sizes and options are
+ *                   thinned too.
+ *   QKV_TEST_LEAVE_OUT  names of tests to do without, separated by commas, for the same purpose.
  *   QKV_TEST_ONLY   the number of the one random description to run.
  *   QKV_TEST_SLACK  bytes between a buffer and the guard page behind it; 0 unless set. 64 for
  *                   emulators whose masked loads touch lanes that are masked out (qemu 7.2, AVX2).
@@ -45,6 +48,10 @@ int test_only(void);
 
 /* Every how many pairs of a sweep one is tested: 1 on a full run. */
 int test_stride(void);
+
+/* Every how many points of a sweep over single sizes, options or shapes one is tested: 1 from 15
+ * cases up; an odd number, so that alternating points keep alternating. */
+int test_thinning(void);
 
 /* The dtype that QKV_TEST_VARIANT computes with; QKV_DTYPE_NONE where no variant is asked for. */
 int32_t test_narrow_dtype(void);
