@@ -1,87 +1,65 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Runs programs on an x86 CPU that Bochs plays, AVX-512 included.
+"""Runs programs on an x86 CPU that Bochs plays, which may have AVX-512 where this one has not.
 
-    tools/legs/bochs.py [--cpu MODEL] [--seconds N] -- [NAME=VALUE]... PROGRAM [ARGUMENT]...
+    tools/legs/bochs.py [options] -- [NAME=VALUE]... PROGRAM [ARGUMENT]... [';' ...]
 
-A Linux kernel starts from an image that holds the programs, what ldd names for them, and a script
-that runs them one after the other. What they say comes back over the serial line. Several commands
-are separated by an argument ";".
+A Linux kernel starts on a machine without BIOS or network, in some ten seconds, and runs the
+commands one after the other, each in the environment that is named and no other. They take about two
+hundred times as long as here. What they said is shown at the end, with Check's TAP logs; the exit
+status is the first that is not 0.
+
+QKV_KERNEL names the kernel to use in place of Debian's, QKV_BOCHS another Bochs, one with display
+library nogui and without debugger, and QKV_BOCHS_CPU what --cpu is if it is not given.
 """
 
 import argparse
 import dataclasses
+import fcntl
 import glob
 import os
 import pty
+import re
 import select
 import shutil
-import signal
-import struct
 import subprocess
 import sys
+import tarfile
 import tempfile
+import termios
 import time
 
+import bochs_disk
+import build
+
 HERE = os.path.dirname(os.path.abspath(__file__))
-BUSYBOX = "/bin/busybox"
-MEMORY = 512  # MiB
-IPS = 20_000_000
-BASE = 0x100000  # where bochs.S loads the disk's contents to
-PAGE = 4096
-MARK = "@qkv "
-# Bochs 2.7 gets wrong: the sizes of XSAVES and of PKU's state, and a memmove that trusts FSRM.
-KERNEL_OPTIONS = ("console=ttyS0,115200 quiet mitigations=off nokaslr acpi=off nosmp"
-                  " cryptomgr.notests panic=-1 clearcpuid=pku,xsavec,xsaves,fsrm")
+KERNEL = "linux-image-cloud-amd64"  # Debian's, which has what a virtual machine needs built in
+PROGRAMS = ("bochs", "busybox", "gcc", "objcopy")
+MARK = bochs_disk.MARK
+IPS = 50_000_000  # instructions that are a second of the devices' time; the clock runs by itself
 
 CONFIGURATION = """\
 config_interface: textconfig
 display_library: {display}
-plugin_ctrl: speaker=0, gameport=0, parallel=0
-cpu: model={cpu}, count=1, ips={ips}, reset_on_triple_fault=0
+plugin_ctrl: speaker=0
+cpu: model={cpu}, ips={ips}, reset_on_triple_fault=0
 memory: guest={memory}, host={memory}
-romimage: file={rom}
-vgaromimage: file={rom}
+romimage: file={folder}/rom
+vgaromimage: file={folder}/rom
 pci: enabled=0
-ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
-ata0-master: type=disk, mode=flat, path={disk}
-com1: enabled=1, mode=file, dev={serial}
+ata0: enabled=1
+ata0-master: type=disk, mode=flat, path={folder}/disk
+com1: enabled=1, mode=file, dev={folder}/serial
 clock: sync=none, time0=utc
-log: {log}
+log: {folder}/log
 panic: action=fatal
 error: action=report
-mouse: enabled=0
 """
-
-INIT = f"""\
-#!{BUSYBOX} sh
-{BUSYBOX} mount -t proc proc /proc
-{BUSYBOX} stty -F /dev/ttyS0 raw
-exec >/dev/ttyS0 2>/dev/null </dev/null
-show() {{
-    [ ! -s "$2" ] || {BUSYBOX} sed "s/^/@$1 /" "$2"
-}}
-for command in /commands/*; do
-    echo "{MARK}run"
-    CK_TAP_LOG_FILE_NAME=/said/tap {BUSYBOX} sh "$command" >/said/out 2>/said/err
-    echo "{MARK}exit $?"
-    show o /said/out
-    show e /said/err
-    show t /said/tap
-    {BUSYBOX} rm -f /said/*
-done
-echo "{MARK}done"
-while :; do {BUSYBOX} sleep 1000; done
-"""
-
-
-class Missing(Exception):
-    """What this machine lacks, in a few words."""
 
 
 @dataclasses.dataclass
 class Result:
-    """What a command came to; status is None if it did not end in time."""
+    """What a command came to; status is None if it did not end."""
 
     status: object = None
     out: str = ""
@@ -89,237 +67,220 @@ class Result:
     tap: str = ""
 
 
-def archive(entries):
-    """A cpio archive as the kernel unpacks it; entries are (name, mode, contents, device)."""
-    image = bytearray()
-    for number, (name, mode, contents, device) in enumerate(
-            [*entries, ("TRAILER!!!", 0, b"", (0, 0))]):
-        name = name.encode() + b"\0"
-        fields = (number + 1, mode, 0, 0, 1, 0, len(contents), 0, 0, *device, len(name), 0)
-        image += b"070701" + "".join(f"{field:08x}" for field in fields).encode() + name
-        image += bytes(-len(image) % 4) + contents
-        image += bytes(-len(image) % 4)
-    return bytes(image)
+# ---- What is needed ----
 
 
-def libraries(program):
-    """The files that ldd names; none for a static program."""
-    said = subprocess.run(["ldd", program], capture_output=True, text=True, check=False)
-    return [word for line in said.stdout.splitlines() for word in line.split()
-            if word.startswith("/") and os.path.exists(word)]
+def unpack_kernel(package, path):
+    """Takes the kernel out of its package without installing it."""
+    command = ["dpkg-deb", "--fsys-tarfile", package]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
+            for member in archive:
+                if "/vmlinuz-" in member.name:
+                    with open(path + ".part", "wb") as file:
+                        shutil.copyfileobj(archive.extractfile(member), file)
+                    os.replace(path + ".part", path)
+        process.stdout.read()
 
 
-def quoted(word):
-    return "'" + word.replace("'", "'\\''") + "'"
-
-
-def split(command):
-    """The settings in front of a command, and the command, its program as an absolute path."""
-    settings = []
-    while command and "=" in command[0]:
-        settings.append(command[0])
-        command = command[1:]
-    if not command:
-        raise SystemExit("bochs.py: no program")
-    return settings, [os.path.abspath(command[0]), *command[1:]]
-
-
-def script(command):
-    settings, words = split(command)
-    lines = [f"export {quoted(setting)}" for setting in settings]
-    return "\n".join([*lines, "exec " + " ".join(map(quoted, words)), ""])
-
-
-def root_files(commands):
-    """Everything that the guest's file system holds: {path: contents}."""
-    files = {"/init": INIT.encode()}
-    paths = {BUSYBOX}
-    for number, command in enumerate(commands):
-        files[f"/commands/{number:04}"] = script(command).encode()
-        program = split(command)[1][0]
-        paths |= {program, *libraries(program)}
-        # An argument that is a file of this machine goes along.
-        paths |= {word for word in split(command)[1][1:] if os.path.isfile(word)}
-    for path in paths:
-        with open(path, "rb") as file:
-            files[os.path.abspath(path)] = file.read()
-    return files
-
-
-def initramfs(commands):
-    files = root_files(commands)
-    folders = {"/dev", "/proc", "/said", "/tmp"}
-    for path in files:
-        while path := path.rpartition("/")[0]:
-            folders.add(path)
-    entries = [(path[1:], 0o40755, b"", (0, 0)) for path in sorted(folders)]
-    entries += [("dev/console", 0o20600, b"", (5, 1)), ("dev/ttyS0", 0o20600, b"", (4, 64)),
-                ("dev/null", 0o20666, b"", (1, 3)), ("dev/zero", 0o20666, b"", (1, 5)),
-                ("dev/urandom", 0o20666, b"", (1, 9))]
-    entries += [(path[1:], 0o100755, contents, (0, 0)) for path, contents in files.items()]
-    return archive(entries)
-
-
-def padded(contents, size=PAGE):
-    return contents + bytes(-len(contents) % size)
-
-
-def disk(kernel, initrd):
-    """What bochs.S loads to BASE: the kernel's parameters, its command line, the initramfs, and the
-    kernel. See Documentation/x86/boot.rst of Linux for the numbers."""
-    setup = kernel[0x1f1:0x202 + kernel[0x201]]
-    protected = kernel[(setup[0] + 1) * 512:]
-    body = padded(initrd)
-    parameters = bytearray(PAGE)
-    parameters[0x1f1:0x1f1 + len(setup)] = setup
-    parameters[0x210] = 0xff  # a loader without a number of its own
-    struct.pack_into("<III", parameters, 0x214, BASE + 2 * PAGE + len(body), BASE + 2 * PAGE,
-                     len(initrd))
-    struct.pack_into("<I", parameters, 0x228, BASE + PAGE)
-    usable = [(0, 0x9f000), (BASE, (MEMORY << 20) - BASE)]
-    parameters[0x1e8] = len(usable)
-    for number, (start, size) in enumerate(usable):
-        struct.pack_into("<QQI", parameters, 0x2d0 + 20 * number, start, size, 1)
-    line = KERNEL_OPTIONS.encode().ljust(PAGE, b"\0")
-    return padded(bytes(parameters) + line + body + protected, 16 * 63 * 512)
-
-
-def rom(folder):
-    """bochs.S in machine code."""
-    made = os.path.join(folder, "rom.o")
-    image = os.path.join(folder, "rom")
-    subprocess.run(["gcc", "-c", os.path.join(HERE, "bochs.S"), "-o", made], check=True)
-    subprocess.run(["objcopy", "-O", "binary", made, image], check=True)
-    return image
+def download_kernel(path):
+    """The newest kernel that apt-get knows, to `path`; False if there is none to be had."""
+    said = subprocess.run(["apt-cache", "depends", KERNEL], capture_output=True, text=True,
+                          check=False)
+    names = re.findall(r"Depends: (linux-image-\S+)", said.stdout)
+    with tempfile.TemporaryDirectory(prefix="qkv-kernel.") as folder:
+        subprocess.run(["apt-get", "-q", "download", *names[:1]], cwd=folder, capture_output=True,
+                       stdin=subprocess.DEVNULL, check=False)
+        for package in glob.glob(os.path.join(folder, "*.deb")):
+            unpack_kernel(package, path)
+    return os.path.exists(path)
 
 
 def find_kernel():
-    found = os.environ.get("QKV_KERNEL") or max(glob.glob("/boot/vmlinuz-*-cloud-amd64"), default="")
-    if not found:
-        raise Missing("kernel for Bochs")
-    return found
+    """A kernel's path: the one that is named, Debian's if it is installed, or a copy of it among
+    the builds; None if it cannot be had."""
+    named = os.environ.get("QKV_KERNEL")
+    found = [named] if named else sorted(glob.glob("/boot/vmlinuz-*-cloud-amd64"))
+    found = [path for path in found if os.access(path, os.R_OK)]
+    if found or named:
+        return found[-1] if found else None
+    path = os.path.join(build.BASE, "bochs", "vmlinuz")
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    return path if os.path.exists(path) or download_kernel(path) else None
 
 
-def emulator():
-    """Bochs, and how it shows the screen that nobody looks at."""
+def lacks():
+    """What this machine does not have."""
     own = os.environ.get("QKV_BOCHS")
-    return (own, "nogui") if own else ("bochs", "term")
+    missing = [name for name in PROGRAMS
+               if not shutil.which(own if own and name == "bochs" else name)]
+    if not missing and not find_kernel():
+        missing.append(f"kernel for Bochs (apt-get download {KERNEL} brought none)")
+    return missing
 
 
-def start(folder, settings):
-    """Bochs in a terminal of its own: Debian's has no display but those for terminals."""
-    program, display = emulator()
-    config = os.path.join(folder, "bochsrc")
-    with open(config, "w", encoding="utf-8") as file:
-        file.write(CONFIGURATION.format(display=display, **settings))
-    go = os.path.join(folder, "go")
-    with open(go, "w", encoding="utf-8") as file:
-        file.write("c\n")  # Debian's has the debugger, which waits for this
-    command = [program, "-q", "-f", config]
-    if program == "bochs" or os.environ.get("QKV_BOCHS_DEBUGGER"):
-        command += ["-rc", go]
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.environ["TERM"] = "linux"
-        os.execvp(command[0], command)
-    return pid, terminal
+def make_rom(folder):
+    made = os.path.join(folder, "rom.o")
+    subprocess.run(["gcc", "-m64", "-c", os.path.join(HERE, "bochs.S"), "-o", made], check=True)
+    subprocess.run(["objcopy", "-O", "binary", "-j", ".text", made, os.path.join(folder, "rom")],
+                   check=True)
 
 
-def watch(pid, terminal, serial, seconds, echo):
-    """Waits for the end mark in the serial line's file; returns the file's lines."""
-    deadline = time.monotonic() + seconds
-    said = ""
-    alive = True
-    screen = b""
-    while alive and MARK + "done" not in said and time.monotonic() < deadline:
-        if select.select([terminal], [], [], 0.1)[0]:
+# ---- The machine ----
+
+
+class Machine:
+    """One Bochs, from its start to the end of its last command."""
+
+    def __init__(self, commands, cpu=None):
+        self.count = len(commands)
+        self.serial = b""
+        self.screen = b""  # its last bytes, for when Bochs itself does not come up
+        self.gone = False
+        self.folder = tempfile.mkdtemp(prefix="qkv-bochs.")
+        try:
+            make_rom(self.folder)
+            with open(os.path.join(self.folder, "disk"), "wb") as file:
+                file.write(bochs_disk.make(bochs_disk.contents_of(find_kernel()), commands))
+            self.start(cpu or os.environ.get("QKV_BOCHS_CPU") or "tigerlake")
+        except BaseException:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
+
+    def start(self, cpu):
+        """Debian's Bochs wants a terminal, which shows nothing of use, and, as it has the debugger,
+        to be told to go on. It ends with the terminal, should this program be ended."""
+        own = os.environ.get("QKV_BOCHS")
+        config = os.path.join(self.folder, "bochsrc")
+        go_on = os.path.join(self.folder, "go_on")
+        with open(config, "w", encoding="utf-8") as file:
+            file.write(CONFIGURATION.format(display="nogui" if own else "term", cpu=cpu, ips=IPS,
+                                            memory=bochs_disk.MEMORY, folder=self.folder))
+        with open(go_on, "w", encoding="utf-8") as file:
+            file.write("continue\n")
+        self.terminal, inside = pty.openpty()
+        self.process = subprocess.Popen(
+            [own or "bochs", "-q", "-f", config, *([] if own else ["-rc", go_on])],
+            stdin=inside, stdout=inside, stderr=inside, env={**os.environ, "TERM": "linux"},
+            start_new_session=True, preexec_fn=lambda: fcntl.ioctl(inside, termios.TIOCSCTTY, 0))
+        os.close(inside)
+
+    def look(self):
+        """Takes in what there is to read."""
+        if select.select([self.terminal], [], [], 0.1)[0]:
             try:
-                screen = (screen + os.read(terminal, 65536))[-4000:]
+                self.screen = (self.screen + os.read(self.terminal, 65536))[-4000:]
             except OSError:
-                alive = False
-        if os.path.exists(serial):
-            with open(serial, encoding="utf-8", errors="replace") as file:
-                new = file.read()
-            if echo:
-                echo(new[len(said):])
-            said = new
+                self.gone = True  # nobody has the other end open any more
+        path = os.path.join(self.folder, "serial")
+        if os.path.exists(path):
+            self.serial = bochs_disk.contents_of(path)
+
+    @property
+    def over(self):
+        ends = ((MARK + "done").encode(), b"Kernel panic")
+        return self.gone or any(end in self.serial for end in ends)
+
+    def lines(self):
+        """What the guest said, or why it said nothing."""
+        said = self.serial or self.screen
+        return said.decode(errors="replace").replace("\r", "").splitlines()
+
+    def results(self):
+        found = [Result() for _ in range(self.count)]
+        parts = {"@o ": "out", "@e ": "err", "@t ": "tap"}
+        number = -1
+        for line in self.lines():
+            if line == MARK + "run":
+                number += 1
+            elif number >= 0 and line.startswith(MARK + "exit "):
+                found[number].status = int(line.split()[2])
+            elif number >= 0 and line[:3] in parts:
+                part = parts[line[:3]]
+                setattr(found[number], part, getattr(found[number], part) + line[3:] + "\n")
+        return found
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        os.close(self.terminal)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def run(batches, cpu=None, seconds=600, watch=lambda machines: None):
+    """Runs each batch of commands, (words, environment), on a machine of its own, side by side.
+    Returns the machines, closed; what did not end in time has no status."""
+    deadline = time.monotonic() + seconds
+    machines = []
     try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    os.waitpid(pid, 0)
-    os.close(terminal)
-    if not alive and not said:
-        said = screen.decode(errors="replace")
-    return said.replace("\r", "").splitlines()
+        for batch in batches:
+            machines.append(Machine(batch, cpu))
+        while not all(machine.over for machine in machines) and time.monotonic() < deadline:
+            for machine in machines:
+                if not machine.over:
+                    machine.look()
+            watch(machines)
+    finally:
+        for machine in machines:
+            machine.close()
+    return machines
 
 
-def read(lines, count):
-    """The results in what came over the serial line."""
-    results = [Result() for _ in range(count)]
-    number = -1
-    parts = {"@o ": "out", "@e ": "err", "@t ": "tap"}
-    for line in lines:
-        if line == MARK + "run":
-            number += 1
-        elif line.startswith(MARK + "exit "):
-            results[number].status = int(line.split()[-1])
-        elif line[:3] in parts and number >= 0:
-            part = parts[line[:3]]
-            setattr(results[number], part, getattr(results[number], part) + line[3:] + "\n")
-    return results
+# ---- By hand ----
 
 
-def run(commands, cpu="tigerlake", seconds=600, echo=None):
-    """Runs commands (lists of words, settings in front) and returns (results, serial lines)."""
-    with tempfile.TemporaryDirectory(prefix="qkv-bochs.") as folder:
-        with open(find_kernel(), "rb") as file:
-            kernel = file.read()
-        image = os.path.join(folder, "disk")
-        with open(image, "wb") as file:
-            file.write(disk(kernel, initramfs(commands)))
-        serial = os.path.join(folder, "serial")
-        settings = {"cpu": cpu, "ips": os.environ.get("QKV_BOCHS_IPS", IPS), "memory": MEMORY,
-                    "rom": rom(folder), "disk": image, "serial": serial,
-                    "log": os.path.join(folder, "log")}
-        pid, terminal = start(folder, settings)
-        lines = watch(pid, terminal, serial, seconds, echo)
-        if kept := os.environ.get("QKV_BOCHS_KEEP"):
-            shutil.copytree(folder, kept, dirs_exist_ok=True)
-    return read(lines, len(commands)), lines
-
-
-def commands_of(words):
-    commands = [[]]
+def split(words):
+    """The commands among words that ";" separates; each (words, environment)."""
+    commands = [([], {})]
     for word in words:
+        command, environment = commands[-1]
+        name, equals, value = word.partition("=")
         if word == ";":
-            commands.append([])
+            commands.append(([], {}))
+        elif equals and not command:
+            environment[name] = value
         else:
-            commands[-1].append(word)
-    return [command for command in commands if command]
+            command.append(word if command else os.path.abspath(shutil.which(word) or word))
+    return [command for command in commands if command[0]]
+
+
+def arguments():
+    parser = argparse.ArgumentParser(usage=__doc__, add_help=True)
+    parser.add_argument("--cpu", help="corei7_skylake_x, corei7_icelake_u, tigerlake (with VNNI)")
+    parser.add_argument("--seconds", type=float, default=600, help="when to give up")
+    parser.add_argument("--serial", action="store_true", help="show the guest's lines as they come")
+    parser.add_argument("words", nargs="+", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def show_new(shown):
+    """Writes what machines said since the last call."""
+    def watch(machines):
+        text = machines[0].serial.decode(errors="replace").replace("\r", "")
+        sys.stderr.write(text[shown[0]:])
+        sys.stderr.flush()
+        shown[0] = len(text)
+    return watch
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="tools/legs/bochs.py", usage=__doc__)
-    parser.add_argument("--cpu", default="tigerlake")
-    parser.add_argument("--seconds", type=float, default=600)
-    parser.add_argument("--serial", action="store_true")
-    parser.add_argument("words", nargs="+")
-    asked = parser.parse_args()
-    commands = commands_of(asked.words)
-    echo = (lambda text: print(text, end="", file=sys.stderr, flush=True)) if asked.serial else None
-    results, lines = run(commands, asked.cpu, asked.seconds, echo)
-    worst = 0
-    for command, result in zip(commands, results):
-        sys.stdout.write(result.out)
+    asked = arguments()
+    missing = lacks()
+    if missing:
+        raise SystemExit(f"bochs.py: this machine has no {', '.join(missing)}")
+    commands = split(asked.words)
+    watch = show_new([0]) if asked.serial else lambda machines: None
+    machine = run([commands], asked.cpu, asked.seconds, watch)[0]
+    results = machine.results()
+    for (words, _), result in zip(commands, results):
+        sys.stdout.write(result.out + result.tap)
+        sys.stdout.flush()
         sys.stderr.write(result.err)
-        if result.tap:
-            print("TAP:\n" + result.tap, end="")
-        print(f"[{' '.join(command)}: exit status {result.status}]")
-        worst = worst or (1 if result.status is None else result.status)
-    if any(result.status is None for result in results) and not asked.serial:
-        print("\n".join(lines[-30:]), file=sys.stderr)
-    return worst
+        print(f"[{' '.join(words)}: exit status {result.status}]", flush=True)
+    if any(result.status is None for result in results):
+        print("\n".join(machine.lines()[-30:]), file=sys.stderr)
+    return next((1 if result.status is None else result.status for result in results
+                 if result.status != 0), 0)
 
 
 if __name__ == "__main__":

@@ -75,6 +75,10 @@ class Build:
     def introspect(self, what):
         return json.loads(subprocess.check_output(["meson", "introspect", what, self.folder]))
 
+    def output(self, command):
+        """What a command says, whatever comes of it."""
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
     def program(self, name):
         """The path of a program that was built."""
         for target in self.introspect("--targets"):

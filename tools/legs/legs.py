@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 from typing import Callable
 
+import avx512
 from build import ROOT, Build, shown
 from results import Tally
 
@@ -233,6 +234,8 @@ LEGS = [
     Leg("haswell", "x86-64 without AVX-512 under qemu, a sample of AVX2, 15 random cases",
         emulated(gcc, "qemu-x86_64 -cpu Haswell", 15, "avx2", its_vector_room, QKV_TEST_SLACK="64"),
         ("gcc", "qemu-x86_64")),
+    Leg("avx512", "x86-64 with AVX-512 under Bochs, a sample, if this machine has no AVX-512",
+        avx512.leg(gcc), ("gcc",)),
     Leg("cortex-a53", "AArch64 cross build under qemu, the NEON room, 15 random cases",
         emulated(arm, QEMU_ARM, 15, "neon", in_vector_room, QEMU_CPU="cortex-a53"), **ARM_NEEDS),
     Leg("cortex-a72", "the same on another core, a sample of both rooms, 20 random cases",

@@ -56,6 +56,12 @@ def settings(environment):
     return frozenset(item for item in environment if item[0].startswith("QKV_"))
 
 
+def count_tap(lines):
+    """What a TAP log comes to: how many tests passed, and a line for each that failed."""
+    passed = sum(line.startswith("ok ") for line in lines)
+    return passed, [line[len("not ok ") :] for line in lines if line.startswith("not ok ")]
+
+
 def read_tap(folder):
     """The TAP logs of a run: {(command, settings): [(passed, [failed test, ...]), ...]}."""
     logs = {}
@@ -66,10 +72,8 @@ def read_tap(folder):
         with open(stem + ".environment", encoding="utf-8", errors="replace") as file:
             environment = [tuple(line.split("=", 1)) for line in file.read().split("\0")]
         with open(path, encoding="utf-8", errors="replace") as file:
-            lines = file.read().splitlines()
-        passed = sum(line.startswith("ok ") for line in lines)
-        failed = [line[len("not ok ") :] for line in lines if line.startswith("not ok ")]
-        logs.setdefault((command, settings(environment)), []).append((passed, failed))
+            counts = count_tap(file.read().splitlines())
+        logs.setdefault((command, settings(environment)), []).append(counts)
     return logs
 
 
