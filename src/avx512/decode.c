@@ -187,22 +187,6 @@ value_chains(vf acc[TALL][VECTORS], const struct qkv_value_product *p, int row, 
     }
 }
 
-/* Chains of a row to its accumulator. */
-static inline __attribute__((always_inline)) void leave_row(const struct qkv_value_product *p,
-                                                            int row, ptrdiff_t column,
-                                                            vf acc[VECTORS], const int G) {
-    float *to = p->acc + row * p->ld_acc + column;
-    if (p->factor) {
-        const vf factor = vf_set1(p->factor[row]);
-        QKV_UNROLL(8)
-        for (int v = 0; v < G; v++)
-            acc[v] = vf_fma(vf_load(to + v * VF_LANES), factor, acc[v]);
-    }
-    QKV_UNROLL(8)
-    for (int v = 0; v < G; v++)
-        vf_store(to + v * VF_LANES, acc[v]);
-}
-
 static inline __attribute__((always_inline)) void value_tile(const struct qkv_value_product *p,
                                                              int row, ptrdiff_t column,
                                                              const int type, const int M,
@@ -211,104 +195,20 @@ static inline __attribute__((always_inline)) void value_tile(const struct qkv_va
     zero(acc, M, G);
     value_chains(acc, p, row, column, type, M, G);
 
+    float *out = p->acc + row * p->ld_acc + column;
     QKV_UNROLL(6)
-    for (int r = 0; r < M; r++)
-        leave_row(p, row + r, column, acc[r], G);
-}
-
-/* ---- Two products of one row each, side by side: twice the chains ---- */
-
-/* A line of words in a register; compilers would load it again for each of its steps. */
-static inline __attribute__((always_inline)) __m512i words_of(const char *line) {
-    __m512i x = _mm512_loadu_si512(line);
-    __asm__("" : "+v"(x));
-    return x;
-}
-
-/* A unit of both, each with its panels and its numbers. */
-static inline __attribute__((always_inline)) void
-pair_unit(vf acc[2][WIDEST], const char *const b[2][WIDEST], ptrdiff_t at, const float *const x[2],
-          ptrdiff_t step, const int type, const int G) {
-    QKV_UNROLL(2)
-    for (int r = 0; r < 2; r++) {
-        vf xv[4];
-        QKV_UNROLL(4)
-        for (int i = 0; i < unit_of(type); i++)
-            xv[i] = vf_set1(x[r][step + i]);
-        QKV_UNROLL(4)
-        for (int v = 0; v < G; v++) {
-            const char *line = b[r][v] + at;
-            if (type == F32 || type == F16) {
-                acc[r][v] = vf_fma(xv[0], step_of(line, type, 0, 1), acc[r][v]);
-                continue;
-            }
-            const __m512i words = words_of(line);
-            QKV_UNROLL(4)
-            for (int i = 0; i < unit_of(type); i++)
-                acc[r][v] = vf_fma(
-                    xv[i], type == I8 ? i8_of_words(words, i) : bf16_of_words(words, i), acc[r][v]);
-        }
-    }
-}
-
-static inline __attribute__((always_inline)) void key_pair(const struct qkv_key_product *p,
-                                                           int panel, const int type, const int G) {
-    const struct qkv_key_product *const product[2] = {p, p->beside};
-    const int steps = unit_of(type);
-    const float *const q[2] = {product[0]->q, product[1]->q};
-    const char *b[2][WIDEST];
-    vf acc[2][WIDEST];
-    QKV_UNROLL(2)
-    for (int r = 0; r < 2; r++) {
-        QKV_UNROLL(4)
-        for (int v = 0; v < G; v++) {
-            b[r][v] = product[r]->panel[panel + v];
-            acc[r][v] = vf_set1(0.0f);
-        }
-    }
-    for (ptrdiff_t k = 0, at = 0; k < p->k; k += steps, at += line_of(type))
-        pair_unit(acc, (const char *const(*)[WIDEST])b, at, q, k, type, G);
-    QKV_UNROLL(2)
-    for (int r = 0; r < 2; r++) {
-        QKV_UNROLL(4)
-        for (int v = 0; v < G; v++) {
-            const float *const *s = product[r]->scale;
-            const vf scale = s ? vf_load(s[panel + v]) : vf_set1(1.0f);
-            vf_store(product[r]->s + (panel + v) * QKV_PANEL, vf_mul(acc[r][v], scale));
-        }
-    }
-}
-
-static inline __attribute__((always_inline)) void
-value_pair(const struct qkv_value_product *p, ptrdiff_t column, const int type, const int G) {
-    const struct qkv_value_product *const product[2] = {p, p->beside};
-    const int steps = unit_of(type), groups = (int)(p->n / QKV_PANEL),
-              group = (int)(column / QKV_PANEL);
-    const ptrdiff_t line = groups * line_of(type);
-    const float *const w[2] = {product[0]->w, product[1]->w};
-    const char *b[2][WIDEST];
-    vf acc[2][WIDEST];
-    QKV_UNROLL(2)
-    for (int r = 0; r < 2; r++) {
-        QKV_UNROLL(4)
-        for (int v = 0; v < G; v++)
-            acc[r][v] = vf_set1(0.0f);
-    }
-    for (int t = p->from / steps * steps; t < p->to;) {
-        QKV_UNROLL(2)
-        for (int r = 0; r < 2; r++) {
-            QKV_UNROLL(4)
+    for (int r = 0; r < M; r++) {
+        float *to = out + r * p->ld_acc;
+        if (p->factor) {
+            const vf factor = vf_set1(p->factor[row + r]);
+            QKV_UNROLL(8)
             for (int v = 0; v < G; v++)
-                b[r][v] =
-                    (const char *)product[r]->panel[t / QKV_PANEL] + (group + v) * line_of(type);
+                acc[r][v] = vf_fma(vf_load(to + v * VF_LANES), factor, acc[r][v]);
         }
-        const int last = t / QKV_PANEL * QKV_PANEL + QKV_PANEL, end = p->to < last ? p->to : last;
-        for (ptrdiff_t at = t % QKV_PANEL / steps * line; t < end; t += steps, at += line)
-            pair_unit(acc, (const char *const(*)[WIDEST])b, at, w, t, type, G);
+        QKV_UNROLL(8)
+        for (int v = 0; v < G; v++)
+            vf_store(to + v * VF_LANES, acc[r][v]);
     }
-    QKV_UNROLL(2)
-    for (int r = 0; r < 2; r++)
-        leave_row(product[r], 0, column, acc[r], G);
 }
 
 #define TILE(type, rows, groups)                                                              \
@@ -345,49 +245,14 @@ static key_tile_fn *const key_tiles[QKV_STORED_COUNT][TALL][WIDTHS] = {
 static value_tile_fn *const value_tiles[QKV_STORED_COUNT][TALL][WIDTHS] = {
     TABLE(VALUES, F32), TABLE(VALUES, F16), TABLE(VALUES, BF16), TABLE(VALUES, I8)};
 
-#define PAIR(type, groups)                                                                        \
-    static void key_pair_##type##_##groups(const struct qkv_key_product *p, int row, int panel) { \
-        (void)row;                                                                                \
-        key_pair(p, panel, type, groups);                                                         \
-    }                                                                                             \
-    static void value_pair_##type##_##groups(const struct qkv_value_product *p, int row,          \
-                                             ptrdiff_t column) {                                  \
-        (void)row;                                                                                \
-        value_pair(p, column, type, groups);                                                      \
-    }
-#define PAIRS(type) PAIR(type, 1) PAIR(type, 2) PAIR(type, 4)
-PAIRS(F32)
-PAIRS(F16)
-PAIRS(BF16)
-PAIRS(I8)
-
-#define PAIR_TABLE(name, type)                                      \
-    {                                                               \
-        { name##_##type##_1, name##_##type##_2, name##_##type##_4 } \
-    }
-static key_tile_fn *const key_pairs[QKV_STORED_COUNT][1][WIDTHS] = {
-    PAIR_TABLE(key_pair, F32), PAIR_TABLE(key_pair, F16), PAIR_TABLE(key_pair, BF16),
-    PAIR_TABLE(key_pair, I8)};
-static value_tile_fn *const value_pairs[QKV_STORED_COUNT][1][WIDTHS] = {
-    PAIR_TABLE(value_pair, F32), PAIR_TABLE(value_pair, F16), PAIR_TABLE(value_pair, BF16),
-    PAIR_TABLE(value_pair, I8)};
-
-#define PRODUCTS(type)                                                     \
-    static void keys_##type(const struct qkv_key_product *p) {             \
-        walk_keys(p, p->beside ? key_pairs[type] : key_tiles[type]);       \
-    }                                                                      \
-    static void values_##type(const struct qkv_value_product *p) {         \
-        walk_values(p, p->beside ? value_pairs[type] : value_tiles[type]); \
-    }
-PRODUCTS(F32)
-PRODUCTS(F16)
-PRODUCTS(BF16)
-PRODUCTS(I8)
+STORED_PRODUCTS(F32)
+STORED_PRODUCTS(F16)
+STORED_PRODUCTS(BF16)
+STORED_PRODUCTS(I8)
 
 const struct qkv_decode_kernels qkv_avx512_decode = {
     .variant = ROOM_NAME,
     .keys = {keys_F32, keys_F16, keys_BF16, keys_I8},
     .values = {values_F32, values_F16, values_BF16, values_I8},
     .scale = scale_weights,
-    .pairs = 1,
 };

@@ -17,13 +17,10 @@ static inline void vf_store_f16(uint16_t *p, vf x) {
 }
 
 /* Element i of units of two bfloat16, and of four int8. */
-static inline vf bf16_of_words(__m512i x, int i) {
+static inline vf vf_load_bf16(const uint32_t *p, int i) {
+    const __m512i x = _mm512_loadu_si512(p);
     return _mm512_castsi512_ps(i ? _mm512_and_si512(x, _mm512_set1_epi32((int)0xffff0000u))
                                  : _mm512_slli_epi32(x, 16));
-}
-
-static inline vf vf_load_bf16(const uint32_t *p, int i) {
-    return bf16_of_words(_mm512_loadu_si512(p), i);
 }
 
 static inline vf vf_load_i8(const uint32_t *p, int i) {
@@ -35,7 +32,8 @@ static inline vf vf_load_i8(const uint32_t *p, int i) {
 /* The same with other instructions: a byte with its sign turned over, x + 128, becomes the last
  * digits of a float, of 2^23 or, from the word's second byte, of 2^15. The shifts and the
  * conversion above have two pipes to share. */
-static inline vf i8_of_words(__m512i x, int i) {
+static inline vf vf_load_i8_by_add(const uint32_t *p, int i) {
+    const __m512i x = _mm512_loadu_si512(p);
     const __m512i pair = i < 2 ? x : _mm512_srli_epi32(x, 16);
     const __m512i byte = _mm512_set1_epi32(i % 2 ? 0xff00 : 0xff);
     const __m512i magic = _mm512_set1_epi32(i % 2 ? 0x47008000 : 0x4b000080);
@@ -43,10 +41,6 @@ static inline vf i8_of_words(__m512i x, int i) {
         _mm512_ternarylogic_epi32(pair, byte, magic, 0x6a); /* (pair & byte) ^ magic */
     return _mm512_sub_ps(_mm512_castsi512_ps(sum),
                          _mm512_set1_ps(i % 2 ? 0x1p15f + 128 : 0x1p23f + 128));
-}
-
-static inline vf vf_load_i8_by_add(const uint32_t *p, int i) {
-    return i8_of_words(_mm512_loadu_si512(p), i);
 }
 
 /* The rounded number in the upper halves of the lanes; the lower halves are anything. */

@@ -152,8 +152,7 @@ enum { TOGETHER_ROWS = 12 };
 
 /* How many of the `most` key/value heads from number `head` of the batch on are taken through their
  * keys together: those of one sequence, with a few rows in all, whose cache is not a stream. What
- * is done once for a part is done once for all of them, and their products can stand side by side.
- */
+ * is done once for a part is done once for all of them. */
 static int heads_together(const struct qkv_plan_state *plan, int64_t head, int64_t most) {
     const struct qkv_problem *p = &plan->problem;
     const struct qkv_sequence s = qkv_sequence_at(p, head / p->kv_heads);

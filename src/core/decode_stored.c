@@ -111,33 +111,19 @@ static struct qkv_key_product keys_of(const struct stored_way *way, int r) {
     };
 }
 
-/* Are the strips of row r and of the next one products of one row each that can be done together?
- * They see the same columns if they see any. */
-static int is_pair(const struct stored_way *way, int r) {
-    return way->part->heads > 1 && way->strip == 1 && r + 1 < way->part->rows &&
-           sees_any(way, r + 1) && way->part->plan->table->decode->pairs;
-}
-
-/* From row r on; returns how many. */
-static int score_rows(const struct stored_way *way, int r) {
+static void score_strip(const struct stored_way *way, int r) {
     const struct qkv_decode_layout *d = layout_of(way->part);
-    struct qkv_key_product keys = keys_of(way, r), beside;
-    if (d->narrow_k) {
+    const struct qkv_key_product keys = keys_of(way, r);
+    if (d->narrow_k)
         d->narrow_k->keys(&keys);
-        return keys.rows;
-    }
-    const int pair = is_pair(way, r);
-    if (pair) {
-        beside = keys_of(way, r + 1);
-        keys.beside = &beside;
-    }
-    way->part->plan->table->decode->keys[d->cache.k.type](&keys);
-    return keys.rows + pair;
+    else
+        way->part->plan->table->decode->keys[d->cache.k.type](&keys);
 }
 
 static void score(const struct stored_way *way) {
-    for (int r = 0; r < way->part->rows;)
-        r += sees_any(way, r) ? score_rows(way, r) : strip_rows(way, r);
+    for (int r = 0; r < way->part->rows; r += way->strip)
+        if (sees_any(way, r))
+            score_strip(way, r);
 }
 
 /* The columns that row r's strip sees. */
@@ -196,22 +182,16 @@ static void mix_narrow(const struct stored_way *way, int r, int rows, const void
     narrow->values(&values);
 }
 
-/* From row r on; returns how many. */
-static int mix_rows(const struct stored_way *way, int r, const struct qkv_accumulator *acc) {
+static void mix_strip(const struct stored_way *way, int r, const struct qkv_accumulator *acc) {
     const struct qkv_decode_layout *d = layout_of(way->part);
-    const int rows = strip_rows(way, r), pair = is_pair(way, r);
+    const int rows = strip_rows(way, r);
     const void *const *panel = stored_of(way, r)->v;
     if (d->narrow_v) {
         mix_narrow(way, r, rows, panel, acc);
-        return rows;
+        return;
     }
-    struct qkv_value_product values = values_of(way, r, rows, panel, acc), beside;
-    if (pair) {
-        beside = values_of(way, r + 1, 1, stored_of(way, r + 1)->v, acc);
-        values.beside = &beside;
-    }
+    const struct qkv_value_product values = values_of(way, r, rows, panel, acc);
     way->part->plan->table->decode->values[d->cache.v.type](&values);
-    return rows + pair;
 }
 
 static void have_begun(const struct qkv_part *part, struct qkv_accumulator *acc) {
@@ -233,8 +213,9 @@ static void mix_strips(const struct stored_way *way, struct qkv_accumulator *acc
     for (int r = 0; r < part->rows; r += way->strip)
         if (!sees_any(way, r))
             begin_rows(part, acc);
-    for (int r = 0; r < part->rows;)
-        r += sees_any(way, r) ? mix_rows(way, r, acc) : strip_rows(way, r);
+    for (int r = 0; r < part->rows; r += way->strip)
+        if (sees_any(way, r))
+            mix_strip(way, r, acc);
     have_begun(part, acc);
 }
 

@@ -52,8 +52,6 @@ struct qkv_key_product {
     const void *const *next; /* [nexts] panels that will be read after these: to be prefetched, as
                                 these are; NULL where nothing need be, in a cache in the caches */
     int nexts;
-    const struct qkv_key_product *beside; /* for kernels that take pairs: another product of one
-                                             row, of the same shape, to be done as well; or NULL */
 };
 typedef void qkv_key_product_fn(const struct qkv_key_product *p);
 
@@ -72,7 +70,6 @@ struct qkv_value_product {
     int rows, from, to; /* 1 <= rows <= QKV_FEW, 0 <= from < to <= QKV_KEY_BLOCK */
     const void *const *next;
     int nexts;
-    const struct qkv_value_product *beside;
 };
 typedef void qkv_value_product_fn(const struct qkv_value_product *p);
 
@@ -134,7 +131,6 @@ struct qkv_decode_kernels {
     qkv_key_product_fn *keys[QKV_STORED_COUNT];
     qkv_value_product_fn *values[QKV_STORED_COUNT];
     qkv_scale_weights_fn *scale;
-    int pairs; /* keys and values look at `beside` */
 };
 
 /* The products with one stored type by instructions for numbers of its width. row_scale of the
