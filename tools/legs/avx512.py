@@ -4,6 +4,8 @@ AVX-512. Two hundred times slower than the machine, it leaves room for few of th
 
 import dataclasses
 import os
+import platform
+import subprocess
 
 import bochs
 import results
@@ -100,6 +102,8 @@ def leg(built):
     """The leg, on what another one built."""
 
     def run(leg):
+        if platform.machine() != "x86_64":
+            return skipped("the room is built for x86-64 alone")
         built.make()
         if own_room(built):
             return skipped("this machine's own AVX-512 runs that room in the native legs")
@@ -108,6 +112,10 @@ def leg(built):
             return skipped(f"this machine has no {', '.join(lacks)}")
         batches = [commands_of(built, samples) for samples in MACHINES]
         batches[0].append(([built.program("qkv"), "cpu", "--json"], {}))
-        return tally_of(leg, built, bochs.run(batches, seconds=SECONDS))
+        try:
+            machines = bochs.run(batches, seconds=SECONDS)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise Failed(f"Bochs does not start: {error}") from error
+        return tally_of(leg, built, machines)
 
     return run
