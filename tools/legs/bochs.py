@@ -135,7 +135,7 @@ class Machine:
     def __init__(self, commands, cpu=None):
         self.count = len(commands)
         self.serial = b""
-        self.screen = b""  # its last bytes, for when Bochs itself does not come up
+        self.screen = b""  # its last bytes
         self.gone = False
         self.folder = tempfile.mkdtemp(prefix="qkv-bochs.")
         try:
@@ -182,8 +182,8 @@ class Machine:
         return self.gone or any(end in self.serial for end in ends)
 
     def lines(self):
-        """What the guest said, or why it said nothing."""
-        said = self.serial or self.screen
+        """What the guest said, and what Bochs did where it ended or the guest said nothing."""
+        said = self.serial + (self.screen if self.gone or not self.serial else b"")
         return said.decode(errors="replace").replace("\r", "").splitlines()
 
     def results(self):
