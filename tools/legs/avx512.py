@@ -28,7 +28,7 @@ class Sample:
 MACHINES = (
     (
         Sample("attention avx512", 3, "model_shapes"),
-        Sample("project avx512", 3),
+        Sample("project avx512", 3, "stretches_are_joined_from_left_to_right"),
         Sample("mix avx512", 3),
         Sample("scores avx512", 3),
         Sample("softmax avx512", 3, "long_rows"),
@@ -44,10 +44,10 @@ MACHINES = (
         Sample("decode avx512 avx512vnni", 5, "empty_sequences,a_tree_of_guesses"),
         Sample("decode avx512 avx512bf16", 5, "empty_sequences,a_tree_of_guesses"),
         Sample("stored avx512", 20, "numbers_are_rounded_to_the_nearest"),
-        Sample("project_backward avx512", 2, "broken_kernels_are_found"),
+        Sample("project_backward avx512", 2,
+               "broken_kernels_are_found,stretches_are_joined_from_left_to_right"),
         Sample("merge avx512", 5),
         Sample("exp2 avx512", 20),
-        Sample("bits_decode avx512", 1),
         Sample("dispatch_environment plain"),
         Sample("dispatch_environment without avx512bw"),
     ),
