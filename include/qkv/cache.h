@@ -199,7 +199,7 @@ QKV_API qkv_status qkv_cache_load(const qkv_cache *cache, int64_t sequence, cons
  * All arithmetic is in float32, with the stored numbers taken exactly; a scale multiplies a key's
  * scores, and its weight on the way to V. Unless the caller asks for QKV_ARITHMETIC_NARROW: then a
  * product with K or V of a type narrower than float32 goes through the processor's instructions for
- * numbers of that width, which are faster and less exact. Queries are rounded to K's type, weights
+ * numbers of that width: meant to be faster, and less exact. Queries are rounded to K's type, weights
  * to V's: float16, bfloat16, or integers with a scale of their own for each query row, and for each
  * row and 256 keys. docs/decode.md has the variants, what they round, and the errors. The promises
  * of the bits hold within a variant. params is QKV_FAULT_UNAVAILABLE of QKV_ARG_ARITHMETIC where
