@@ -128,7 +128,9 @@ class Cache(Case):
             self.assertLess(told["f32", "f32"][1], told[mixed][1])
 
     def test_narrow_arithmetic(self):
-        """Where the CPU has a variant: near the exact arithmetic, and named. Else: one sentence."""
+        """Where the CPU has a variant: other numbers, about as far from the exact ones as the cache's
+        own rounding (of so few numbers that either error may be the smaller), and named. Else: one
+        sentence."""
         variants = json.loads(self.fine(qkv("cpu", "--json")))["narrow"]
         *shapes, options = CASES[4]
         for dtype in ("f16", "bf16", "i8"):
@@ -143,8 +145,7 @@ class Cache(Case):
                 self.assertEqual(text.count(by), 2)
                 narrow = float(TOLD.match(text.replace(by, "")).group(5))
                 text, exact, _ = self.attend(shapes, *how[:-2])
-                self.assertLess(float(TOLD.match(text).group(5)), narrow)
-                self.assertLess(narrow, 3)
+                self.assertLess(abs(math.log2(narrow / float(TOLD.match(text).group(5)))), 2)
                 self.assertNotEqual(out, exact)
 
     def test_narrow_arithmetic_of_float32(self):
