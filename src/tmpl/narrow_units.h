@@ -101,7 +101,7 @@ INLINED void by_lines(struct sums *sums, const int part, const struct stretch *s
 INLINED void ask(uintptr_t ahead, const int lines) {
     QKV_UNROLL(4)
     for (int i = 0; i < lines; i++)
-        __builtin_prefetch((const void *)(ahead + (uintptr_t)(i * LINE)));
+        __builtin_prefetch((const void *)(ahead + (uintptr_t)(i * LINE)), 0, 2);
 }
 
 /* The next unit, to one of the sums that take turns. */
