@@ -13,23 +13,28 @@
 #ifndef QKV_TMPL_GEMM_H
 #define QKV_TMPL_GEMM_H
 
-/* Asks for the NR columns of B behind column j, which will be wanted when all rows have passed: a
- * share with each tile, while its sums are still under way. */
-static inline void gemm_ask(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j, int rows) {
-    const ptrdiff_t next = (j + NR) / QKV_PANEL * g->b_g, size = NR / QKV_PANEL * g->b_g;
-    const ptrdiff_t end = size * (i + rows) / g->m;
-    for (ptrdiff_t at = size * i / g->m; at < end; at += 64 / (ptrdiff_t)sizeof(float))
-        __builtin_prefetch((const void *)((uintptr_t)g->b + sizeof(float) * (size_t)(next + at)), 0,
-                           2);
+/* Asks for bytes [from, to) of the NR columns of B behind column j, which will be wanted when all
+ * rows have passed: a share with each tile, while its sums are still under way. */
+static inline void gemm_ask(const struct qkv_gemm *g, ptrdiff_t j, size_t from, size_t to) {
+    const uintptr_t next =
+        (uintptr_t)g->b + sizeof(float) * (size_t)((j + NR) / QKV_PANEL * g->b_g);
+    for (; from < to; from += 64)
+        __builtin_prefetch((const void *)(next + from), 0, 2);
+}
+
+/* Bytes that a row asks for. */
+static inline size_t gemm_share(const struct qkv_gemm *g) {
+    const size_t columns = sizeof(float) * (size_t)(NR / QKV_PANEL * g->b_g);
+    return g->ahead && g->m ? columns / (size_t)g->m : 0;
 }
 
 void ROOM(gemm)(const struct qkv_gemm *g) {
+    const size_t share = gemm_share(g); /* a division a tile would cost a fiftieth of it */
     for (ptrdiff_t j = 0; j < g->n; j += NR) {
         const int cols = (int)(g->n - j < NR ? g->n - j : NR), height = gemm_rows(cols);
         for (ptrdiff_t i = 0; i < g->m; i += height) {
             const int rows = (int)(g->m - i < height ? g->m - i : height);
-            if (g->ahead)
-                gemm_ask(g, i, j, rows);
+            gemm_ask(g, j, share * (size_t)i, share * (size_t)(i + rows));
             gemm_tile(g, i, j, rows, cols);
         }
     }
