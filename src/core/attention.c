@@ -37,7 +37,7 @@ static void score(const struct qkv_attention_kernels *kernels, const struct qkv_
                   const float *keys, int r, struct qkv_band band, float *max, int ahead) {
     const int64_t dim = part->plan->problem.head_dim;
     const struct qkv_gemm g = {
-        .a = part->q + r * dim,
+        .a = part->queries + r * dim,
         .lda = dim,
         .a_k = 1,
         .b = keys + band.from * dim,
@@ -227,7 +227,7 @@ void qkv_attention_parts(const struct qkv_plan_state *plan, const qkv_tensors *t
         if (plan->packs && phase == 0) {
             qkv_pack_part(plan, tensors, workspace->shared, &plan->table->attention->pack, i);
         } else if (qkv_part_begin(&part, plan, tensors, workspace->shared, workspace->worker, i)) {
-            qkv_part_load_queries(&part);
+            qkv_part_take_queries(&part);
             qkv_attend_keys(&part, attend_block);
             qkv_store_rows(&part, qkv_running_of(&part, QKV_N_MAX, QKV_N_SUM), part.acc);
         }

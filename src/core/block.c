@@ -10,7 +10,7 @@ static void begin_worker(struct qkv_part *part, char *worker) {
     part->max = (float *)(worker + w->max);
     part->acc = (float *)(worker + w->acc);
     part->piece = (float *)(worker + w->piece);
-    part->q = (float *)(worker + w->q);
+    part->queries = part->q = (float *)(worker + w->q);
     part->block = (float *)(worker + w->block);
     part->numbers = (float *)(worker + w->numbers);
     part->row = (struct qkv_row *)(worker + w->rows);
@@ -123,15 +123,25 @@ static void gather_queries(const struct qkv_part *part) {
     }
 }
 
-void qkv_part_load_queries(const struct qkv_part *part) {
-    const struct qkv_problem *p = &part->plan->problem;
+static const float *first_query(const struct qkv_part *part) {
     const struct qkv_row *first = part->row;
-    if (!dense_queries(part)) {
+    return qkv_q_row(&part->tensors->q, &part->plan->problem, &part->sequence, first->head,
+                     first->index);
+}
+
+void qkv_part_load_queries(const struct qkv_part *part) {
+    if (dense_queries(part))
+        memcpy(part->q, first_query(part),
+               (size_t)(part->rows * part->plan->problem.head_dim) * sizeof(float));
+    else
         gather_queries(part);
-        return;
-    }
-    memcpy(part->q, qkv_q_row(&part->tensors->q, p, &part->sequence, first->head, first->index),
-           (size_t)(part->rows * p->head_dim) * sizeof(float));
+}
+
+void qkv_part_take_queries(struct qkv_part *part) {
+    if (dense_queries(part))
+        part->queries = first_query(part);
+    else
+        gather_queries(part);
 }
 
 static int clamp(int64_t n, int lo, int hi) {

@@ -28,6 +28,7 @@ struct qkv_part {
     int64_t lo, hi;         /* keys that any row sees */
     int64_t all_lo, all_hi; /* keys that every row sees, if all_lo < all_hi */
     float *scores, *max, *acc, *piece, *q, *block;
+    const float *queries; /* where the products find them: q, or the caller's memory */
     float *numbers;
 };
 
@@ -85,8 +86,10 @@ static inline const uint8_t *qkv_mask_row(const struct qkv_part *part, const str
     return (const uint8_t *)((uintptr_t)p->mask.data + (uintptr_t)offset);
 }
 
-/* Copies the rows' queries to part->q. */
+/* Copies the rows' queries to part->q; or does so only where they do not stand one after the other
+ * in the caller's memory. */
 void qkv_part_load_queries(const struct qkv_part *part);
+void qkv_part_take_queries(struct qkv_part *part);
 
 /* One key block as the products take it. */
 struct qkv_key_block {
