@@ -40,7 +40,8 @@ class Learning(ctypes.Structure):
 class Decode(ctypes.Structure):
     """struct native_decode."""
 
-    _fields_ = [(name, ctypes.c_int64) for name in ("q_heads", "kv_heads", "kv_len", "dim", "dtype")]
+    _fields_ = [(name, ctypes.c_int64) for name in ("q_heads", "kv_heads", "kv_len", "dim", "dtype",
+                                                "narrow")]
     _fields_ += [(name, ctypes.c_void_p) for name in ("q", "k", "v", "out", "memory")]
     _fields_ += [("threads", ctypes.c_int64)]
 
@@ -72,10 +73,10 @@ def learning_call(shape, inputs, made, threads):
 STORED = {"f32": 1, "f16": 3, "bf16": 4, "i8": 5}  # qkv_dtype
 
 
-def decode_call(shape, inputs, out, threads):
+def decode_call(shape, inputs, out, threads, narrow=False):
     """Without the cache's memory, whose size depends on the rest."""
     return Decode(
-        shape.q_heads, shape.kv_heads, shape.length, shape.head_dim, STORED[shape.stored],
+        shape.q_heads, shape.kv_heads, shape.length, shape.head_dim, STORED[shape.stored], narrow,
         *(a.ctypes.data for a in (inputs["q"], inputs["k"], inputs["v"], out)), None, threads,
     )
 
@@ -136,6 +137,7 @@ def open_library():
         "native_qkv_project": (pointer, [ctypes.POINTER(Project), text]),
         "native_qkv_run": (ctypes.c_int, [pointer]),
         "native_qkv_room": (text, [text]),
+        "native_qkv_narrow": (text, [ctypes.c_int64]),
         "native_by_hand": (pointer, [ctypes.POINTER(Attention), pointer, ctypes.c_int]),
         "native_by_hand_run": (ctypes.c_int, [pointer]),
         "qkv_version": (text, []),

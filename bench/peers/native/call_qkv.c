@@ -270,6 +270,9 @@ static struct native_qkv *make_decode(const struct native_decode *call, const ch
         return NULL;
     }
     describe_attention(p, &shape);
+    if (call->narrow) {
+        p->attention.arithmetic = QKV_ARITHMETIC_NARROW;
+    }
     if (!ok(qkv_decode_plan(&plan, &p->attention, &p->cache, NULL, &p->context)) ||
         !make_exec(p, qkv_plan_workspace(&plan, (int)call->threads), (int)call->threads)) {
         return NULL;
@@ -295,6 +298,11 @@ struct native_qkv *native_qkv_attend(const struct native_decode *call, const cha
 
 int native_qkv_run(struct native_qkv *qkv) {
     return qkv->run(qkv);
+}
+
+const char *native_qkv_narrow(int64_t dtype) {
+    struct native_qkv p;
+    return open_context(&p, NULL) ? qkv_narrow_variant(&p.context, (int32_t)dtype) : NULL;
 }
 
 const char *native_qkv_room(const char *room) {

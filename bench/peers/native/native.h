@@ -52,7 +52,8 @@ struct native_project {
  * attends to all of them. q and out [q_heads, 1, dim], k and v as above. */
 struct native_decode {
     int64_t q_heads, kv_heads, kv_len, dim;
-    int64_t dtype; /* of K and V in the cache: a qkv_dtype */
+    int64_t dtype;  /* of K and V in the cache: a qkv_dtype */
+    int64_t narrow; /* in narrow arithmetic */
     const float *q, *k, *v;
     float *out;
     void *memory; /* native_qkv_cache_size() bytes */
@@ -70,6 +71,9 @@ struct native_qkv *native_qkv_decode(const struct native_decode *call, const cha
 /* The same without the appending. */
 struct native_qkv *native_qkv_attend(const struct native_decode *call, const char *room);
 int native_qkv_run(struct native_qkv *qkv);
+
+/* The variant of narrow arithmetic for a dtype, or NULL. */
+const char *native_qkv_narrow(int64_t dtype);
 
 /* The instruction set that this name leads to; NULL if there is no such in this build. */
 const char *native_qkv_room(const char *room);

@@ -5,13 +5,14 @@ It runs in the best room of the CPU, which everyone is compared with, and in AVX
 """
 
 from harness import memory, native
-from harness.peer import Call, Peer
+from harness.peer import Call, Peer, Unsupported
 
 VECTOR_BYTES = {"avx2": 32}
 
 
 class Qkv(Peer):
     stages = ("attention", "learning", "project", "decode")
+    narrow = False
 
     def __init__(self, room=None):
         self.name = f"qkv {room}" if room else "qkv"
@@ -51,7 +52,7 @@ class Qkv(Peer):
 
     def decode(self, shape, inputs, threads):
         out = memory.aligned(inputs["q"].shape)
-        call = native.decode_call(shape, inputs, out, threads)
+        call = native.decode_call(shape, inputs, out, threads, self.narrow)
         cache = memory.aligned((self.library.native_qkv_cache_size(call),), "uint8")
         call.memory = cache.ctypes.data
         return call, lambda: out, (out, cache)
@@ -77,4 +78,21 @@ class Attend(Qkv):
         return "attend"
 
 
-PEERS = [Qkv(), Qkv("avx2"), Attend()]
+class Narrow(Qkv):
+    """Decoding in narrow arithmetic, for the types that this CPU has a variant for."""
+
+    stages = ("decode",)
+    stored = ("f16", "bf16", "i8")
+    narrow = True
+
+    def __init__(self):
+        super().__init__()
+        self.name = "qkv, narrow"
+
+    def prepare(self, shape, inputs, threads):
+        if not self.library.native_qkv_narrow(native.STORED[shape.stored]):
+            raise Unsupported(f"this CPU has no narrow arithmetic for {shape.stored}")
+        return super().prepare(shape, inputs, threads)
+
+
+PEERS = [Qkv(), Qkv("avx2"), Attend(), Narrow()]
