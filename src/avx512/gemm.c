@@ -13,14 +13,14 @@
 #include "vec.h"
 
 /* Fewer panels leave registers for more rows: as many chains, and fewer edges. */
-enum { GROUPS = NR / QKV_PANEL, TALL = 12 };
-static const int tall[GROUPS] = {TALL, TALL, 8, MR};
+enum { GROUPS = NR / QKV_PANEL, TALL = 16 };
+static const int tall[GROUPS] = {TALL, 12, 8, MR};
 
 /* The rows' largest, lane by lane, while they are in registers: a pass over the scores less. */
 static inline __attribute__((always_inline)) void tile_max(float *max, __m512 acc[TALL][GROUPS],
                                                            int first, const int M, const int G) {
     const __m512 none = _mm512_set1_ps(-INFINITY);
-    QKV_UNROLL(12)
+    QKV_UNROLL(16)
     for (int r = 0; r < M; r++) {
         __m512 m = first ? none : _mm512_loadu_ps(max + r * QKV_PANEL);
         QKV_UNROLL(4)
@@ -39,7 +39,7 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
     const ptrdiff_t lda = g->lda, a_k = g->a_k, ldc = g->ldc, b_g = g->b_g, b_k = g->b_k;
     __m512 acc[TALL][GROUPS];
 
-    QKV_UNROLL(12)
+    QKV_UNROLL(16)
     for (int r = 0; r < M; r++) {
         QKV_UNROLL(4)
         for (int v = 0; v < G; v++)
@@ -51,7 +51,7 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
         QKV_UNROLL(4)
         for (int v = 0; v < G; v++)
             bv[v] = _mm512_loadu_ps(b + v * b_g);
-        QKV_UNROLL(12)
+        QKV_UNROLL(16)
         for (int r = 0; r < M; r++) {
             __m512 x = _mm512_set1_ps(a[r * lda]);
             QKV_UNROLL(4)
@@ -63,7 +63,7 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
     }
 
     if (g->factor) {
-        QKV_UNROLL(12)
+        QKV_UNROLL(16)
         for (int r = 0; r < M; r++) {
             const __m512 x = _mm512_set1_ps(g->factor[i + r]);
             QKV_UNROLL(4)
@@ -72,7 +72,7 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
         }
     }
 
-    QKV_UNROLL(12)
+    QKV_UNROLL(16)
     for (int r = 0; r < M; r++) {
         QKV_UNROLL(4)
         for (int v = 0; v < G; v++)
@@ -91,7 +91,9 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
 #define UP_TO_8(DO, groups) UP_TO_6(DO, groups) DO(7, groups) DO(8, groups)
 #define UP_TO_12(DO, groups) \
     UP_TO_8(DO, groups) DO(9, groups) DO(10, groups) DO(11, groups) DO(12, groups)
-UP_TO_12(TILE, 1)
+#define UP_TO_16(DO, groups) \
+    UP_TO_12(DO, groups) DO(13, groups) DO(14, groups) DO(15, groups) DO(16, groups)
+UP_TO_16(TILE, 1)
 UP_TO_12(TILE, 2)
 UP_TO_8(TILE, 3)
 UP_TO_6(TILE, 4)
@@ -100,7 +102,7 @@ typedef void tile_fn(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j);
 
 #define NAME(rows, groups) tile_##rows##x##groups,
 static tile_fn *const tiles[GROUPS][TALL] = {
-    {UP_TO_12(NAME, 1)},
+    {UP_TO_16(NAME, 1)},
     {UP_TO_12(NAME, 2)},
     {UP_TO_8(NAME, 3)},
     {UP_TO_6(NAME, 4)},
