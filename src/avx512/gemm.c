@@ -12,20 +12,21 @@
 #include "tile.h"
 #include "vec.h"
 
-/* Fewer panels leave registers for more rows: as many chains, and fewer edges. */
-enum { GROUPS = NR / QKV_PANEL, TALL = 16 };
+/* Fewer panels leave registers for more rows: as many chains, and fewer edges. SUMS of a tile, row
+ * after row. */
+enum { GROUPS = NR / QKV_PANEL, TALL = 16, SUMS = MR * GROUPS };
 static const int tall[GROUPS] = {TALL, 12, 8, MR};
 
 /* The rows' largest, lane by lane, while they are in registers: a pass over the scores less. */
-static inline __attribute__((always_inline)) void tile_max(float *max, __m512 acc[TALL][GROUPS],
-                                                           int first, const int M, const int G) {
+static inline __attribute__((always_inline)) void tile_max(float *max, __m512 acc[SUMS], int first,
+                                                           const int M, const int G) {
     const __m512 none = _mm512_set1_ps(-INFINITY);
     QKV_UNROLL(16)
     for (int r = 0; r < M; r++) {
         __m512 m = first ? none : _mm512_loadu_ps(max + r * QKV_PANEL);
         QKV_UNROLL(4)
         for (int v = 0; v < G; v++)
-            m = vf_max(acc[r][v], m);
+            m = vf_max(acc[r * G + v], m);
         _mm512_storeu_ps(max + r * QKV_PANEL, m);
     }
 }
@@ -37,13 +38,13 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
     const float *b = g->b + j / QKV_PANEL * g->b_g;
     float *c = g->c + i * g->ldc + j;
     const ptrdiff_t lda = g->lda, a_k = g->a_k, ldc = g->ldc, b_g = g->b_g, b_k = g->b_k;
-    __m512 acc[TALL][GROUPS];
+    __m512 acc[SUMS];
 
     QKV_UNROLL(16)
     for (int r = 0; r < M; r++) {
         QKV_UNROLL(4)
         for (int v = 0; v < G; v++)
-            acc[r][v] = _mm512_setzero_ps();
+            acc[r * G + v] = _mm512_setzero_ps();
     }
 
     for (ptrdiff_t p = g->k; p > 0; p--) {
@@ -56,7 +57,7 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
             __m512 x = _mm512_set1_ps(a[r * lda]);
             QKV_UNROLL(4)
             for (int v = 0; v < G; v++)
-                acc[r][v] = _mm512_fmadd_ps(x, bv[v], acc[r][v]);
+                acc[r * G + v] = _mm512_fmadd_ps(x, bv[v], acc[r * G + v]);
         }
         a += a_k;
         b += b_k;
@@ -68,7 +69,8 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
             const __m512 x = _mm512_set1_ps(g->factor[i + r]);
             QKV_UNROLL(4)
             for (int v = 0; v < G; v++)
-                acc[r][v] = _mm512_fmadd_ps(_mm512_loadu_ps(c + r * ldc + v * 16), x, acc[r][v]);
+                acc[r * G + v] =
+                    _mm512_fmadd_ps(_mm512_loadu_ps(c + r * ldc + v * 16), x, acc[r * G + v]);
         }
     }
 
@@ -76,7 +78,7 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
     for (int r = 0; r < M; r++) {
         QKV_UNROLL(4)
         for (int v = 0; v < G; v++)
-            _mm512_storeu_ps(c + r * ldc + v * 16, acc[r][v]);
+            _mm512_storeu_ps(c + r * ldc + v * 16, acc[r * G + v]);
     }
     if (g->max)
         tile_max(g->max + i * QKV_PANEL, acc, j == 0, M, G);
