@@ -88,8 +88,9 @@ void assert_intact(const struct arrays *a, const struct rule *rule, uint64_t see
     for (int which = 0; which < ARRAYS; which++) {
         ck_assert_msg(guard_intact(&a->memory[which]), "%s: beside array %d", rule->name, which);
         for (int64_t i = 0; i < count && !changes[which]; i++)
-            ck_assert_msg(numbers(a, which)[i] == value_of(seed, which, i),
-                          "%s: number %lld of array %d was written", rule->name, (long long)i,
-                          which);
+            if (numbers(a, which)[i] !=
+                value_of(seed, which, i)) /* an assertion writes to a file */
+                ck_abort_msg("%s: number %lld of array %d was written", rule->name, (long long)i,
+                             which);
     }
 }

@@ -125,7 +125,7 @@ static void check_seen(int room, const struct desc *d, enum role role, int64_t r
     spoiled_role = role;
     spoiled_row = row;
     backward_run(&plain, room, d, NULL);
-    for (int n = 0; n < 6; n++) {
+    for (int n = 0; n < 6; n += test_thinning()) {
         spoiled_value = values[n % 3];
         whole_row = n / 3;
         backward_run(&c, room, d, spoil_one_row);

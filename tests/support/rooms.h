@@ -4,8 +4,8 @@
  *   QKV_TEST_SEED   seed of everything random; "time" takes the clock. Printed by every suite.
  *   QKV_TEST_CASES  how many random descriptions a room gets; 2000 unless set. Sweeps over pairs
  *                   of sizes take the same share of their pairs as this is of 2000. With fewer
- *                   than 15, for very slow emulators, sweeps over single sizes and options are
- *                   thinned too.
+ *                   than 15, for slow emulators and sanitizers, sweeps over single sizes and
+ *                   options are thinned too.
  *   QKV_TEST_LEAVE_OUT  names of tests to do without, separated by commas, for the same purpose.
  *   QKV_TEST_ONLY   the number of the one random description to run.
  *   QKV_TEST_SLACK  bytes between a buffer and the guard page behind it; 0 unless set. 64 for
