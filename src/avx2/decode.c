@@ -47,7 +47,7 @@ static inline __attribute__((always_inline)) vf step_of(const char *unit, const 
                                                         const int i, const int half) {
     const void *p = unit + half * line_of(type) / 2;
     if (type == I8)
-        return vf_load_i8_by_add(p, i);
+        return vf_load_i8(p, i);
     return type == F32 ? vf_load(p) : type == F16 ? vf_load_f16(p) : vf_load_bf16(p, i);
 }
 

@@ -23,24 +23,20 @@ static inline vf vf_load_bf16(const uint32_t *p, int i) {
                                  : _mm256_slli_epi32(x, 16));
 }
 
+/* A byte with its sign turned over, x + 128, becomes the last digits of a float, of 2^23 or, from
+ * the word's second byte, of 2^15; the others take shifts and a conversion, so that both kinds of
+ * pipes have their share (docs/performance.md). */
 static inline vf vf_load_i8(const uint32_t *p, int i) {
     const __m256i x = _mm256_loadu_si256((const __m256i *)p);
-    const __m256i top = i == 3 ? x : _mm256_slli_epi32(x, 24 - 8 * i);
-    return _mm256_cvtepi32_ps(_mm256_srai_epi32(top, 24));
-}
-
-/* The same with other instructions: a byte with its sign turned over, x + 128, becomes the last
- * digits of a float, of 2^23 or, from the word's second byte, of 2^15. The shifts and the
- * conversion above have two pipes to share. */
-static inline vf vf_load_i8_by_add(const uint32_t *p, int i) {
-    if (i >= 2)
-        return vf_load_i8(p, i);
-    const __m256i x = _mm256_loadu_si256((const __m256i *)p);
-    const __m256i byte = _mm256_set1_epi32(i % 2 ? 0xff00 : 0xff);
-    const __m256i magic = _mm256_set1_epi32(i % 2 ? 0x47008000 : 0x4b000080);
+    if (i >= 2) {
+        const __m256i top = i == 3 ? x : _mm256_slli_epi32(x, 8);
+        return _mm256_cvtepi32_ps(_mm256_srai_epi32(top, 24));
+    }
+    const __m256i byte = _mm256_set1_epi32(i ? 0xff00 : 0xff);
+    const __m256i magic = _mm256_set1_epi32(i ? 0x47008000 : 0x4b000080);
     const __m256i sum = _mm256_xor_si256(_mm256_and_si256(x, byte), magic);
     return _mm256_sub_ps(_mm256_castsi256_ps(sum),
-                         _mm256_set1_ps(i % 2 ? 0x1p15f + 128 : 0x1p23f + 128));
+                         _mm256_set1_ps(i ? 0x1p15f + 128 : 0x1p23f + 128));
 }
 
 /* The rounded number in the upper halves of the lanes; the lower halves are anything. */

@@ -46,7 +46,7 @@ static inline __attribute__((always_inline)) vf step_of(const char *unit, const 
                                                         const int i) {
     const void *p = unit;
     if (type == I8)
-        return vf_load_i8_by_add(p, i);
+        return vf_load_i8(p, i);
     return type == F32 ? vf_load(p) : type == F16 ? vf_load_f16(p) : vf_load_bf16(p, i);
 }
 

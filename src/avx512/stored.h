@@ -23,16 +23,10 @@ static inline vf vf_load_bf16(const uint32_t *p, int i) {
                                  : _mm512_slli_epi32(x, 16));
 }
 
+/* A byte with its sign turned over, x + 128, becomes the last digits of a float, of 2^23 or, from
+ * the word's second byte, of 2^15. Two shifts and a conversion would take longer
+ * (docs/performance.md): only one of two pipes shifts 512 bits. */
 static inline vf vf_load_i8(const uint32_t *p, int i) {
-    const __m512i x = _mm512_loadu_si512(p);
-    const __m512i top = i == 3 ? x : _mm512_slli_epi32(x, (unsigned)(24 - 8 * i));
-    return _mm512_cvtepi32_ps(_mm512_srai_epi32(top, 24));
-}
-
-/* The same with other instructions: a byte with its sign turned over, x + 128, becomes the last
- * digits of a float, of 2^23 or, from the word's second byte, of 2^15. The shifts and the
- * conversion above have two pipes to share. */
-static inline vf vf_load_i8_by_add(const uint32_t *p, int i) {
     const __m512i x = _mm512_loadu_si512(p);
     const __m512i pair = i < 2 ? x : _mm512_srli_epi32(x, 16);
     const __m512i byte = _mm512_set1_epi32(i % 2 ? 0xff00 : 0xff);
