@@ -87,9 +87,9 @@ void assert_intact(const struct arrays *a, const struct rule *rule, uint64_t see
     const bool changes[ARRAYS] = {true, false, has_mean(rule), has_square(rule)};
     for (int which = 0; which < ARRAYS; which++) {
         ck_assert_msg(guard_intact(&a->memory[which]), "%s: beside array %d", rule->name, which);
+        /* No assertion for each: it writes to a file. */
         for (int64_t i = 0; i < count && !changes[which]; i++)
-            if (numbers(a, which)[i] !=
-                value_of(seed, which, i)) /* an assertion writes to a file */
+            if (numbers(a, which)[i] != value_of(seed, which, i))
                 ck_abort_msg("%s: number %lld of array %d was written", rule->name, (long long)i,
                              which);
     }
