@@ -109,6 +109,11 @@ def but_mutants(test):
     return not_checks(test) and not test["name"].startswith("mutants ")
 
 
+def about_memory(test):
+    """Without what a sanitizer that looks at memory adds nothing to."""
+    return but_mutants(test) and not test["name"].startswith("float_env ")
+
+
 def in_vector_room(test):
     """Not the scalar room's own tests, which another leg has run on the same code."""
     return but_mutants(test) and not test["name"].endswith(" scalar")
@@ -117,7 +122,7 @@ def in_vector_room(test):
 def but_the_longest(test):
     """Without what takes longest under qemu and is the same portable code everywhere."""
     return in_vector_room(test) and not test["name"].startswith(
-        ("cli_train", "cli_threads", "cli_party", "arguments"))
+        ("cli_train", "cli_threads", "cli_party", "arguments", "example threads"))
 
 
 def but_the_command(test):
@@ -230,7 +235,7 @@ LEGS = [
     Leg("checks", "symbols, registers, flags, house rules, the header alone", checks,
         ("gcc", "clang", "nm", "objdump", "readelf")),
     Leg("asan", "AddressSanitizer and UndefinedBehaviourSanitizer, the suite with 10 random cases",
-        sanitized(asan, 10, but_mutants), ("clang",)),
+        sanitized(asan, 10, about_memory), ("clang",)),
     Leg("tsan", "ThreadSanitizer, the suites that start threads", sanitized(tsan, 50, starts_threads),
         ("clang",)),
     Leg("no-sleef", "built without SLEEF, the suite with 50 random cases", native(no_sleef, 50),
