@@ -54,6 +54,13 @@ static void score(const struct qkv_attention_kernels *kernels, const struct qkv_
     kernels->gemm(&g);
 }
 
+/* Are the next keys asked for? Where a head's keys and values stay in the second-level cache, that
+ * costs a percent; where they do not, it wins one to four (docs/performance.md). */
+static int asks_ahead(const struct qkv_plan_state *plan) {
+    const int64_t numbers = plan->problem.kv_len * (plan->problem.head_dim + plan->v_pad);
+    return plan->packs && numbers * (int64_t)sizeof(float) >= 1 << 20;
+}
+
 /* A tile's width of columns at a time, so that their keys stay in the first-level cache while all
  * rows pass. Returns the rows' largest scores if the product has left them. */
 const float *qkv_score_tiles(const struct qkv_part *part, const struct qkv_tiles *t,
@@ -63,7 +70,7 @@ const float *qkv_score_tiles(const struct qkv_part *part, const struct qkv_tiles
     if (t->whole) {
         const struct qkv_band all = {part->rows, t->row->from, t->row->to};
         float *max = kernels->gemm_max ? part->max : NULL;
-        score(kernels, part, keys, 0, all, max, part->plan->packs);
+        score(kernels, part, keys, 0, all, max, asks_ahead(part->plan));
         return max;
     }
     struct qkv_band band;
@@ -151,18 +158,18 @@ static void attend_block(const struct qkv_part *part, int64_t index, struct qkv_
     const struct qkv_key_block block = qkv_part_key_block(part, index);
     const struct qkv_score_rule *rule = &part->plan->problem.rule;
     float *factor = qkv_numbers(part, QKV_N_FACTOR);
-    struct qkv_tiles t;
+    struct qkv_tiles *t = part->tiles;
     int bad;
 
-    qkv_lay_tiles(&t, part, &block, kernels->mr, kernels->sees);
-    if (!t.any)
+    qkv_lay_next_tiles(t, part, &block, kernels->mr, kernels->sees);
+    if (!t->any)
         return;
     const float *keys = qkv_part_keys(part, &block, &kernels->pack);
-    const float *max = qkv_score_tiles(part, &t, keys);
+    const float *max = qkv_score_tiles(part, t, keys);
     /* The keys' memory may be the values' as well: nothing reads the keys below. */
     const float *values = qkv_part_values(part, &block, &kernels->pack, &bad);
-    kernels->weigh[rule->exp](t.row, max, part->rows, rule, acc->state, factor, bad);
-    qkv_mix_tiles(part, &t, &block, values, acc, factor, bad);
+    kernels->weigh[rule->exp](t->row, max, part->rows, rule, acc->state, factor, bad);
+    qkv_mix_tiles(part, t, &block, values, acc, factor, bad);
 }
 
 int64_t qkv_attend_piece(const struct qkv_part *part, int64_t b, int64_t end,
@@ -223,6 +230,9 @@ void qkv_attention_parts(const struct qkv_plan_state *plan, const qkv_tensors *t
                          const qkv_workspace *workspace, int32_t phase, int64_t begin,
                          int64_t end) {
     struct qkv_part part;
+    struct qkv_tiles tiles;
+    tiles.laid = 0;
+    part.tiles = &tiles;
     for (int64_t i = begin; i < end; i++) {
         if (plan->packs && phase == 0) {
             qkv_pack_part(plan, tensors, workspace->shared, &plan->table->attention->pack, i);

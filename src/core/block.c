@@ -63,15 +63,22 @@ static void lay_even_rows(struct qkv_part *part, int64_t h, int64_t i) {
     part->hi = part->all_hi = first.hi;
 }
 
+/* a / b, and what is left. Mostly b is 1 or a is less, and a division takes as long as a product of
+ * a row. */
+static int64_t divide(int64_t a, int64_t b, int64_t *rest) {
+    const int64_t quotient = b == 1 ? a : a < b ? 0 : a / b;
+    *rest = a - quotient * b;
+    return quotient;
+}
+
 void qkv_part_open(struct qkv_part *part, const struct qkv_plan_state *plan,
                    const qkv_tensors *tensors, void *shared, void *worker, int64_t head) {
     const struct qkv_problem *p = &plan->problem;
     part->plan = plan;
     part->tensors = tensors;
     part->shared = shared;
-    part->kv_head = head % p->kv_heads;
     part->heads = 1;
-    part->sequence = qkv_sequence_at(p, head / p->kv_heads);
+    part->sequence = qkv_sequence_at(p, divide(head, p->kv_heads, &part->kv_head));
     begin_worker(part, worker);
 }
 
@@ -82,14 +89,15 @@ void qkv_part_rows(struct qkv_part *part, int64_t head, int64_t index, int64_t r
 
 int qkv_part_begin(struct qkv_part *part, const struct qkv_plan_state *plan,
                    const qkv_tensors *tensors, void *shared, void *worker, int64_t index) {
-    int64_t row0 = index % plan->row_blocks * plan->rows;
+    int64_t block, row;
 
-    qkv_part_open(part, plan, tensors, shared, worker, index / plan->row_blocks);
-    int64_t rows = part->sequence.rows, all = rows * plan->problem.group;
+    qkv_part_open(part, plan, tensors, shared, worker, divide(index, plan->row_blocks, &block));
+    const int64_t rows = part->sequence.rows, all = rows * plan->problem.group;
+    const int64_t row0 = block * plan->rows;
     if (row0 >= all)
         return 0;
-    int64_t h = part->kv_head * plan->problem.group + row0 / rows;
-    qkv_part_rows(part, h, row0 % rows, qkv_min(all - row0, plan->rows));
+    const int64_t head = part->kv_head * plan->problem.group + divide(row0, rows, &row);
+    qkv_part_rows(part, head, row, qkv_min(all - row0, plan->rows));
     return 1;
 }
 
@@ -187,22 +195,10 @@ static int any_sees(const struct qkv_problem *p, const struct qkv_score_row *row
     return 0;
 }
 
-int qkv_part_even_rows(const struct qkv_part *part, const struct qkv_key_block *block,
-                       struct qkv_score_row *out) {
+int qkv_part_is_even(const struct qkv_part *part, const struct qkv_key_block *block) {
     const struct qkv_problem *p = &part->plan->problem;
-    if (p->bias.data || p->mask.data || p->slopes || part->all_lo > block->key0 + block->lo ||
-        part->all_hi < block->key0 + block->hi)
-        return 0;
-    struct qkv_score_row row = {
-        .s = part->scores,
-        .from = block->lo / QKV_PANEL * QKV_PANEL,
-        .to = (block->hi + QKV_PANEL - 1) / QKV_PANEL * QKV_PANEL,
-        .lo = block->lo,
-        .hi = block->hi,
-    };
-    for (int r = 0; r < part->rows; r++, row.s += QKV_SCORES_LD)
-        out[r] = row;
-    return 1;
+    return !p->bias.data && !p->mask.data && !p->slopes &&
+           part->all_lo <= block->key0 + block->lo && part->all_hi >= block->key0 + block->hi;
 }
 
 /* What is added to the scores of row r of the row block, in a tile of `rows`, and its mask. */

@@ -30,6 +30,7 @@ struct qkv_part {
     float *scores, *max, *acc, *piece, *q, *block;
     const float *queries; /* where the products find them: q, or the caller's memory */
     float *numbers;
+    struct qkv_tiles *tiles; /* in the fused stage: of the block before */
 };
 
 /* Arrays of ROWS floats in the worker's memory. */
@@ -109,10 +110,8 @@ const float *qkv_part_keys(const struct qkv_part *part, const struct qkv_key_blo
 const float *qkv_part_values(const struct qkv_part *part, const struct qkv_key_block *block,
                              const struct qkv_pack_kernels *pack, int *bad);
 
-/* The score rows of the whole row block, if they all see the same columns of the block and differ
- * in nothing else; 0 if they do not. */
-int qkv_part_even_rows(const struct qkv_part *part, const struct qkv_key_block *block,
-                       struct qkv_score_row *out);
+/* Do all rows see the same columns of the block, and differ in nothing else? */
+int qkv_part_is_even(const struct qkv_part *part, const struct qkv_key_block *block);
 
 /* The score rows of a tile of `rows` rows from row0 on, over one block: all with the same [from,
  * to), which covers what any of them sees. Returns 0 if they see nothing of the block: their

@@ -4,10 +4,37 @@
 
 #include <string.h>
 
+/* All rows have the same columns, and differ in nothing else. */
+static void lay_even_rows(struct qkv_tiles *t, const struct qkv_part *part,
+                          const struct qkv_key_block *block) {
+    struct qkv_score_row row = {
+        .s = part->scores,
+        .from = block->lo / QKV_PANEL * QKV_PANEL,
+        .to = (block->hi + QKV_PANEL - 1) / QKV_PANEL * QKV_PANEL,
+        .lo = block->lo,
+        .hi = block->hi,
+    };
+    if (t->laid >= part->rows && t->row->lo == row.lo && t->row->hi == row.hi)
+        return;
+    for (int r = 0; r < part->rows; r++, row.s += QKV_SCORES_LD)
+        t->row[r] = row;
+    t->laid = part->rows;
+}
+
 void qkv_lay_tiles(struct qkv_tiles *t, const struct qkv_part *part,
                    const struct qkv_key_block *block, int mr, qkv_sees_fn *sees) {
+    t->laid = 0;
+    qkv_lay_next_tiles(t, part, block, mr, sees);
+}
+
+void qkv_lay_next_tiles(struct qkv_tiles *t, const struct qkv_part *part,
+                        const struct qkv_key_block *block, int mr, qkv_sees_fn *sees) {
     const struct qkv_score_row *row = t->row;
-    t->any = t->even = qkv_part_even_rows(part, block, t->row);
+    t->any = t->even = qkv_part_is_even(part, block);
+    if (t->even)
+        lay_even_rows(t, part, block);
+    else
+        t->laid = 0;
     t->whole =
         t->any && !part->plan->problem.rule.modified && row->from == row->lo && row->to == row->hi;
     t->from = block->lo / QKV_PANEL * QKV_PANEL;

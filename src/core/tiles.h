@@ -10,6 +10,7 @@
  * those of a tile that sees nothing have none. */
 struct qkv_tiles {
     struct qkv_score_row row[QKV_ROWS];
+    int laid;     /* so many rows still stand as the last even block laid them; else 0 */
     int from, to; /* columns beyond these no row has; multiples of PANEL */
     int any;      /* some tile sees something */
     int even;  /* all rows have the same columns, and nothing is masked or added but outside them */
@@ -22,6 +23,11 @@ static inline int qkv_tile_rows(const struct qkv_part *part, int r, int mr) {
 
 void qkv_lay_tiles(struct qkv_tiles *t, const struct qkv_part *part,
                    const struct qkv_key_block *block, int mr, qkv_sees_fn *sees);
+
+/* The same where t was laid before, for the same worker (or has laid = 0): rows that are as they
+ * were, which most blocks' are, are left alone. */
+void qkv_lay_next_tiles(struct qkv_tiles *t, const struct qkv_part *part,
+                        const struct qkv_key_block *block, int mr, qkv_sees_fn *sees);
 
 /* Rows from some row on, whole tiles, that have the same columns [from, to), or none (from >= to).
  */
