@@ -257,4 +257,5 @@ const struct qkv_decode_kernels qkv_avx512_decode = {
     .keys = {keys_F32, keys_F16, keys_BF16, keys_I8},
     .values = {values_F32, values_F16, values_BF16, values_I8},
     .scale = scale_weights,
+    .lanes = VF_LANES,
 };

@@ -11,7 +11,7 @@ qkv_parts_fn qkv_decode_parts;
 /* Key/value heads that are taken together, at most. */
 enum { QKV_TOGETHER = 4 };
 
-/* Is the sequence's cache so large that a call reads it from memory, as one stream? */
+/* Is the sequence's cache so large that a call asks for it ahead, as one stream? */
 int qkv_is_streamed(const struct qkv_plan_state *plan, const struct qkv_sequence *sequence);
 
 /* Does the part read K and V as they are stored (decode_stored.c), or blocks that are unpacked? */

@@ -65,16 +65,32 @@ void qkv_load_stored_queries(const struct qkv_part *part) {
                               qkv_numbers(part, QKV_N_Q_SCALE));
 }
 
-/* A call that reads more than this finds little of it in the processor's caches, and asks for what
- * it will read; one that reads less finds most of it there, and asking takes time (docs/
- * performance.md). No bit depends on it. */
-enum { STREAMED = 8 << 20 };
+/* A call that reads more than MOST finds little of it in the processor's caches, and asks for what
+ * it will read; one that reads less than LEAST finds all of it, and asking takes time. In between
+ * it depends on how long a row block works on a line: while it multiplies but a few vectors, the
+ * processor runs far enough ahead by itself (docs/performance.md). No bit depends on it. */
+enum { LEAST = 1 << 20, MOST = 8 << 20, LINE = 64, MANY_VECTORS = 8 };
+
+static int64_t panel_bytes(const struct qkv_plan_state *plan) {
+    const struct qkv_cache_state *c = &plan->decode.cache;
+    return (int64_t)(c->k.panel + c->v.panel);
+}
+
+/* Do `rows` rows multiply many vectors with a line of the cache? In narrow arithmetic a word of it
+ * goes into a lane. */
+static int works_long(const struct qkv_plan_state *plan, int64_t rows) {
+    const struct qkv_problem *p = &plan->problem;
+    const int64_t bytes = panel_bytes(plan);
+    const int64_t numbers = p->narrow ? bytes / (int64_t)sizeof(float)
+                                      : QKV_PANEL * (p->head_dim + p->v_dim);
+    return rows * numbers * LINE >= MANY_VECTORS * plan->table->decode->lanes * bytes;
+}
 
 int qkv_is_streamed(const struct qkv_plan_state *plan, const struct qkv_sequence *sequence) {
     const struct qkv_problem *p = &plan->problem;
-    const struct qkv_cache_state *c = &plan->decode.cache;
     const int64_t panels = p->batch * p->kv_heads * (sequence->kv_len / QKV_PANEL);
-    return panels > STREAMED / (int64_t)(c->k.panel + c->v.panel);
+    const int64_t most = works_long(plan, sequence->rows * p->group) ? LEAST : MOST;
+    return panels > most / panel_bytes(plan);
 }
 
 static const struct qkv_stored_block *stored_of(const struct stored_way *way, int r) {

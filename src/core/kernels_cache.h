@@ -131,6 +131,7 @@ struct qkv_decode_kernels {
     qkv_key_product_fn *keys[QKV_STORED_COUNT];
     qkv_value_product_fn *values[QKV_STORED_COUNT];
     qkv_scale_weights_fn *scale;
+    int lanes; /* floats of a vector */
 };
 
 /* The products with one stored type by instructions for numbers of its width. row_scale of the

@@ -126,4 +126,5 @@ const struct qkv_decode_kernels qkv_scalar_decode = {
     .keys = {keys_f32, keys_f16, keys_bf16, keys_i8},
     .values = {values_f32, values_f16, values_bf16, values_i8},
     .scale = scale_weights,
+    .lanes = VF_LANES,
 };
