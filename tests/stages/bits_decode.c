@@ -245,6 +245,30 @@ START_TEST(random_descriptions) {
 }
 END_TEST
 
+/* More than a MiB and 12 rows a key/value head, so that in every room the whole call asks for its
+ * panels ahead, across blocks, heads and pages, and a query alone does not in most. */
+START_TEST(caches_that_are_asked_for_ahead) {
+    static const int64_t pages[] = {16, 48, 256};
+    for (int i = 0; i < CACHED_PAIRS; i += test_stride() < 5 ? 1 : 5) {
+        struct desc desc = desc_plain();
+        desc.seed = test_seed() + (uint64_t)i;
+        desc.q_len = 3;
+        desc.kv_len = 2900;
+        desc.kv_heads = 2;
+        desc.q_heads = 8;
+        desc.head_dim = desc.v_dim = 96;
+        desc.causal = i % 3 > 0;
+        desc.window_left = i % 3 > 1 ? 2500 : -1;
+        struct cached_desc d = cached_plain(&desc);
+        cached_set_pair(&d, i);
+        d.mapping = (enum mapping)(i % MAPPED_COUNT);
+        d.page_tokens = pages[i % 4 % 3];
+        d.room = 40;
+        check_properties(&d, _i);
+    }
+}
+END_TEST
+
 /* ---- A token at a time ---- */
 
 /* The step of token t: its key and value come, and its query is answered. */
@@ -316,6 +340,7 @@ static Suite *make(void) {
     const TTest *const tests[] = {
         every_option_with_every_pair_of_types,
         random_descriptions,
+        caches_that_are_asked_for_ahead,
         a_token_at_a_time,
     };
     tcase_add_room_tests(tcase, tests, sizeof tests / sizeof *tests);
