@@ -56,7 +56,26 @@ struct qkv_sequence {
     int64_t kv0, kv_len;
 };
 
-struct qkv_sequence qkv_sequence_at(const struct qkv_problem *problem, int64_t index);
+static inline struct qkv_sequence qkv_sequence_at(const struct qkv_problem *p, int64_t index) {
+    struct qkv_sequence s = {.index = index, .q_len = p->q_len, .kv_len = p->kv_len};
+    s.stored = p->stored ? p->stored[index] : index;
+    if (p->cu_q) {
+        s.q0 = p->cu_q[index];
+        s.q_len = p->cu_q[index + 1] - s.q0;
+    }
+    s.rows = s.q_len;
+    if (p->q_lens)
+        s.q_len = p->q_lens[index];
+    if (p->cu_kv) {
+        s.kv0 = p->cu_kv[index];
+        s.kv_len = p->cu_kv[index + 1] - s.kv0;
+    }
+    if (p->stored_lens)
+        s.kv_len = p->stored_lens[s.stored];
+    if (p->kv_lens)
+        s.kv_len = p->kv_lens[index];
+    return s;
+}
 
 /* Where query i stands, and the keys [lo, hi) that causal, window and length leave it; lo = hi for
  * a row that sees none. Both ends grow with i. */
