@@ -245,25 +245,34 @@ START_TEST(random_descriptions) {
 }
 END_TEST
 
-/* More than a MiB and 12 rows a key/value head, so that in every room the whole call asks for its
- * panels ahead, across blocks, heads and pages, and a query alone does not in most. */
-START_TEST(caches_that_are_asked_for_ahead) {
+static int64_t width_of(int32_t dtype) {
+    return dtype == QKV_F32 ? 4 : dtype == QKV_I8 ? 1 : 2;
+}
+
+/* A little more than a MiB and 12 rows a key/value head, so that in every room the whole call asks
+ * for its panels ahead, across blocks, heads and pages, and a query alone does not in most. */
+static struct cached_desc asked_for_ahead(int number) {
     static const int64_t pages[] = {16, 48, 256};
+    struct desc desc = desc_plain();
+    desc.seed = test_seed() + (uint64_t)number;
+    desc.q_len = 3;
+    desc.kv_heads = 2;
+    desc.q_heads = 8;
+    desc.head_dim = desc.v_dim = 96;
+    desc.causal = number % 3 > 0;
+    struct cached_desc d = cached_plain(&desc);
+    cached_set_pair(&d, number);
+    d.desc.kv_len = (1 << 20) / (2 * 96 * (width_of(d.k_dtype) + width_of(d.v_dtype))) + 100;
+    d.desc.window_left = number % 3 > 1 ? d.desc.kv_len - 60 : -1;
+    d.mapping = (enum mapping)(number % MAPPED_COUNT);
+    d.page_tokens = pages[number % 4 % 3];
+    d.room = 40;
+    return d;
+}
+
+START_TEST(caches_that_are_asked_for_ahead) {
     for (int i = 0; i < CACHED_PAIRS; i += test_stride() < 5 ? 1 : 5) {
-        struct desc desc = desc_plain();
-        desc.seed = test_seed() + (uint64_t)i;
-        desc.q_len = 3;
-        desc.kv_len = 2900;
-        desc.kv_heads = 2;
-        desc.q_heads = 8;
-        desc.head_dim = desc.v_dim = 96;
-        desc.causal = i % 3 > 0;
-        desc.window_left = i % 3 > 1 ? 2500 : -1;
-        struct cached_desc d = cached_plain(&desc);
-        cached_set_pair(&d, i);
-        d.mapping = (enum mapping)(i % MAPPED_COUNT);
-        d.page_tokens = pages[i % 4 % 3];
-        d.room = 40;
+        const struct cached_desc d = asked_for_ahead(i);
         check_properties(&d, _i);
     }
 }
