@@ -63,8 +63,8 @@ static void lay_even_rows(struct qkv_part *part, int64_t h, int64_t i) {
     part->hi = part->all_hi = first.hi;
 }
 
-/* a / b, and what is left. Mostly b is 1 or a is less, and a division takes as long as a product of
- * a row. */
+/* a / b, and what is left. Mostly b is 1 or a is less, and needs none of a division's dozens of
+ * cycles. */
 static int64_t divide(int64_t a, int64_t b, int64_t *rest) {
     const int64_t quotient = b == 1 ? a : a < b ? 0 : a / b;
     *rest = a - quotient * b;

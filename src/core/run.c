@@ -32,7 +32,7 @@ qkv_status qkv_check_plan(const qkv_plan *plan) {
  * ten times what it costs to share them with a thread that is awake. (Whether one that sleeps is
  * worth waking is for the pool to see.) Never more than there are parts. */
 int32_t qkv_worth_threads(double flops, int64_t parts) {
-    double threads = 1.0 + flops * 5e-6;
+    double threads = 1.0 + flops * (1 / 2e5);
     threads = threads < (double)parts ? threads : (double)parts;
     return threads < 1.0 ? 1 : threads > INT32_MAX ? INT32_MAX : (int32_t)threads;
 }

@@ -4,13 +4,13 @@
 
 #include <string.h>
 
-/* All rows have the same columns, and differ in nothing else. */
-static void lay_even_rows(struct qkv_tiles *t, const struct qkv_part *part,
-                          const struct qkv_key_block *block) {
+/* The rows of an even block, which all have its columns. */
+static void lay_even(struct qkv_tiles *t, const struct qkv_part *part,
+                     const struct qkv_key_block *block) {
     struct qkv_score_row row = {
         .s = part->scores,
-        .from = block->lo / QKV_PANEL * QKV_PANEL,
-        .to = (block->hi + QKV_PANEL - 1) / QKV_PANEL * QKV_PANEL,
+        .from = t->from,
+        .to = t->to,
         .lo = block->lo,
         .hi = block->hi,
     };
@@ -30,15 +30,15 @@ void qkv_lay_tiles(struct qkv_tiles *t, const struct qkv_part *part,
 void qkv_lay_next_tiles(struct qkv_tiles *t, const struct qkv_part *part,
                         const struct qkv_key_block *block, int mr, qkv_sees_fn *sees) {
     const struct qkv_score_row *row = t->row;
+    t->from = block->lo / QKV_PANEL * QKV_PANEL;
+    t->to = (block->hi + QKV_PANEL - 1) / QKV_PANEL * QKV_PANEL;
     t->any = t->even = qkv_part_is_even(part, block);
     if (t->even)
-        lay_even_rows(t, part, block);
+        lay_even(t, part, block);
     else
         t->laid = 0;
     t->whole =
         t->any && !part->plan->problem.rule.modified && row->from == row->lo && row->to == row->hi;
-    t->from = block->lo / QKV_PANEL * QKV_PANEL;
-    t->to = (block->hi + QKV_PANEL - 1) / QKV_PANEL * QKV_PANEL;
     if (t->any)
         return;
     for (int r = 0; r < part->rows; r += mr) {

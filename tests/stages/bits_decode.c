@@ -9,6 +9,7 @@
 
 #include "bits.h"
 #include "cached_slice.h"
+#include "decode.h"
 #include "options.h"
 #include "ref/ref.h"
 #include "stage.h"
@@ -250,7 +251,7 @@ static int64_t width_of(int32_t dtype) {
 }
 
 /* A little more than a MiB and 12 rows a key/value head, so that in every room the whole call asks
- * for its panels ahead, across blocks, heads and pages, and a query alone does not in most. */
+ * for its panels ahead, across blocks, heads and pages. A row alone does not where vectors are wide. */
 static struct cached_desc asked_for_ahead(int number) {
     static const int64_t pages[] = {16, 48, 256};
     struct desc desc = desc_plain();
@@ -270,9 +271,22 @@ static struct cached_desc asked_for_ahead(int number) {
     return d;
 }
 
+static void assert_streamed(const struct cached_desc *d, const qkv_context *context) {
+    struct cached x;
+    qkv_plan plan;
+    const struct verdict verdict = cached_make(&x, d, context);
+    stage_assert(&verdict);
+    ck_assert_int_eq(
+        qkv_decode_plan(&plan, &x.params, &x.cache, x.decode.sequences, context), QKV_OK);
+    const struct qkv_sequence sequence = {.rows = d->desc.q_len, .kv_len = d->desc.kv_len};
+    ck_assert(qkv_is_streamed(qkv_plan_get(&plan), &sequence));
+    cached_free(&x);
+}
+
 START_TEST(caches_that_are_asked_for_ahead) {
     for (int i = 0; i < CACHED_PAIRS; i += test_stride() < 5 ? 1 : 5) {
         const struct cached_desc d = asked_for_ahead(i);
+        assert_streamed(&d, &rooms_get(_i)->context);
         check_properties(&d, _i);
     }
 }

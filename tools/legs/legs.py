@@ -17,7 +17,7 @@ from build import ROOT, Build, shown
 from results import Tally
 
 RELEASE = ["--buildtype=release"]
-# Lines are all of the debugging information that a report shows, and a quarter less to compile.
+# Lines are all of the debugging information that a report shows, and take less time to compile.
 SANITIZED = ["-Doptimization=2", "-Ddebug=false", "-Dc_args=-gline-tables-only", "-Db_lundef=false",
              "-Dbench=disabled"]
 CROSS = [f"--cross-file={ROOT}/cross/aarch64-linux-gnu.ini"]
