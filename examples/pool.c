@@ -5,6 +5,10 @@
  * and the others at the end, each by a compare-and-exchange; the number keeps a worker that comes
  * too late from taking anything of a later job. A job is over when as many units are done as it
  * has, so that nobody waits for a worker that took none.
+ *
+ * A line that one core has written takes another some hundred nanoseconds, so few of them travel
+ * with a job: its number and all that is said of it in one, the share in another, and back the
+ * count of what is done, which only those write that the caller waits for.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* sched_getaffinity */
@@ -61,8 +65,9 @@ struct pool {
     _Alignas(LINE) atomic_uint_fast64_t number; /* of the job; 0 before the first */
     atomic_bool closing;
     struct job job;
-    _Alignas(LINE) atomic_int done; /* units of the job */
+    _Alignas(LINE) _Atomic(uint32_t) done; /* units of all jobs, without the caller's own */
     _Alignas(LINE) atomic_flag busy;
+    uint32_t due;                  /* what `done` will be when the job is over */
     int64_t alone_ns, alone_until; /* the caller's time in the last jobs that met sleepers */
     int threads;
     bool looks_out;         /* there is a CPU for every thread */
@@ -90,8 +95,8 @@ static bool has_news(struct pool *pool, uint64_t seen) {
     return atomic_load(&pool->number) != seen || atomic_load(&pool->closing);
 }
 
-static bool is_done(struct pool *pool, uint64_t units) {
-    return atomic_load(&pool->done) == (int)units;
+static bool is_done(struct pool *pool, uint64_t due) {
+    return atomic_load(&pool->done) == due;
 }
 
 /* Gives way now and then: the system may have put the thread that is waited for on this CPU. */
@@ -111,10 +116,10 @@ static bool look_out(struct pool *pool, ready_fn *ready, uint64_t value) {
 }
 
 /* The bed is taken before the last look, and rouse() looks at the bed after the change: one of
- * the two sees the other. */
-static void await(struct pool *pool, struct bed *bed, ready_fn *ready, uint64_t value) {
+ * the two sees the other. Returns whether the thread has slept. */
+static bool await(struct pool *pool, struct bed *bed, ready_fn *ready, uint64_t value) {
     if (look_out(pool, ready, value)) {
-        return;
+        return false;
     }
     pthread_mutex_lock(&bed->lock);
     atomic_store(&bed->taken, true);
@@ -123,6 +128,7 @@ static void await(struct pool *pool, struct bed *bed, ready_fn *ready, uint64_t 
     }
     atomic_store(&bed->taken, false);
     pthread_mutex_unlock(&bed->lock);
+    return true;
 }
 
 static void rouse(struct bed *bed) {
@@ -137,19 +143,20 @@ static uint64_t make_share(uint64_t number, int begin, int end) {
     return number << (2 * UNIT_BITS) | (uint64_t)begin << UNIT_BITS | (uint64_t)end;
 }
 
-/* One unit off a share of the job, from its front or its end; -1 if there is none left. */
-static int take(atomic_uint_fast64_t *share, uint64_t number, bool front) {
-    uint64_t seen = atomic_load_explicit(share, memory_order_relaxed);
+/* One unit off a share of the job, from its front or its end; -1 if there is none left. *seen is
+ * what the share is thought to be, which saves looking at it first. */
+static int take(atomic_uint_fast64_t *share, uint64_t number, bool front, uint64_t *seen) {
     for (;;) {
-        int begin = (int)(seen >> UNIT_BITS & MOST_UNITS);
-        int end = (int)(seen & MOST_UNITS);
-        if (begin >= end || make_share(number, begin, end) != seen) {
+        int begin = (int)(*seen >> UNIT_BITS & MOST_UNITS);
+        int end = (int)(*seen & MOST_UNITS);
+        if (begin >= end || make_share(number, begin, end) != *seen) {
             return -1;
         }
         uint64_t rest =
             front ? make_share(number, begin + 1, end) : make_share(number, begin, end - 1);
-        if (atomic_compare_exchange_weak_explicit(share, &seen, rest, memory_order_acquire,
+        if (atomic_compare_exchange_weak_explicit(share, seen, rest, memory_order_acquire,
                                                   memory_order_relaxed)) {
+            *seen = rest;
             return front ? begin : end - 1;
         }
     }
@@ -159,6 +166,12 @@ static int take(atomic_uint_fast64_t *share, uint64_t number, bool front) {
 static int64_t share_begin(int64_t count, int shares, int index) {
     int64_t longer = count % shares;
     return count / shares * index + (index < longer ? index : longer);
+}
+
+/* What worker `index` starts with. */
+static uint64_t first_share(uint64_t number, int units, int workers, int index) {
+    return make_share(number, (int)share_begin(units, workers, index),
+                      (int)share_begin(units, workers, index + 1));
 }
 
 /* Each worker wakes two others, so that none has to wake them all. */
@@ -184,25 +197,56 @@ static void wake_others(struct pool *pool, int self, int workers) {
     }
 }
 
-/* All that worker `self` gets of the job, his own share first; returns how many units. The others
- * are woken at the time wake_at. */
-static int work(struct pool *pool, uint64_t number, int self, int64_t wake_at) {
-    const qkv_task task = atomic_load_explicit(&pool->job.task, memory_order_relaxed);
-    void *argument = atomic_load_explicit(&pool->job.argument, memory_order_relaxed);
-    const int64_t parts = atomic_load_explicit(&pool->job.parts, memory_order_relaxed);
-    const int units = atomic_load_explicit(&pool->job.units, memory_order_relaxed);
-    const int workers = atomic_load_explicit(&pool->job.workers, memory_order_relaxed);
+/* A worker's view of a job. */
+struct view {
+    struct pool *pool;
+    uint64_t number;
+    qkv_task task;
+    void *argument;
+    int64_t parts;
+    int units, workers, self;
+    int64_t wake_at; /* when it wakes others */
+};
+
+static struct view view_of(struct pool *pool, uint64_t number, int self, int64_t wake_at) {
+    struct job *job = &pool->job;
+    return (struct view){
+        .pool = pool,
+        .number = number,
+        .task = atomic_load_explicit(&job->task, memory_order_relaxed),
+        .argument = atomic_load_explicit(&job->argument, memory_order_relaxed),
+        .parts = atomic_load_explicit(&job->parts, memory_order_relaxed),
+        .units = atomic_load_explicit(&job->units, memory_order_relaxed),
+        .workers = atomic_load_explicit(&job->workers, memory_order_relaxed),
+        .self = self,
+        .wake_at = wake_at,
+    };
+}
+
+/* All that the worker gets of a share; returns how many units. */
+static int work_on(struct view *view, int owner) {
+    atomic_uint_fast64_t *share = &view->pool->worker[owner].share;
+    const bool own = owner == view->self;
+    uint64_t seen = own ? first_share(view->number, view->units, view->workers, owner)
+                        : atomic_load_explicit(share, memory_order_relaxed);
     int count = 0;
-    for (int i = 0; self < workers && i < workers; i++) {
-        atomic_uint_fast64_t *share = &pool->worker[(self + i) % workers].share;
-        for (int unit; (unit = take(share, number, i == 0)) >= 0; count++) {
-            if (wake_at != NEVER && (wake_at == AT_ONCE || nanoseconds() >= wake_at)) {
-                wake_others(pool, self, workers);
-                wake_at = NEVER;
-            }
-            task(argument, self, share_begin(parts, units, unit),
-                 share_begin(parts, units, unit + 1));
+    for (int unit; (unit = take(share, view->number, own, &seen)) >= 0; count++) {
+        const int64_t at = view->wake_at;
+        if (at != NEVER && (at == AT_ONCE || nanoseconds() >= at)) {
+            wake_others(view->pool, view->self, view->workers);
+            view->wake_at = NEVER;
         }
+        view->task(view->argument, view->self, share_begin(view->parts, view->units, unit),
+                   share_begin(view->parts, view->units, unit + 1));
+    }
+    return count;
+}
+
+/* The same of the others' shares. */
+static int help_others(struct view *view) {
+    int count = 0;
+    for (int i = 1; i < view->workers; i++) {
+        count += work_on(view, (view->self + i) % view->workers);
     }
     return count;
 }
@@ -223,22 +267,29 @@ static void leave_callers_cpu(struct pool *pool) {
     }
 }
 
+static void report(struct pool *pool, int count) {
+    if (count) {
+        atomic_fetch_add(&pool->done, (uint32_t)count);
+        rouse(&pool->worker[0].bed);
+    }
+}
+
 static void *worker_main(void *argument) {
     struct worker *self = argument;
     struct pool *pool = self->pool;
     for (uint64_t number = 0;;) {
-        await(pool, &self->bed, has_news, number);
+        bool slept = await(pool, &self->bed, has_news, number);
         if (atomic_load(&pool->closing)) {
             return NULL;
         }
         number = atomic_load(&pool->number);
-        if (pool->looks_out) {
+        if (slept && pool->looks_out) {
             leave_callers_cpu(pool);
         }
-        int count = work(pool, number, self->number, AT_ONCE);
-        if (count) {
-            atomic_fetch_add(&pool->done, count);
-            rouse(&pool->worker[0].bed);
+        struct view view = view_of(pool, number, self->number, AT_ONCE);
+        if (self->number < view.workers) {
+            report(pool, work_on(&view, self->number));
+            report(pool, help_others(&view));
         }
     }
 }
@@ -254,11 +305,8 @@ static uint64_t publish(struct pool *pool, int workers, int64_t parts, qkv_task 
     atomic_store_explicit(&pool->job.units, units, memory_order_relaxed);
     atomic_store_explicit(&pool->job.workers, workers, memory_order_relaxed);
     atomic_store_explicit(&pool->job.cpu, sched_getcpu(), memory_order_relaxed);
-    atomic_store_explicit(&pool->done, 0, memory_order_relaxed);
     for (int i = 0; i < workers; i++) {
-        int begin = (int)share_begin(units, workers, i);
-        int end = (int)share_begin(units, workers, i + 1);
-        atomic_store_explicit(&pool->worker[i].share, make_share(number, begin, end),
+        atomic_store_explicit(&pool->worker[i].share, first_share(number, units, workers, i),
                               memory_order_release);
     }
     atomic_store(&pool->number, number);
@@ -281,10 +329,11 @@ static void run(struct pool *pool, int workers, int64_t parts, qkv_task task, vo
     const bool alone = others_sleep(pool, 0, workers);
     const int64_t start = alone ? nanoseconds() : 0;
     const uint64_t number = publish(pool, workers, parts, task, argument);
-    int count = work(pool, number, 0, alone ? when_to_wake(pool, start) : AT_ONCE);
-    atomic_fetch_add(&pool->done, count);
-    await(pool, &pool->worker[0].bed, is_done,
-          (uint64_t)atomic_load_explicit(&pool->job.units, memory_order_relaxed));
+    struct view view = view_of(pool, number, 0, alone ? when_to_wake(pool, start) : AT_ONCE);
+    int count = work_on(&view, 0);
+    count += help_others(&view);
+    pool->due += (uint32_t)(view.units - count);
+    await(pool, &pool->worker[0].bed, is_done, pool->due);
     if (alone) {
         pool->alone_until = nanoseconds();
         pool->alone_ns += pool->alone_until - start;
