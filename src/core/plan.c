@@ -98,7 +98,7 @@ qkv_status qkv_make_plan(qkv_plan *plan, int stage, const qkv_attention_params *
     s->row_blocks = qkv_round_up(problem.group * problem.q_len, s->rows) / s->rows;
     layout(s, plan);
     plan->workspace_shared = s->shared.size;
-    plan->workspace_worker = s->worker.size;
+    plan->workspace_worker = qkv_set_apart(s->worker.size);
     return QKV_OK;
 }
 

@@ -123,7 +123,7 @@ qkv_status qkv_project_plan(qkv_plan *plan, const qkv_project_params *params,
     }
     int64_t tokens = qkv_min(s.tokens, QKV_PROJECT_TOKENS);
     int64_t columns = qkv_min(qkv_round_up(widest, QKV_PANEL), QKV_PROJECT_COLUMNS);
-    plan->workspace_worker = (size_t)(tokens * columns) * sizeof(float);
+    plan->workspace_worker = qkv_set_apart((size_t)(tokens * columns) * sizeof(float));
     if (parts > 0 && s.packs)
         plan->parts[plan->phases++] = pack_parts;
     if (parts > 0)

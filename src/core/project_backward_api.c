@@ -96,7 +96,7 @@ qkv_status qkv_project_backward_plan(qkv_plan *plan, const qkv_project_params *p
 
     memset(plan, 0, sizeof(*plan));
     plan->workspace_shared = lay_out_shared(&s);
-    plan->workspace_worker = lay_out_worker(&s);
+    plan->workspace_worker = qkv_set_apart(lay_out_worker(&s));
     const int64_t parts = qkv_project_backward_parts(&s);
     if (s.groups > 0)
         plan->parts[plan->phases++] = s.groups;

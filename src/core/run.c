@@ -37,6 +37,10 @@ int32_t qkv_worth_threads(double flops, int64_t parts) {
     return threads < 1.0 ? 1 : threads > INT32_MAX ? INT32_MAX : (int32_t)threads;
 }
 
+size_t qkv_set_apart(size_t bytes) {
+    return bytes ? bytes + 2 * QKV_ALIGNMENT : 0;
+}
+
 qkv_status qkv_check_context(const qkv_context *context) {
     if ((uintptr_t)context % _Alignof(qkv_context))
         return qkv_fail(QKV_ARG_CONTEXT, QKV_FAULT_MISALIGNED);

@@ -12,6 +12,11 @@ qkv_status qkv_check_plan(const qkv_plan *plan);
 /* How many threads a number of flops, cut into parts, is worth. */
 int32_t qkv_worth_threads(double flops, int64_t parts);
 
+/* A worker's memory of so many bytes, and a pair of cache lines behind it that nobody uses.
+ * Workers' memory lies end to end, and with a worker's last lines the processor fetches what
+ * follows, which would be taken from the next worker in the middle of its work. */
+size_t qkv_set_apart(size_t bytes);
+
 /* The range of parts and the workspace of one call of a run function. */
 qkv_status qkv_check_run(const qkv_plan *plan, int32_t phase, int64_t begin, int64_t end,
                          const qkv_workspace *workspace);
