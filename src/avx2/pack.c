@@ -30,28 +30,37 @@ static inline void transpose_8(__m256 x[8]) {
     }
 }
 
-/* Eight columns of the panel, from the rows [first, last) of eight. Inlined, so that whole ones
- * need not be looked at one by one. */
+/* n columns of the rows [first, last) of eight. Inlined, so that whole ones need not be
+ * looked at one by one, and stay in registers. */
+static inline __attribute__((always_inline)) void turn_columns(float *dst, ptrdiff_t ld_dst,
+                                                               const float *src, ptrdiff_t ld,
+                                                               int first, int last, int n) {
+    __m256 x[8];
+    for (int r = 0; r < 8; r++)
+        prefetch(src, (r + QKV_PANEL) * ld);
+    for (int r = 0; r < 8; r++)
+        x[r] = r < first || r >= last ? _mm256_setzero_ps()
+               : n == 8               ? _mm256_loadu_ps(src + r * ld)
+                                      : vf_load_part(src + r * ld, n);
+    transpose_8(x);
+    QKV_UNROLL(8)
+    for (int c = 0; c < n; c++)
+        _mm256_storeu_ps(dst + c * ld_dst, x[c]);
+}
+
 static inline __attribute__((always_inline)) void turn_rows(float *dst, ptrdiff_t ld_dst,
                                                             const float *src, ptrdiff_t ld,
                                                             int first, int last, ptrdiff_t k) {
-    for (ptrdiff_t p = 0; p < k; p += 8) {
-        int n = (int)(k - p < 8 ? k - p : 8);
-        __m256 x[8];
-        for (int r = 0; r < 8; r++)
-            prefetch(src, (r + QKV_PANEL) * ld + p);
-        for (int r = 0; r < 8; r++)
-            x[r] = r < first || r >= last ? _mm256_setzero_ps()
-                   : n == 8               ? _mm256_loadu_ps(src + r * ld + p)
-                                          : vf_load_part(src + r * ld + p, n);
-        transpose_8(x);
-        for (int c = 0; c < n; c++)
-            _mm256_storeu_ps(dst + (p + c) * ld_dst, x[c]);
-    }
+    ptrdiff_t p = 0;
+    for (; p + 8 <= k; p += 8)
+        turn_columns(dst + p * ld_dst, ld_dst, src + p, ld, first, last, 8);
+    if (p < k)
+        turn_columns(dst + p * ld_dst, ld_dst, src + p, ld, first, last, (int)(k - p));
 }
 
-static void turn_half(float *dst, ptrdiff_t ld_dst, const float *src, ptrdiff_t ld, int first,
-                      int last, ptrdiff_t k) {
+static inline __attribute__((always_inline)) void turn_half(float *dst, ptrdiff_t ld_dst,
+                                                            const float *src, ptrdiff_t ld,
+                                                            int first, int last, ptrdiff_t k) {
     if (first <= 0 && last >= 8)
         turn_rows(dst, ld_dst, src, ld, 0, 8, k);
     else if (first < 8 && last > 0)

@@ -39,24 +39,32 @@ static inline void transpose_16(__m512 x[16]) {
     }
 }
 
-/* From the rows [first, last) of sixteen. Inlined, so that whole ones need not be looked at one by
- * one. */
+/* n columns of the rows [first, last) of sixteen. Inlined, so that whole ones need not be
+ * looked at one by one, and stay in registers. */
+static inline __attribute__((always_inline)) void turn_columns(float *dst, ptrdiff_t ld_dst,
+                                                               const float *src, ptrdiff_t ld,
+                                                               int first, int last, int n) {
+    const __mmask16 columns = vec_first(n);
+    __m512 x[16];
+    for (int r = 0; r < 16; r++)
+        prefetch(src, (r + QKV_PANEL) * ld);
+    for (int r = 0; r < 16; r++)
+        x[r] = r >= first && r < last ? _mm512_maskz_loadu_ps(columns, src + r * ld)
+                                      : _mm512_setzero_ps();
+    transpose_16(x);
+    QKV_UNROLL(16)
+    for (int c = 0; c < n; c++)
+        _mm512_storeu_ps(dst + c * ld_dst, x[c]);
+}
+
 static inline __attribute__((always_inline)) void turn_rows(float *dst, ptrdiff_t ld_dst,
                                                             const float *src, ptrdiff_t ld,
                                                             int first, int last, ptrdiff_t k) {
-    for (ptrdiff_t p = 0; p < k; p += 16) {
-        int n = (int)(k - p < 16 ? k - p : 16);
-        __mmask16 columns = vec_first(n);
-        __m512 x[16];
-        for (int r = 0; r < 16; r++)
-            prefetch(src, (r + QKV_PANEL) * ld + p);
-        for (int r = 0; r < 16; r++)
-            x[r] = r >= first && r < last ? _mm512_maskz_loadu_ps(columns, src + r * ld + p)
-                                          : _mm512_setzero_ps();
-        transpose_16(x);
-        for (int c = 0; c < n; c++)
-            _mm512_storeu_ps(dst + (p + c) * ld_dst, x[c]);
-    }
+    ptrdiff_t p = 0;
+    for (; p + 16 <= k; p += 16)
+        turn_columns(dst + p * ld_dst, ld_dst, src + p, ld, first, last, 16);
+    if (p < k)
+        turn_columns(dst + p * ld_dst, ld_dst, src + p, ld, first, last, (int)(k - p));
 }
 
 static void turn(float *dst, ptrdiff_t ld_dst, const float *src, ptrdiff_t ld, int first, int last,

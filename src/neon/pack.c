@@ -22,24 +22,32 @@ static inline void transpose_4(float32x4_t x[4]) {
     x[3] = vcombine_f32(vget_high_f32(t1), vget_high_f32(t3));
 }
 
-/* Four columns of the panel, from the rows [first, last) of four. Inlined, so that whole ones need
- * not be looked at one by one. */
+/* n columns of the rows [first, last) of four. Inlined, so that whole ones need not be
+ * looked at one by one, and stay in registers. */
+static inline __attribute__((always_inline)) void turn_columns(float *dst, ptrdiff_t ld_dst,
+                                                               const float *src, ptrdiff_t ld,
+                                                               int first, int last, int n) {
+    float32x4_t x[4];
+    for (int r = 0; r < 4; r++)
+        prefetch(src, (r + QKV_PANEL) * ld);
+    for (int r = 0; r < 4; r++)
+        x[r] = r < first || r >= last ? vdupq_n_f32(0.0f)
+               : n == 4               ? vld1q_f32(src + r * ld)
+                                      : vf_load_part(src + r * ld, n);
+    transpose_4(x);
+    QKV_UNROLL(4)
+    for (int c = 0; c < n; c++)
+        vst1q_f32(dst + c * ld_dst, x[c]);
+}
+
 static inline __attribute__((always_inline)) void turn_rows(float *dst, ptrdiff_t ld_dst,
                                                             const float *src, ptrdiff_t ld,
                                                             int first, int last, ptrdiff_t k) {
-    for (ptrdiff_t p = 0; p < k; p += 4) {
-        int n = (int)(k - p < 4 ? k - p : 4);
-        float32x4_t x[4];
-        for (int r = 0; r < 4; r++)
-            prefetch(src, (r + QKV_PANEL) * ld + p);
-        for (int r = 0; r < 4; r++)
-            x[r] = r < first || r >= last ? vdupq_n_f32(0.0f)
-                   : n == 4               ? vld1q_f32(src + r * ld + p)
-                                          : vf_load_part(src + r * ld + p, n);
-        transpose_4(x);
-        for (int c = 0; c < n; c++)
-            vst1q_f32(dst + (p + c) * ld_dst, x[c]);
-    }
+    ptrdiff_t p = 0;
+    for (; p + 4 <= k; p += 4)
+        turn_columns(dst + p * ld_dst, ld_dst, src + p, ld, first, last, 4);
+    if (p < k)
+        turn_columns(dst + p * ld_dst, ld_dst, src + p, ld, first, last, (int)(k - p));
 }
 
 static void turn_quarter(float *dst, ptrdiff_t ld_dst, const float *src, ptrdiff_t ld, int first,
