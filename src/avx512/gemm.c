@@ -17,6 +17,38 @@
 enum { GROUPS = NR / QKV_PANEL, TALL = 16, SUMS = MR * GROUPS };
 static const int tall[GROUPS] = {TALL, 12, 8, MR};
 
+/* Keeps a number in its register, and what is computed from it behind this place: compilers would
+ * work addresses out before the loop, or all of a tile at once, and then have no registers for them
+ * but the vectors'. */
+#define PIN(number) __asm__ volatile("" : "+r"(number))
+
+/* C * factor, row by row. */
+static inline __attribute__((always_inline)) void add_c(__m512 acc[SUMS], const float *c,
+                                                        ptrdiff_t ldc, const float *factor,
+                                                        const int M, const int G) {
+    QKV_UNROLL(16)
+    for (int r = 0; r < M; r++) {
+        const __m512 x = _mm512_set1_ps(factor[r]);
+        QKV_UNROLL(4)
+        for (int v = 0; v < G; v++)
+            acc[r * G + v] = _mm512_fmadd_ps(_mm512_loadu_ps(c + v * 16), x, acc[r * G + v]);
+        c += ldc;
+        PIN(c);
+    }
+}
+
+static inline __attribute__((always_inline)) void
+store(float *c, ptrdiff_t ldc, const __m512 acc[SUMS], const int M, const int G) {
+    QKV_UNROLL(16)
+    for (int r = 0; r < M; r++) {
+        QKV_UNROLL(4)
+        for (int v = 0; v < G; v++)
+            _mm512_storeu_ps(c + v * 16, acc[r * G + v]);
+        c += ldc;
+        PIN(c);
+    }
+}
+
 /* The rows' largest, lane by lane, while they are in registers: a pass over the scores less. */
 static inline __attribute__((always_inline)) void tile_max(float *max, __m512 acc[SUMS], int first,
                                                            const int M, const int G) {
@@ -36,8 +68,7 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
                                                        ptrdiff_t j, const int M, const int G) {
     const float *a = g->a + i * g->lda;
     const float *b = g->b + j / QKV_PANEL * g->b_g;
-    float *c = g->c + i * g->ldc + j;
-    const ptrdiff_t lda = g->lda, a_k = g->a_k, ldc = g->ldc, b_g = g->b_g, b_k = g->b_k;
+    const ptrdiff_t lda = g->lda, a_k = g->a_k, b_g = g->b_g, b_k = g->b_k;
     __m512 acc[SUMS];
 
     QKV_UNROLL(16)
@@ -63,23 +94,11 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
         b += b_k;
     }
 
-    if (g->factor) {
-        QKV_UNROLL(16)
-        for (int r = 0; r < M; r++) {
-            const __m512 x = _mm512_set1_ps(g->factor[i + r]);
-            QKV_UNROLL(4)
-            for (int v = 0; v < G; v++)
-                acc[r * G + v] =
-                    _mm512_fmadd_ps(_mm512_loadu_ps(c + r * ldc + v * 16), x, acc[r * G + v]);
-        }
-    }
-
-    QKV_UNROLL(16)
-    for (int r = 0; r < M; r++) {
-        QKV_UNROLL(4)
-        for (int v = 0; v < G; v++)
-            _mm512_storeu_ps(c + r * ldc + v * 16, acc[r * G + v]);
-    }
+    PIN(g);
+    float *c = g->c + i * g->ldc + j;
+    if (g->factor)
+        add_c(acc, c, g->ldc, g->factor + i, M, G);
+    store(c, g->ldc, acc, M, G);
     if (g->max)
         tile_max(g->max + i * QKV_PANEL, acc, j == 0, M, G);
 }
