@@ -155,41 +155,28 @@ static inline __attribute__((always_inline)) void key_tile(const struct qkv_key_
     }
 }
 
-/* The chains of a tile over all tokens. */
+/* The chains of a tile over the tokens [t, end), whose panels stand one behind the other. */
 static inline __attribute__((always_inline)) void
-value_chains(vf acc[TALL][VECTORS], const struct qkv_value_product *p, int row, ptrdiff_t column,
-             const int type, const int M, const int G) {
-    const int steps = unit_of(type), groups = (int)(p->n / QKV_PANEL),
-              group = (int)(column / QKV_PANEL);
-    const int first = p->from / QKV_PANEL, count = (p->to - 1) / QKV_PANEL + 1 - first;
-    const ptrdiff_t line = groups * line_of(type), bytes = QKV_PANEL / steps * line, ldw = p->ldw;
-    const int wanted = p->next != NULL;
-    /* The tiles before this one have read so much: panels, and bytes of another. */
-    int panels = count * group / groups;
-    ptrdiff_t past = count * group % groups * (bytes / groups);
-
-    for (int t = p->from / steps * steps; t < p->to;) {
-        const char *panel = p->panel[t / QKV_PANEL];
-        const char *b[WIDEST];
-        QKV_UNROLL(4)
-        for (int v = 0; v < G; v++)
-            b[v] = panel + (group + v) * line_of(type);
-        const int last = t / QKV_PANEL * QKV_PANEL + QKV_PANEL, end = p->to < last ? p->to : last;
-        const float *w = (const float *)p->w + row * ldw + t;
-        uintptr_t ahead =
-            ahead_of(p->panel + first, count, p->next, p->nexts, panels) + (uintptr_t)past;
-        for (ptrdiff_t at = t % QKV_PANEL / steps * line; t < end; t += steps) {
-            ask(wanted, ahead, G * line_of(type));
-            ahead += (uintptr_t)(G * line_of(type));
-            unit(acc, b, at, w, ldw, type, M, G);
-            at += line;
-            w += steps;
-        }
-        past += QKV_PANEL / steps * G * line_of(type);
-        panels += past >= bytes;
-        past -= past >= bytes ? bytes : 0;
+value_run(vf acc[TALL][VECTORS], const struct qkv_value_product *p, int row, ptrdiff_t column,
+          int t, int end, int wanted, uintptr_t ahead, const int type, const int M, const int G) {
+    const int steps = unit_of(type);
+    const ptrdiff_t line = p->n / QKV_PANEL * line_of(type), ldw = p->ldw;
+    const char *first = (const char *)p->panel[t / QKV_PANEL] + column / QKV_PANEL * line_of(type);
+    const char *b[WIDEST];
+    QKV_UNROLL(4)
+    for (int v = 0; v < G; v++)
+        b[v] = first + v * line_of(type);
+    const float *w = (const float *)p->w + row * ldw + t;
+    for (ptrdiff_t at = t % QKV_PANEL / steps * line; t < end; t += steps) {
+        ask(wanted, ahead, G * line_of(type));
+        ahead += (uintptr_t)(G * line_of(type));
+        unit(acc, b, at, w, ldw, type, M, G);
+        at += line;
+        w += steps;
     }
 }
+
+#include "tmpl/stored_values.h"
 
 static inline __attribute__((always_inline)) void value_tile(const struct qkv_value_product *p,
                                                              int row, ptrdiff_t column,

@@ -11,6 +11,7 @@
  * has 16 lines on their way to the first one at most, reads 1.2 times as fast.
  */
 #include "kernels.h"
+#include "tile.h"
 #include "vec.h"
 #include "stored.h"
 
@@ -41,28 +42,42 @@ static inline __attribute__((always_inline)) void ask(int wanted, uintptr_t ahea
         _mm_prefetch((const void *)(ahead + (uintptr_t)i), _MM_HINT_T1);
 }
 
-/* Step i of a unit. */
-static inline __attribute__((always_inline)) vf step_of(const char *unit, const int type,
-                                                        const int i) {
-    const void *p = unit;
-    if (type == I8)
-        return vf_load_i8(p, i);
-    return type == F32 ? vf_load(p) : type == F16 ? vf_load_f16(p) : vf_load_bf16(p, i);
+/* Keeps a sum, or a unit's words, in a register, and the loads and conversions of the next where
+ * they are: compilers would take those early, and push a sum out. */
+#define PIN(sum) __asm__ volatile("" : "+v"(sum))
+
+/* Are a unit's words loaded once for all of its steps? A line that is on its way is else waited for
+ * at every step. Taller tiles have no registers for that. */
+static inline int are_held(const int type, const int M, const int G) {
+    return unit_of(type) > 1 && M * G <= 16;
 }
 
-/* Keeps a sum in its register, and the loads and conversions of the next where they are: compilers
- * would take those early, and push a sum out. */
-#define PIN(sum) __asm__ volatile("" : "+v"(sum))
+/* A unit of the tile's panels: where it stands, and its words if they are held. */
+struct panels {
+    const char *at[VECTORS];
+    __m512i words[VECTORS];
+};
+
+/* Step i of the unit in panel v. */
+static inline __attribute__((always_inline)) vf step_of(const struct panels *u, int v, const int i,
+                                                        const int type, const int held) {
+    const void *p = u->at[v];
+    if (type == I8)
+        return held ? vf_of_i8(u->words[v], i) : vf_load_i8(p, i);
+    if (type == BF16)
+        return held ? vf_of_bf16(u->words[v], i) : vf_load_bf16(p, i);
+    return type == F32 ? vf_load(p) : vf_load_f16(p);
+}
 
 /* Step i of a unit, x's rows ldx apart, with the fewer of rows and panels in registers. M, G and
  * type are constants where this is inlined, so that the sums live in registers. */
 static inline __attribute__((always_inline)) void
-by_rows(vf acc[TALL][VECTORS], const char *const *b, ptrdiff_t at, const float *x, ptrdiff_t ldx,
-        const int i, const int type, const int M, const int G) {
+by_rows(vf acc[TALL][VECTORS], const struct panels *u, const float *x, ptrdiff_t ldx, const int i,
+        const int type, const int M, const int G) {
     vf bv[VECTORS];
     QKV_UNROLL(8)
     for (int v = 0; v < G; v++)
-        bv[v] = step_of(b[v] + at, type, i);
+        bv[v] = step_of(u, v, i, type, are_held(type, M, G));
     QKV_UNROLL(6)
     for (int r = 0; r < M; r++) {
         const vf xv = vf_set1(x[r * ldx]);
@@ -75,15 +90,15 @@ by_rows(vf acc[TALL][VECTORS], const char *const *b, ptrdiff_t at, const float *
 }
 
 static inline __attribute__((always_inline)) void
-by_panels(vf acc[TALL][VECTORS], const char *const *b, ptrdiff_t at, const float *x, ptrdiff_t ldx,
-          const int i, const int type, const int M, const int G) {
+by_panels(vf acc[TALL][VECTORS], const struct panels *u, const float *x, ptrdiff_t ldx, const int i,
+          const int type, const int M, const int G) {
     vf xv[TALL];
     QKV_UNROLL(6)
     for (int r = 0; r < M; r++)
         xv[r] = vf_set1(x[r * ldx]);
     QKV_UNROLL(8)
     for (int v = 0; v < G; v++) {
-        const vf bv = step_of(b[v] + at, type, i);
+        const vf bv = step_of(u, v, i, type, are_held(type, M, G));
         QKV_UNROLL(6)
         for (int r = 0; r < M; r++) {
             acc[r][v] = vf_fma(xv[r], bv, acc[r][v]);
@@ -95,12 +110,21 @@ by_panels(vf acc[TALL][VECTORS], const char *const *b, ptrdiff_t at, const float
 static inline __attribute__((always_inline)) void unit(vf acc[TALL][VECTORS], const char *const *b,
                                                        ptrdiff_t at, const float *x, ptrdiff_t ldx,
                                                        const int type, const int M, const int G) {
+    struct panels u;
+    QKV_UNROLL(8)
+    for (int v = 0; v < G; v++) {
+        u.at[v] = b[v] + at;
+        if (are_held(type, M, G)) {
+            u.words[v] = _mm512_loadu_si512(u.at[v]);
+            PIN(u.words[v]);
+        }
+    }
     QKV_UNROLL(4)
     for (int i = 0; i < unit_of(type); i++) {
         if (M < G)
-            by_panels(acc, b, at, x + i, ldx, i, type, M, G);
+            by_panels(acc, &u, x + i, ldx, i, type, M, G);
         else
-            by_rows(acc, b, at, x + i, ldx, i, type, M, G);
+            by_rows(acc, &u, x + i, ldx, i, type, M, G);
     }
 }
 
@@ -153,41 +177,28 @@ static inline __attribute__((always_inline)) void key_tile(const struct qkv_key_
     }
 }
 
-/* The chains of a tile over all tokens. */
+/* The chains of a tile over the tokens [t, end), whose panels stand one behind the other. */
 static inline __attribute__((always_inline)) void
-value_chains(vf acc[TALL][VECTORS], const struct qkv_value_product *p, int row, ptrdiff_t column,
-             const int type, const int M, const int G) {
-    const int steps = unit_of(type), groups = (int)(p->n / QKV_PANEL),
-              group = (int)(column / QKV_PANEL);
-    const int first = p->from / QKV_PANEL, count = (p->to - 1) / QKV_PANEL + 1 - first;
-    const ptrdiff_t line = groups * line_of(type), bytes = QKV_PANEL / steps * line, ldw = p->ldw;
-    const int wanted = p->next != NULL;
-    /* The tiles before this one have read so much: panels, and bytes of another. */
-    int panels = count * group / groups;
-    ptrdiff_t past = count * group % groups * (bytes / groups);
-
-    for (int t = p->from / steps * steps; t < p->to;) {
-        const char *panel = p->panel[t / QKV_PANEL];
-        const char *b[WIDEST];
-        QKV_UNROLL(4)
-        for (int v = 0; v < G; v++)
-            b[v] = panel + (group + v) * line_of(type);
-        const int last = t / QKV_PANEL * QKV_PANEL + QKV_PANEL, end = p->to < last ? p->to : last;
-        const float *w = (const float *)p->w + row * ldw + t;
-        uintptr_t ahead =
-            ahead_of(p->panel + first, count, p->next, p->nexts, panels) + (uintptr_t)past;
-        for (ptrdiff_t at = t % QKV_PANEL / steps * line; t < end; t += steps) {
-            ask(wanted, ahead, G * line_of(type));
-            ahead += (uintptr_t)(G * line_of(type));
-            unit(acc, b, at, w, ldw, type, M, G);
-            at += line;
-            w += steps;
-        }
-        past += QKV_PANEL / steps * G * line_of(type);
-        panels += past >= bytes;
-        past -= past >= bytes ? bytes : 0;
+value_run(vf acc[TALL][VECTORS], const struct qkv_value_product *p, int row, ptrdiff_t column,
+          int t, int end, int wanted, uintptr_t ahead, const int type, const int M, const int G) {
+    const int steps = unit_of(type);
+    const ptrdiff_t line = p->n / QKV_PANEL * line_of(type), ldw = p->ldw;
+    const char *first = (const char *)p->panel[t / QKV_PANEL] + column / QKV_PANEL * line_of(type);
+    const char *b[WIDEST];
+    QKV_UNROLL(4)
+    for (int v = 0; v < G; v++)
+        b[v] = first + v * line_of(type);
+    const float *w = (const float *)p->w + row * ldw + t;
+    for (ptrdiff_t at = t % QKV_PANEL / steps * line; t < end; t += steps) {
+        ask(wanted, ahead, G * line_of(type));
+        ahead += (uintptr_t)(G * line_of(type));
+        unit(acc, b, at, w, ldw, type, M, G);
+        at += line;
+        w += steps;
     }
 }
+
+#include "tmpl/stored_values.h"
 
 static inline __attribute__((always_inline)) void value_tile(const struct qkv_value_product *p,
                                                              int row, ptrdiff_t column,
@@ -197,10 +208,10 @@ static inline __attribute__((always_inline)) void value_tile(const struct qkv_va
     zero(acc, M, G);
     value_chains(acc, p, row, column, type, M, G);
 
-    float *out = p->acc + row * p->ld_acc + column;
+    HOLD(p);
+    float *to = p->acc + row * p->ld_acc + column;
     QKV_UNROLL(6)
     for (int r = 0; r < M; r++) {
-        float *to = out + r * p->ld_acc;
         if (p->factor) {
             const vf factor = vf_set1(p->factor[row + r]);
             QKV_UNROLL(8)
@@ -210,6 +221,8 @@ static inline __attribute__((always_inline)) void value_tile(const struct qkv_va
         QKV_UNROLL(8)
         for (int v = 0; v < G; v++)
             vf_store(to + v * VF_LANES, acc[r][v]);
+        to += p->ld_acc;
+        HOLD(to);
     }
 }
 

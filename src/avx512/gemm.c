@@ -17,11 +17,6 @@
 enum { GROUPS = NR / QKV_PANEL, TALL = 16, SUMS = MR * GROUPS };
 static const int tall[GROUPS] = {TALL, 12, 8, MR};
 
-/* Keeps a number in its register, and what is computed from it behind this place: compilers would
- * work addresses out before the loop, or all of a tile at once, and then have no registers for them
- * but the vectors'. */
-#define PIN(number) __asm__ volatile("" : "+r"(number))
-
 /* C * factor, row by row. */
 static inline __attribute__((always_inline)) void add_c(__m512 acc[SUMS], const float *c,
                                                         ptrdiff_t ldc, const float *factor,
@@ -33,7 +28,7 @@ static inline __attribute__((always_inline)) void add_c(__m512 acc[SUMS], const 
         for (int v = 0; v < G; v++)
             acc[r * G + v] = _mm512_fmadd_ps(_mm512_loadu_ps(c + v * 16), x, acc[r * G + v]);
         c += ldc;
-        PIN(c);
+        HOLD(c);
     }
 }
 
@@ -45,7 +40,7 @@ store(float *c, ptrdiff_t ldc, const __m512 acc[SUMS], const int M, const int G)
         for (int v = 0; v < G; v++)
             _mm512_storeu_ps(c + v * 16, acc[r * G + v]);
         c += ldc;
-        PIN(c);
+        HOLD(c);
     }
 }
 
@@ -94,7 +89,7 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
         b += b_k;
     }
 
-    PIN(g);
+    HOLD(g);
     float *c = g->c + i * g->ldc + j;
     if (g->factor)
         add_c(acc, c, g->ldc, g->factor + i, M, G);

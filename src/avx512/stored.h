@@ -17,17 +17,19 @@ static inline void vf_store_f16(uint16_t *p, vf x) {
 }
 
 /* Element i of units of two bfloat16, and of four int8. */
-static inline vf vf_load_bf16(const uint32_t *p, int i) {
-    const __m512i x = _mm512_loadu_si512(p);
+static inline vf vf_of_bf16(__m512i x, int i) {
     return _mm512_castsi512_ps(i ? _mm512_and_si512(x, _mm512_set1_epi32((int)0xffff0000u))
                                  : _mm512_slli_epi32(x, 16));
+}
+
+static inline vf vf_load_bf16(const uint32_t *p, int i) {
+    return vf_of_bf16(_mm512_loadu_si512(p), i);
 }
 
 /* A byte with its sign turned over, x + 128, becomes the last digits of a float, of 2^23 or, from
  * the word's second byte, of 2^15. Two shifts and a conversion would take longer
  * (docs/performance.md): only one of two pipes shifts 512 bits. */
-static inline vf vf_load_i8(const uint32_t *p, int i) {
-    const __m512i x = _mm512_loadu_si512(p);
+static inline vf vf_of_i8(__m512i x, int i) {
     const __m512i pair = i < 2 ? x : _mm512_srli_epi32(x, 16);
     const __m512i byte = _mm512_set1_epi32(i % 2 ? 0xff00 : 0xff);
     const __m512i magic = _mm512_set1_epi32(i % 2 ? 0x47008000 : 0x4b000080);
@@ -35,6 +37,10 @@ static inline vf vf_load_i8(const uint32_t *p, int i) {
         _mm512_ternarylogic_epi32(pair, byte, magic, 0x6a); /* (pair & byte) ^ magic */
     return _mm512_sub_ps(_mm512_castsi512_ps(sum),
                          _mm512_set1_ps(i % 2 ? 0x1p15f + 128 : 0x1p23f + 128));
+}
+
+static inline vf vf_load_i8(const uint32_t *p, int i) {
+    return vf_of_i8(_mm512_loadu_si512(p), i);
 }
 
 /* The rounded number in the upper halves of the lanes; the lower halves are anything. */

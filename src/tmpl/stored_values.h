@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The chains of a tile of values over all tokens (stored_walk.h). The room defines, before the
+ * include,
+ *
+ *   static inline void value_run(vf acc[TALL][VECTORS], const struct qkv_value_product *p, int row,
+ *                                ptrdiff_t column, int t, int end, int wanted, uintptr_t ahead,
+ *                                const int type, const int M, const int G)
+ *
+ * for the tokens [t, end), whose panels stand one behind the other; if wanted is set it asks for
+ * what is at `ahead`, a line for each that it reads. Nothing but the panels' places decides how
+ * long a run is: the chains are the same.
+ */
+#ifndef QKV_TMPL_STORED_VALUES_H
+#define QKV_TMPL_STORED_VALUES_H
+
+/* Where the tokens end whose panels stand one behind the other from that of token t on. What a run
+ * needs at its beginning takes a tenth of the time of a panel. */
+static inline int run_end(const struct qkv_value_product *p, int t, ptrdiff_t bytes) {
+    const void *const *panel = p->panel + t / QKV_PANEL;
+    int end = t / QKV_PANEL * QKV_PANEL + QKV_PANEL;
+    for (; end < p->to && (uintptr_t)panel[1] == (uintptr_t)panel[0] + (uintptr_t)bytes; panel++)
+        end += QKV_PANEL;
+    return end < p->to ? end : p->to;
+}
+
+/* A panel at a time: what is asked for ahead need not stand together where the panels do. */
+static inline __attribute__((always_inline)) void
+value_chains_asking(vf acc[TALL][VECTORS], const struct qkv_value_product *p, int row,
+                    ptrdiff_t column, const int type, const int M, const int G) {
+    const int steps = unit_of(type), groups = (int)(p->n / QKV_PANEL),
+              group = (int)(column / QKV_PANEL);
+    const int first = p->from / QKV_PANEL, count = (p->to - 1) / QKV_PANEL + 1 - first;
+    const ptrdiff_t bytes = QKV_PANEL / steps * groups * line_of(type);
+    /* The tiles before this one have read so much: panels, and bytes of another. */
+    int panels = count * group / groups;
+    ptrdiff_t past = count * group % groups * (bytes / groups);
+
+    for (int t = p->from / steps * steps, end; t < p->to; t = end) {
+        end = t / QKV_PANEL * QKV_PANEL + QKV_PANEL;
+        end = end < p->to ? end : p->to;
+        const uintptr_t ahead = ahead_of(p->panel + first, count, p->next, p->nexts, panels);
+        value_run(acc, p, row, column, t, end, 1, ahead + (uintptr_t)past, type, M, G);
+        past += QKV_PANEL / steps * G * line_of(type);
+        panels += past >= bytes;
+        past -= past >= bytes ? bytes : 0;
+    }
+}
+
+static inline __attribute__((always_inline)) void
+value_chains(vf acc[TALL][VECTORS], const struct qkv_value_product *p, int row, ptrdiff_t column,
+             const int type, const int M, const int G) {
+    const int steps = unit_of(type);
+    const ptrdiff_t bytes = QKV_PANEL / steps * (p->n / QKV_PANEL) * line_of(type);
+    if (p->next) {
+        value_chains_asking(acc, p, row, column, type, M, G);
+        return;
+    }
+    for (int t = p->from / steps * steps, end; t < p->to; t = end) {
+        end = run_end(p, t, bytes);
+        value_run(acc, p, row, column, t, end, 0, 0, type, M, G);
+    }
+}
+
+#endif
