@@ -14,7 +14,7 @@
 
 /* Fewer panels leave registers for more rows: as many chains, and fewer edges. SUMS of a tile, row
  * after row. */
-enum { GROUPS = NR / QKV_PANEL, TALL = 16, SUMS = MR * GROUPS };
+enum { GROUPS = NR / QKV_PANEL, TALL = 16, SUMS = MR * GROUPS, SPAN = 4 };
 static const int tall[GROUPS] = {TALL, 12, 8, MR};
 
 /* C * factor, row by row. */
@@ -61,11 +61,16 @@ static inline __attribute__((always_inline)) void tile_max(float *max, __m512 ac
 /* M and G are constants where this is inlined, so that the accumulators live in registers. */
 static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g, ptrdiff_t i,
                                                        ptrdiff_t j, const int M, const int G) {
-    const float *a = g->a + i * g->lda;
+    const float *a[TALL / SPAN]; /* every SPANth row: the others by their distance */
     const float *b = g->b + j / QKV_PANEL * g->b_g;
     const ptrdiff_t lda = g->lda, a_k = g->a_k, b_g = g->b_g, b_k = g->b_k;
     __m512 acc[SUMS];
 
+    QKV_UNROLL(4)
+    for (int r = 0; r < M; r += SPAN) {
+        a[r / SPAN] = g->a + (i + r) * lda;
+        HOLD(a[r / SPAN]);
+    }
     QKV_UNROLL(16)
     for (int r = 0; r < M; r++) {
         QKV_UNROLL(4)
@@ -80,12 +85,14 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
             bv[v] = _mm512_loadu_ps(b + v * b_g);
         QKV_UNROLL(16)
         for (int r = 0; r < M; r++) {
-            __m512 x = _mm512_set1_ps(a[r * lda]);
+            __m512 x = _mm512_set1_ps(a[r / SPAN][r % SPAN * lda]);
             QKV_UNROLL(4)
             for (int v = 0; v < G; v++)
                 acc[r * G + v] = _mm512_fmadd_ps(x, bv[v], acc[r * G + v]);
         }
-        a += a_k;
+        QKV_UNROLL(4)
+        for (int r = 0; r < M; r += SPAN)
+            a[r / SPAN] += a_k;
         b += b_k;
     }
 
