@@ -11,7 +11,6 @@
  * has 16 lines on their way to the first one at most, reads 1.2 times as fast.
  */
 #include "kernels.h"
-#include "tile.h"
 #include "vec.h"
 #include "stored.h"
 
@@ -208,7 +207,7 @@ static inline __attribute__((always_inline)) void value_tile(const struct qkv_va
     zero(acc, M, G);
     value_chains(acc, p, row, column, type, M, G);
 
-    HOLD(p);
+    QKV_HOLD(p);
     float *to = p->acc + row * p->ld_acc + column;
     QKV_UNROLL(6)
     for (int r = 0; r < M; r++) {
@@ -222,7 +221,7 @@ static inline __attribute__((always_inline)) void value_tile(const struct qkv_va
         for (int v = 0; v < G; v++)
             vf_store(to + v * VF_LANES, acc[r][v]);
         to += p->ld_acc;
-        HOLD(to);
+        QKV_HOLD(to);
     }
 }
 
