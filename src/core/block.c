@@ -52,7 +52,6 @@ static void lay_even_rows(struct qkv_part *part, int64_t h, int64_t i) {
     const struct qkv_span first = qkv_span_of(&part->plan->problem, s, 0);
     struct qkv_row row = {first, h, i};
     for (int r = 0; r < part->rows; r++) {
-        row.span.position = first.position + row.index;
         part->row[r] = row;
         if (++row.index == s->rows) {
             row.index = 0;
@@ -212,7 +211,7 @@ static void add_extras(const struct qkv_part *part, const struct qkv_key_block *
     if (out->mask)
         prefetch_mask(part, row, block->key0 + QKV_KEY_BLOCK);
     out->slope = p->slopes ? p->slopes[row->head] : 0.0f;
-    out->distance = (float)(row->span.position - block->key0);
+    out->distance = (float)(qkv_position_of(p, &part->sequence, row->index) - block->key0);
 }
 
 int qkv_part_score_rows(const struct qkv_part *part, const struct qkv_key_block *block, int row0,

@@ -77,24 +77,29 @@ static inline struct qkv_sequence qkv_sequence_at(const struct qkv_problem *p, i
     return s;
 }
 
-/* Where query i stands, and the keys [lo, hi) that causal, window and length leave it; lo = hi for
- * a row that sees none. Both ends grow with i. */
+/* Where query i stands among the keys. */
+static inline int64_t qkv_position_of(const struct qkv_problem *p, const struct qkv_sequence *s,
+                                      int64_t i) {
+    return p->align == QKV_ALIGN_BOTTOM_RIGHT ? i + s->kv_len - s->q_len : i;
+}
+
+/* The keys [lo, hi) that causal, window and length leave a query; lo = hi for a row that sees none.
+ * Both ends grow with the query. */
 struct qkv_span {
-    int64_t position, lo, hi;
+    int64_t lo, hi;
 };
 
 static inline struct qkv_span qkv_span_of(const struct qkv_problem *p, const struct qkv_sequence *s,
                                           int64_t i) {
-    struct qkv_span span = {.position = i, .lo = 0, .hi = s->kv_len};
-    if (p->align == QKV_ALIGN_BOTTOM_RIGHT)
-        span.position += s->kv_len - s->q_len;
+    const int64_t position = qkv_position_of(p, s, i);
+    struct qkv_span span = {.lo = 0, .hi = s->kv_len};
     if (p->causal)
-        span.hi = qkv_min(span.hi, span.position + 1);
+        span.hi = qkv_min(span.hi, position + 1);
     /* The limits may be as large as the caller likes: compared without adding to them. */
-    if (p->window_right >= 0 && p->window_right < s->kv_len - span.position)
-        span.hi = qkv_min(span.hi, span.position + p->window_right + 1);
-    if (p->window_left >= 0 && p->window_left < span.position)
-        span.lo = span.position - p->window_left;
+    if (p->window_right >= 0 && p->window_right < s->kv_len - position)
+        span.hi = qkv_min(span.hi, position + p->window_right + 1);
+    if (p->window_left >= 0 && p->window_left < position)
+        span.lo = position - p->window_left;
     span.hi = i < s->q_len ? qkv_max(span.hi, 0) : 0;
     span.lo = qkv_min(span.lo, span.hi);
     return span;
