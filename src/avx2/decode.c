@@ -155,27 +155,6 @@ static inline __attribute__((always_inline)) void key_tile(const struct qkv_key_
     }
 }
 
-/* The chains of a tile over the tokens [t, end), whose panels stand one behind the other. */
-static inline __attribute__((always_inline)) void
-value_run(vf acc[TALL][VECTORS], const struct qkv_value_product *p, int row, ptrdiff_t column,
-          int t, int end, int wanted, uintptr_t ahead, const int type, const int M, const int G) {
-    const int steps = unit_of(type);
-    const ptrdiff_t line = p->n / QKV_PANEL * line_of(type), ldw = p->ldw;
-    const char *first = (const char *)p->panel[t / QKV_PANEL] + column / QKV_PANEL * line_of(type);
-    const char *b[WIDEST];
-    QKV_UNROLL(4)
-    for (int v = 0; v < G; v++)
-        b[v] = first + v * line_of(type);
-    const float *w = (const float *)p->w + row * ldw + t;
-    for (ptrdiff_t at = t % QKV_PANEL / steps * line; t < end; t += steps) {
-        ask(wanted, ahead, G * line_of(type));
-        ahead += (uintptr_t)(G * line_of(type));
-        unit(acc, b, at, w, ldw, type, M, G);
-        at += line;
-        w += steps;
-    }
-}
-
 #include "tmpl/stored_values.h"
 
 static inline __attribute__((always_inline)) void value_tile(const struct qkv_value_product *p,

@@ -61,7 +61,7 @@ static inline __attribute__((always_inline)) void tile_max(float *max, __m512 ac
 /* M and G are constants where this is inlined, so that the accumulators live in registers. */
 static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g, ptrdiff_t i,
                                                        ptrdiff_t j, const int M, const int G) {
-    const float *a[TALL / SPAN]; /* every SPANth row: the others by their distance */
+    const float *a[TALL / SPAN]; /* every SPANth row: 16 distances would have no registers */
     const float *b = g->b + j / QKV_PANEL * g->b_g;
     const ptrdiff_t lda = g->lda, a_k = g->a_k, b_g = g->b_g, b_k = g->b_k;
     __m512 acc[SUMS];

@@ -1,18 +1,34 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The chains of a tile of values over all tokens (stored_walk.h). The room defines, before the
- * include,
- *
- *   static inline void value_run(vf acc[TALL][VECTORS], const struct qkv_value_product *p, int row,
- *                                ptrdiff_t column, int t, int end, int wanted, uintptr_t ahead,
- *                                const int type, const int M, const int G)
- *
- * for the tokens [t, end), whose panels stand one behind the other; if wanted is set it asks for
- * what is at `ahead`, a line for each that it reads. Nothing but the panels' places decides how
- * long a run is: the chains are the same.
+ * The chains of a tile of values over all tokens (stored_walk.h), in runs of panels that stand one
+ * behind the other. Nothing but the panels' places decides how long a run is: the chains are the
+ * same. The room defines, before the include, ask(), which asks for lines ahead, and unit(), which
+ * adds one unit of the sum.
  */
 #ifndef QKV_TMPL_STORED_VALUES_H
 #define QKV_TMPL_STORED_VALUES_H
+
+/* The tokens [t, end), whose panels stand one behind the other; if wanted is set, what is at
+ * `ahead` is asked for, a line for each that is read. */
+static inline __attribute__((always_inline)) void
+value_run(vf acc[TALL][VECTORS], const struct qkv_value_product *p, int row, ptrdiff_t column,
+          int t, int end, int wanted, uintptr_t ahead, const int type, const int M, const int G) {
+    const int steps = unit_of(type);
+    const ptrdiff_t line = p->n / QKV_PANEL * line_of(type), ldw = p->ldw;
+    const char *first = (const char *)p->panel[t / QKV_PANEL] + column / QKV_PANEL * line_of(type);
+    const char *b[WIDEST];
+    QKV_UNROLL(4)
+    for (int v = 0; v < G; v++)
+        b[v] = first + v * line_of(type);
+    const float *w = (const float *)p->w + row * ldw + t;
+    for (ptrdiff_t at = t % QKV_PANEL / steps * line; t < end; t += steps) {
+        ask(wanted, ahead, G * line_of(type));
+        ahead += (uintptr_t)(G * line_of(type));
+        unit(acc, b, at, w, ldw, type, M, G);
+        at += line;
+        w += steps;
+    }
+}
 
 /* Where the tokens end whose panels stand one behind the other from that of token t on. What a run
  * needs at its beginning takes a tenth of the time of a panel. */
