@@ -32,6 +32,8 @@ static const int widest[TALL] = {2, 1, 1, 0, 0, 0};
 
 #include "tmpl/stored_walk.h"
 
+typedef vf sums[VECTORS]; /* of a row */
+
 static inline __attribute__((always_inline)) void ask(int wanted, uintptr_t ahead,
                                                       const int bytes) {
     __asm__ volatile("" : "+r"(wanted)); /* one loop, not one with and one without */
@@ -58,8 +60,8 @@ static inline __attribute__((always_inline)) vf step_of(const char *unit, const 
 /* Step i of a unit, x's rows ldx apart, with the fewer of rows and panels in registers. M, G and
  * type are constants where this is inlined, so that the sums live in registers. */
 static inline __attribute__((always_inline)) void
-by_rows(vf acc[TALL][VECTORS], const char *const *b, ptrdiff_t at, const float *x, ptrdiff_t ldx,
-        const int i, const int type, const int M, const int G) {
+by_rows(sums *acc, const char *const *b, ptrdiff_t at, const float *x, ptrdiff_t ldx, const int i,
+        const int type, const int M, const int G) {
     vf bv[VECTORS];
     QKV_UNROLL(8)
     for (int v = 0; v < 2 * G; v++)
@@ -76,8 +78,8 @@ by_rows(vf acc[TALL][VECTORS], const char *const *b, ptrdiff_t at, const float *
 }
 
 static inline __attribute__((always_inline)) void
-by_panels(vf acc[TALL][VECTORS], const char *const *b, ptrdiff_t at, const float *x, ptrdiff_t ldx,
-          const int i, const int type, const int M, const int G) {
+by_panels(sums *acc, const char *const *b, ptrdiff_t at, const float *x, ptrdiff_t ldx, const int i,
+          const int type, const int M, const int G) {
     vf xv[TALL];
     QKV_UNROLL(6)
     for (int r = 0; r < M; r++)
@@ -93,7 +95,7 @@ by_panels(vf acc[TALL][VECTORS], const char *const *b, ptrdiff_t at, const float
     }
 }
 
-static inline __attribute__((always_inline)) void unit(vf acc[TALL][VECTORS], const char *const *b,
+static inline __attribute__((always_inline)) void unit(sums *acc, const char *const *b,
                                                        ptrdiff_t at, const float *x, ptrdiff_t ldx,
                                                        const int type, const int M, const int G) {
     QKV_UNROLL(4)
@@ -105,8 +107,7 @@ static inline __attribute__((always_inline)) void unit(vf acc[TALL][VECTORS], co
     }
 }
 
-static inline __attribute__((always_inline)) void zero(vf acc[TALL][VECTORS], const int M,
-                                                       const int G) {
+static inline __attribute__((always_inline)) void zero(sums *acc, const int M, const int G) {
     QKV_UNROLL(6)
     for (int r = 0; r < M; r++) {
         QKV_UNROLL(8)
@@ -122,7 +123,7 @@ static inline __attribute__((always_inline)) void key_tile(const struct qkv_key_
     const ptrdiff_t bytes = (p->k + steps - 1) / steps * line_of(type), ldq = p->ldq;
     const float *q = (const float *)p->q + row * ldq;
     const char *b[WIDEST];
-    vf acc[TALL][VECTORS];
+    sums acc[TALL];
     zero(acc, M, G);
     QKV_UNROLL(4)
     for (int v = 0; v < G; v++)
@@ -161,7 +162,7 @@ static inline __attribute__((always_inline)) void value_tile(const struct qkv_va
                                                              int row, ptrdiff_t column,
                                                              const int type, const int M,
                                                              const int G) {
-    vf acc[TALL][VECTORS];
+    sums acc[TALL];
     zero(acc, M, G);
     value_chains(acc, p, row, column, type, M, G);
 

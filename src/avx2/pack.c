@@ -44,8 +44,9 @@ static inline __attribute__((always_inline)) void turn_columns(float *dst, ptrdi
                                       : vf_load_part(src + r * ld, n);
     transpose_8(x);
     QKV_UNROLL(8)
-    for (int c = 0; c < n; c++)
-        _mm256_storeu_ps(dst + c * ld_dst, x[c]);
+    for (int c = 0; c < 8; c++)
+        if (c < n)
+            _mm256_storeu_ps(dst + c * ld_dst, x[c]);
 }
 
 static inline __attribute__((always_inline)) void turn_rows(float *dst, ptrdiff_t ld_dst,

@@ -11,6 +11,7 @@
  * has 16 lines on their way to the first one at most, reads 1.2 times as fast.
  */
 #include "kernels.h"
+#include "tile.h"
 #include "vec.h"
 #include "stored.h"
 
@@ -30,6 +31,8 @@ enum {
 static const int widest[TALL] = {2, 2, 2, 2, 2, 2};
 
 #include "tmpl/stored_walk.h"
+
+typedef vf sums[VECTORS]; /* of a row */
 
 static inline __attribute__((always_inline)) void ask(int wanted, uintptr_t ahead,
                                                       const int bytes) {
@@ -70,9 +73,10 @@ static inline __attribute__((always_inline)) vf step_of(const struct panels *u, 
 
 /* Step i of a unit, x's rows ldx apart, with the fewer of rows and panels in registers. M, G and
  * type are constants where this is inlined, so that the sums live in registers. */
-static inline __attribute__((always_inline)) void
-by_rows(vf acc[TALL][VECTORS], const struct panels *u, const float *x, ptrdiff_t ldx, const int i,
-        const int type, const int M, const int G) {
+static inline __attribute__((always_inline)) void by_rows(sums *acc, const struct panels *u,
+                                                          const float *x, ptrdiff_t ldx,
+                                                          const int i, const int type, const int M,
+                                                          const int G) {
     vf bv[VECTORS];
     QKV_UNROLL(8)
     for (int v = 0; v < G; v++)
@@ -88,9 +92,10 @@ by_rows(vf acc[TALL][VECTORS], const struct panels *u, const float *x, ptrdiff_t
     }
 }
 
-static inline __attribute__((always_inline)) void
-by_panels(vf acc[TALL][VECTORS], const struct panels *u, const float *x, ptrdiff_t ldx, const int i,
-          const int type, const int M, const int G) {
+static inline __attribute__((always_inline)) void by_panels(sums *acc, const struct panels *u,
+                                                            const float *x, ptrdiff_t ldx,
+                                                            const int i, const int type,
+                                                            const int M, const int G) {
     vf xv[TALL];
     QKV_UNROLL(6)
     for (int r = 0; r < M; r++)
@@ -106,7 +111,7 @@ by_panels(vf acc[TALL][VECTORS], const struct panels *u, const float *x, ptrdiff
     }
 }
 
-static inline __attribute__((always_inline)) void unit(vf acc[TALL][VECTORS], const char *const *b,
+static inline __attribute__((always_inline)) void unit(sums *acc, const char *const *b,
                                                        ptrdiff_t at, const float *x, ptrdiff_t ldx,
                                                        const int type, const int M, const int G) {
     struct panels u;
@@ -127,8 +132,7 @@ static inline __attribute__((always_inline)) void unit(vf acc[TALL][VECTORS], co
     }
 }
 
-static inline __attribute__((always_inline)) void zero(vf acc[TALL][VECTORS], const int M,
-                                                       const int G) {
+static inline __attribute__((always_inline)) void zero(sums *acc, const int M, const int G) {
     QKV_UNROLL(6)
     for (int r = 0; r < M; r++) {
         QKV_UNROLL(8)
@@ -144,7 +148,7 @@ static inline __attribute__((always_inline)) void key_tile(const struct qkv_key_
     const ptrdiff_t bytes = (p->k + steps - 1) / steps * line_of(type), ldq = p->ldq;
     const float *q = (const float *)p->q + row * ldq;
     const char *b[WIDEST];
-    vf acc[TALL][VECTORS];
+    sums acc[TALL];
     zero(acc, M, G);
     QKV_UNROLL(4)
     for (int v = 0; v < G; v++)
@@ -182,11 +186,11 @@ static inline __attribute__((always_inline)) void value_tile(const struct qkv_va
                                                              int row, ptrdiff_t column,
                                                              const int type, const int M,
                                                              const int G) {
-    vf acc[TALL][VECTORS];
+    sums acc[TALL];
     zero(acc, M, G);
     value_chains(acc, p, row, column, type, M, G);
 
-    QKV_HOLD(p);
+    HOLD(p);
     float *to = p->acc + row * p->ld_acc + column;
     QKV_UNROLL(6)
     for (int r = 0; r < M; r++) {
@@ -200,7 +204,7 @@ static inline __attribute__((always_inline)) void value_tile(const struct qkv_va
         for (int v = 0; v < G; v++)
             vf_store(to + v * VF_LANES, acc[r][v]);
         to += p->ld_acc;
-        QKV_HOLD(to);
+        HOLD(to);
     }
 }
 

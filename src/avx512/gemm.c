@@ -28,7 +28,7 @@ static inline __attribute__((always_inline)) void add_c(__m512 acc[SUMS], const 
         for (int v = 0; v < G; v++)
             acc[r * G + v] = _mm512_fmadd_ps(_mm512_loadu_ps(c + v * 16), x, acc[r * G + v]);
         c += ldc;
-        QKV_HOLD(c);
+        HOLD(c);
     }
 }
 
@@ -40,7 +40,7 @@ store(float *c, ptrdiff_t ldc, const __m512 acc[SUMS], const int M, const int G)
         for (int v = 0; v < G; v++)
             _mm512_storeu_ps(c + v * 16, acc[r * G + v]);
         c += ldc;
-        QKV_HOLD(c);
+        HOLD(c);
     }
 }
 
@@ -69,7 +69,7 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
     QKV_UNROLL(4)
     for (int r = 0; r < M; r += SPAN) {
         a[r / SPAN] = g->a + (i + r) * lda;
-        QKV_HOLD(a[r / SPAN]);
+        HOLD(a[r / SPAN]);
     }
     QKV_UNROLL(16)
     for (int r = 0; r < M; r++) {
@@ -96,7 +96,7 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
         b += b_k;
     }
 
-    QKV_HOLD(g);
+    HOLD(g);
     float *c = g->c + i * g->ldc + j;
     if (g->factor)
         add_c(acc, c, g->ldc, g->factor + i, M, G);

@@ -53,8 +53,9 @@ static inline __attribute__((always_inline)) void turn_columns(float *dst, ptrdi
                                       : _mm512_setzero_ps();
     transpose_16(x);
     QKV_UNROLL(16)
-    for (int c = 0; c < n; c++)
-        _mm512_storeu_ps(dst + c * ld_dst, x[c]);
+    for (int c = 0; c < 16; c++)
+        if (c < n)
+            _mm512_storeu_ps(dst + c * ld_dst, x[c]);
 }
 
 static inline __attribute__((always_inline)) void turn_rows(float *dst, ptrdiff_t ld_dst,

@@ -7,4 +7,9 @@
 
 enum { MR = 6, NR = 64 };
 
+/* Keeps what is computed from a number or pointer behind this place, and as it is written:
+ * compilers would work addresses out before a loop, or all of a tile's at once, and then have no
+ * registers for them but the vectors', which moves through the multiplications' ports reach. */
+#define HOLD(number) __asm__ volatile("" : "+r"(number))
+
 #endif

@@ -17,11 +17,6 @@
 #define QKV_UNROLL(n) QKV_PRAGMA(GCC unroll n)
 #endif
 
-/* Keeps what is computed from a number or pointer behind this place, and as it is written:
- * compilers would work addresses out before a loop, or all of a tile's at once, and then have no
- * registers for them but the vectors', which moves through the multiplications' ports reach. */
-#define QKV_HOLD(number) __asm__ volatile("" : "+r"(number))
-
 /* A function whose frame is large: inlined beside another one, the two would add up on the stack,
  * of which a call has 16 KiB. */
 #define QKV_LARGE_FRAME __attribute__((noinline))

@@ -36,8 +36,9 @@ static inline __attribute__((always_inline)) void turn_columns(float *dst, ptrdi
                                       : vf_load_part(src + r * ld, n);
     transpose_4(x);
     QKV_UNROLL(4)
-    for (int c = 0; c < n; c++)
-        vst1q_f32(dst + c * ld_dst, x[c]);
+    for (int c = 0; c < 4; c++)
+        if (c < n)
+            vst1q_f32(dst + c * ld_dst, x[c]);
 }
 
 static inline __attribute__((always_inline)) void turn_rows(float *dst, ptrdiff_t ld_dst,

@@ -2,8 +2,8 @@
 /*
  * The chains of a tile of values over all tokens (stored_walk.h), in runs of panels that stand one
  * behind the other. Nothing but the panels' places decides how long a run is: the chains are the
- * same. The room defines, before the include, ask(), which asks for lines ahead, and unit(), which
- * adds one unit of the sum.
+ * same. The room defines, before the include, sums, a row of the tile's; ask(), which asks for
+ * lines ahead; and unit(), which adds one unit.
  */
 #ifndef QKV_TMPL_STORED_VALUES_H
 #define QKV_TMPL_STORED_VALUES_H
@@ -11,8 +11,8 @@
 /* The tokens [t, end), whose panels stand one behind the other; if wanted is set, what is at
  * `ahead` is asked for, a line for each that is read. */
 static inline __attribute__((always_inline)) void
-value_run(vf acc[TALL][VECTORS], const struct qkv_value_product *p, int row, ptrdiff_t column,
-          int t, int end, int wanted, uintptr_t ahead, const int type, const int M, const int G) {
+value_run(sums *acc, const struct qkv_value_product *p, int row, ptrdiff_t column, int t, int end,
+          int wanted, uintptr_t ahead, const int type, const int M, const int G) {
     const int steps = unit_of(type);
     const ptrdiff_t line = p->n / QKV_PANEL * line_of(type), ldw = p->ldw;
     const char *first = (const char *)p->panel[t / QKV_PANEL] + column / QKV_PANEL * line_of(type);
@@ -42,8 +42,8 @@ static inline int run_end(const struct qkv_value_product *p, int t, ptrdiff_t by
 
 /* A panel at a time: what is asked for ahead need not stand together where the panels do. */
 static inline __attribute__((always_inline)) void
-value_chains_asking(vf acc[TALL][VECTORS], const struct qkv_value_product *p, int row,
-                    ptrdiff_t column, const int type, const int M, const int G) {
+value_chains_asking(sums *acc, const struct qkv_value_product *p, int row, ptrdiff_t column,
+                    const int type, const int M, const int G) {
     const int steps = unit_of(type), groups = (int)(p->n / QKV_PANEL),
               group = (int)(column / QKV_PANEL);
     const int first = p->from / QKV_PANEL, count = (p->to - 1) / QKV_PANEL + 1 - first;
@@ -64,7 +64,7 @@ value_chains_asking(vf acc[TALL][VECTORS], const struct qkv_value_product *p, in
 }
 
 static inline __attribute__((always_inline)) void
-value_chains(vf acc[TALL][VECTORS], const struct qkv_value_product *p, int row, ptrdiff_t column,
+value_chains(sums *acc, const struct qkv_value_product *p, int row, ptrdiff_t column,
              const int type, const int M, const int G) {
     const int steps = unit_of(type);
     const ptrdiff_t bytes = QKV_PANEL / steps * (p->n / QKV_PANEL) * line_of(type);
