@@ -30,8 +30,8 @@ static inline void transpose_8(__m256 x[8]) {
     }
 }
 
-/* n columns of the rows [first, last) of eight. Inlined, so that whole ones need not be
- * looked at one by one, and stay in registers. */
+/* n columns of the rows [first, last) of eight. Inlined, so that whole ones need not be looked
+ * at one by one, and stay in registers. */
 static inline __attribute__((always_inline)) void turn_columns(float *dst, ptrdiff_t ld_dst,
                                                                const float *src, ptrdiff_t ld,
                                                                int first, int last, int n) {
@@ -49,15 +49,7 @@ static inline __attribute__((always_inline)) void turn_columns(float *dst, ptrdi
             _mm256_storeu_ps(dst + c * ld_dst, x[c]);
 }
 
-static inline __attribute__((always_inline)) void turn_rows(float *dst, ptrdiff_t ld_dst,
-                                                            const float *src, ptrdiff_t ld,
-                                                            int first, int last, ptrdiff_t k) {
-    ptrdiff_t p = 0;
-    for (; p + 8 <= k; p += 8)
-        turn_columns(dst + p * ld_dst, ld_dst, src + p, ld, first, last, 8);
-    if (p < k)
-        turn_columns(dst + p * ld_dst, ld_dst, src + p, ld, first, last, (int)(k - p));
-}
+#include "tmpl/turn.h"
 
 static inline __attribute__((always_inline)) void turn_half(float *dst, ptrdiff_t ld_dst,
                                                             const float *src, ptrdiff_t ld,

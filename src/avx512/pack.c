@@ -39,8 +39,8 @@ static inline void transpose_16(__m512 x[16]) {
     }
 }
 
-/* n columns of the rows [first, last) of sixteen. Inlined, so that whole ones need not be
- * looked at one by one, and stay in registers. */
+/* n columns of the rows [first, last) of sixteen. Inlined, so that whole ones need not be looked
+ * at one by one, and stay in registers. */
 static inline __attribute__((always_inline)) void turn_columns(float *dst, ptrdiff_t ld_dst,
                                                                const float *src, ptrdiff_t ld,
                                                                int first, int last, int n) {
@@ -58,15 +58,7 @@ static inline __attribute__((always_inline)) void turn_columns(float *dst, ptrdi
             _mm512_storeu_ps(dst + c * ld_dst, x[c]);
 }
 
-static inline __attribute__((always_inline)) void turn_rows(float *dst, ptrdiff_t ld_dst,
-                                                            const float *src, ptrdiff_t ld,
-                                                            int first, int last, ptrdiff_t k) {
-    ptrdiff_t p = 0;
-    for (; p + 16 <= k; p += 16)
-        turn_columns(dst + p * ld_dst, ld_dst, src + p, ld, first, last, 16);
-    if (p < k)
-        turn_columns(dst + p * ld_dst, ld_dst, src + p, ld, first, last, (int)(k - p));
-}
+#include "tmpl/turn.h"
 
 static void turn(float *dst, ptrdiff_t ld_dst, const float *src, ptrdiff_t ld, int first, int last,
                  ptrdiff_t k) {

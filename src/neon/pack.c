@@ -22,8 +22,8 @@ static inline void transpose_4(float32x4_t x[4]) {
     x[3] = vcombine_f32(vget_high_f32(t1), vget_high_f32(t3));
 }
 
-/* n columns of the rows [first, last) of four. Inlined, so that whole ones need not be
- * looked at one by one, and stay in registers. */
+/* n columns of the rows [first, last) of four. Inlined, so that whole ones need not be looked
+ * at one by one, and stay in registers. */
 static inline __attribute__((always_inline)) void turn_columns(float *dst, ptrdiff_t ld_dst,
                                                                const float *src, ptrdiff_t ld,
                                                                int first, int last, int n) {
@@ -41,15 +41,7 @@ static inline __attribute__((always_inline)) void turn_columns(float *dst, ptrdi
             vst1q_f32(dst + c * ld_dst, x[c]);
 }
 
-static inline __attribute__((always_inline)) void turn_rows(float *dst, ptrdiff_t ld_dst,
-                                                            const float *src, ptrdiff_t ld,
-                                                            int first, int last, ptrdiff_t k) {
-    ptrdiff_t p = 0;
-    for (; p + 4 <= k; p += 4)
-        turn_columns(dst + p * ld_dst, ld_dst, src + p, ld, first, last, 4);
-    if (p < k)
-        turn_columns(dst + p * ld_dst, ld_dst, src + p, ld, first, last, (int)(k - p));
-}
+#include "tmpl/turn.h"
 
 static void turn_quarter(float *dst, ptrdiff_t ld_dst, const float *src, ptrdiff_t ld, int first,
                          int last, ptrdiff_t k) {
