@@ -60,6 +60,7 @@ static qkv_status lay_out(struct qkv_append_state *s, qkv_plan *plan) {
     if (s->rope.rope.dims > 0) {
         qkv_reserve(&plan->workspace_worker, qkv_angles_size(&s->rope, s->run));
         s->turned = qkv_reserve(&plan->workspace_worker, qkv_min(tokens, QKV_PANEL) * row);
+        plan->workspace_worker = qkv_set_apart(plan->workspace_worker);
     }
     /* A number costs about as much as 20 flops: it comes from memory and goes there. */
     plan->threads = qkv_worth_threads(20.0 * (double)(s->rows.batch * c->kv_heads) *

@@ -104,7 +104,7 @@ qkv_status qkv_rotate_plan(qkv_plan *plan, const qkv_rotate_params *params,
         const double numbers = (double)(s.rows.batch * s.heads) * (double)(tokens * s.head_dim);
         plan->phases = 1;
         plan->parts[0] = parts;
-        plan->workspace_worker = (size_t)qkv_round_up(angles, QKV_ALIGNMENT);
+        plan->workspace_worker = qkv_set_apart((size_t)qkv_round_up(angles, QKV_ALIGNMENT));
         /* A number costs about as much as 20 flops: it comes from memory and goes there. */
         plan->threads = qkv_worth_threads(20.0 * numbers, parts);
     }

@@ -30,8 +30,8 @@ value_run(sums *acc, const struct qkv_value_product *p, int row, ptrdiff_t colum
     }
 }
 
-/* Where the tokens end whose panels stand one behind the other from that of token t on. What a run
- * needs at its beginning takes a tenth of the time of a panel. */
+/* Where the tokens end whose panels stand one behind the other from that of token t on. What
+ * stands at the beginning of a run is then worked out once for all of them. */
 static inline int run_end(const struct qkv_value_product *p, int t, ptrdiff_t bytes) {
     const void *const *panel = p->panel + t / QKV_PANEL;
     int end = t / QKV_PANEL * QKV_PANEL + QKV_PANEL;
