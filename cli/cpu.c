@@ -91,6 +91,16 @@ static void print_narrow(void) {
     }
 }
 
+static void print_cache(void) {
+    const long long bytes = qkv_cpu_last_cache();
+    printf("\n%-18s  ", "last-level cache");
+    if (bytes > 0) {
+        printf("%.6g MiB\n", (double)bytes / (1 << 20));
+    } else {
+        puts("-");
+    }
+}
+
 static void print_table(void) {
     const char *unknown = qkv_cpu_unknown_overrides();
     printf("qkv %s\n\n", qkv_version());
@@ -98,6 +108,7 @@ static void print_table(void) {
     print_rooms();
     print_stages();
     print_narrow();
+    print_cache();
     if (*unknown) {
         printf("\nQKV_CPU_MAX or QKV_CPU_DISABLE hold names that mean nothing here: %s\n", unknown);
     }
@@ -187,7 +198,7 @@ static void print_json(void) {
     printf("{\n  \"version\": \"%s\",\n", qkv_version());
     json_features();
     json_rooms();
-    printf("  \"unknown_overrides\": ");
+    printf("  \"last_cache\": %lld,\n  \"unknown_overrides\": ", (long long)qkv_cpu_last_cache());
     json_names(qkv_cpu_unknown_overrides());
     printf(",\n  \"isa\": \"%s\",\n", qkv_isa_name((int)qkv_context_isa(NULL)));
     json_stages();
@@ -215,8 +226,9 @@ const struct command cpu_command = {
     .usage = "[--json]",
     .about = "Shows the features that were detected, what the operating system withholds, what\n"
              "QKV_CPU_MAX and QKV_CPU_DISABLE removed, the rooms (instruction sets) that are\n"
-             "built and usable, the variant of every stage, and those of decode in narrow\n"
-             "arithmetic (see qkv attend --cache-arithmetic).",
+             "built and usable, the variant of every stage, those of decode in narrow\n"
+             "arithmetic (see qkv attend --cache-arithmetic), and the size of the\n"
+             "last-level cache.",
     .options = options,
     .count = sizeof options / sizeof options[0],
     .run = run,

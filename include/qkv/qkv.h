@@ -268,6 +268,11 @@ QKV_API uint64_t qkv_cpu_withheld(void);
 QKV_API uint64_t qkv_cpu_removed(void);
 QKV_API uint64_t qkv_cpu_usable(void);
 
+/* Bytes of the last-level cache, as the processor tells them when the library is loaded: several
+ * cores may share it, and a hypervisor may claim more than it gives. 0 where it does not tell, as
+ * on Arm. */
+QKV_API int64_t qkv_cpu_last_cache(void);
+
 /* "avx2" and so on; NULL when the number is none. */
 QKV_API const char *qkv_cpu_feature_name(int feature);
 QKV_API const char *qkv_isa_name(int isa);
@@ -314,12 +319,15 @@ typedef struct qkv_context_config {
     uint64_t disabled; /* features to do without: 1 << QKV_CPU_x, or-ed */
     int32_t isa_max;   /* a qkv_isa: the highest room to use; QKV_ISA_NONE for no cap */
     int32_t reserved;
+    int64_t last_cache; /* bytes of the last-level cache that is there for calls, 1 or more; 0: what
+                           the processor tells. The speed of qkv_decode depends on it, and no bit */
 } qkv_context_config;
 
 QKV_API void qkv_context_config_init(qkv_context_config *config);
 
 /* Binds kernels to what qkv_cpu_usable() leaves after the configuration (NULL: all of it).
- * Configurations only take away. isa_max names a room that this build lacks: QKV_FAULT_RANGE. */
+ * Configurations only take away. isa_max names a room that this build lacks, or last_cache is
+ * negative: QKV_FAULT_RANGE. */
 QKV_API qkv_status qkv_context_init(qkv_context *context, const qkv_context_config *config);
 
 /* The context that the library made when it was loaded; what NULL stands for in a call. */

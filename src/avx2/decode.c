@@ -29,20 +29,13 @@ enum {
 
 /* The logarithm of the panels of a tile of so many rows. */
 static const int widest[TALL] = {2, 1, 1, 0, 0, 0};
+static const int *const covering = widest;
 
-#include "tmpl/stored_walk.h"
+#define HIDE(number) __asm__ volatile("" : "+r"(number))
+
+#include "tmpl/stored_order.h"
 
 typedef vf sums[VECTORS]; /* of a row */
-
-static inline __attribute__((always_inline)) void ask(int wanted, uintptr_t ahead,
-                                                      const int bytes) {
-    __asm__ volatile("" : "+r"(wanted)); /* one loop, not one with and one without */
-    if (!wanted)
-        return;
-    QKV_UNROLL(4)
-    for (int i = 0; i < bytes; i += 64)
-        _mm_prefetch((const void *)(ahead + (uintptr_t)i), _MM_HINT_T1);
-}
 
 /* Step i of a unit, columns 8 half to 8 half + 7. */
 static inline __attribute__((always_inline)) vf step_of(const char *unit, const int type,
@@ -133,7 +126,9 @@ static inline __attribute__((always_inline)) void key_tile(const struct qkv_key_
     const uintptr_t first = ahead_of(p->panel, p->panels, p->next, p->nexts, panel);
     const uintptr_t last = ahead_of(p->panel, p->panels, p->next, p->nexts, panel + G - 1);
     const int turns = last - first == (uintptr_t)((G - 1) * bytes) ? 1 : G;
-    const int wanted = p->next != NULL;
+    const int in_order = G == 1 && p->next && p->in_order, wanted = p->next && !in_order;
+    if (in_order)
+        ask_few(first, bytes);
     ptrdiff_t at = 0;
     for (int i = 0; i < turns; i++) {
         uintptr_t ahead = ahead_of(p->panel, p->panels, p->next, p->nexts, panel + i);
@@ -227,4 +222,5 @@ const struct qkv_decode_kernels qkv_avx2_decode = {
     .values = {values_F32, values_F16, values_BF16, values_I8},
     .scale = scale_weights,
     .lanes = VF_LANES,
+    .in_order = {[F32] = 64},
 };

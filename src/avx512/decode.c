@@ -18,31 +18,24 @@
 #include "tmpl/scale_weights.h"
 
 /* A tile: up to 6 rows by 4 panels, one vector each: 24 sums, + 4 of the panels, + 1 of the rows:
- * 29 of 32 registers. (8 panels for one row have twice the chains, but twice the streams as well:
- * on a Zen 5 3 to 10 % slower from DRAM, and 5 to 10 % faster from the second-level cache.) */
+ * 29 of 32 registers; and up to 2 rows by 8 panels of values that are taken in their order. (8
+ * panels for one row have twice the chains, but twice the streams as well: on a Zen 5 3 to 10 %
+ * slower from DRAM, and 5 to 10 % faster from the second-level cache.) */
 enum {
     TALL = 6,
-    WIDEST = 4,
-    VECTORS = WIDEST,
+    WIDEST = 8,
     AHEAD = 8,
 };
 
-/* The logarithm of the panels of a tile of so many rows. */
+/* The logarithm of the panels of a tile of so many rows; and of values in their order. */
 static const int widest[TALL] = {2, 2, 2, 2, 2, 2};
+static const int covering[TALL] = {3, 3, 2, 2, 2, 2};
 
-#include "tmpl/stored_walk.h"
+#define HIDE(number) HOLD(number)
 
-typedef vf sums[VECTORS]; /* of a row */
+#include "tmpl/stored_order.h"
 
-static inline __attribute__((always_inline)) void ask(int wanted, uintptr_t ahead,
-                                                      const int bytes) {
-    __asm__ volatile("" : "+r"(wanted)); /* one loop, not one with and one without */
-    if (!wanted)
-        return;
-    QKV_UNROLL(4)
-    for (int i = 0; i < bytes; i += 64)
-        _mm_prefetch((const void *)(ahead + (uintptr_t)i), _MM_HINT_T1);
-}
+typedef vf sums[WIDEST]; /* of a row */
 
 /* Keeps a sum, or a unit's words, in a register, and the loads and conversions of the next where
  * they are: compilers would take those early, and push a sum out. */
@@ -51,13 +44,13 @@ static inline __attribute__((always_inline)) void ask(int wanted, uintptr_t ahea
 /* Are a unit's words loaded once for all of its steps? A line that is on its way is else waited for
  * at every step. Taller tiles have no registers for that. */
 static inline int are_held(const int type, const int M, const int G) {
-    return unit_of(type) > 1 && M * G <= 16;
+    return unit_of(type) > 1 && M * G <= 16 && G < 8;
 }
 
 /* A unit of the tile's panels: where it stands, and its words if they are held. */
 struct panels {
-    const char *at[VECTORS];
-    __m512i words[VECTORS];
+    const char *at[WIDEST];
+    __m512i words[WIDEST];
 };
 
 /* Step i of the unit in panel v. */
@@ -77,7 +70,7 @@ static inline __attribute__((always_inline)) void by_rows(sums *acc, const struc
                                                           const float *x, ptrdiff_t ldx,
                                                           const int i, const int type, const int M,
                                                           const int G) {
-    vf bv[VECTORS];
+    vf bv[TALL]; /* G <= M here */
     QKV_UNROLL(8)
     for (int v = 0; v < G; v++)
         bv[v] = step_of(u, v, i, type, are_held(type, M, G));
@@ -158,7 +151,9 @@ static inline __attribute__((always_inline)) void key_tile(const struct qkv_key_
     const uintptr_t first = ahead_of(p->panel, p->panels, p->next, p->nexts, panel);
     const uintptr_t last = ahead_of(p->panel, p->panels, p->next, p->nexts, panel + G - 1);
     const int turns = last - first == (uintptr_t)((G - 1) * bytes) ? 1 : G;
-    const int wanted = p->next != NULL;
+    const int in_order = G == 1 && p->next && p->in_order, wanted = p->next && !in_order;
+    if (in_order)
+        ask_few(first, bytes);
     ptrdiff_t at = 0;
     for (int i = 0; i < turns; i++) {
         uintptr_t ahead = ahead_of(p->panel, p->panels, p->next, p->nexts, panel + i);
@@ -208,11 +203,12 @@ static inline __attribute__((always_inline)) void value_tile(const struct qkv_va
     }
 }
 
-#define TILE(type, rows, groups)                                                              \
-    static void keys_##type##_##rows##x##groups(const struct qkv_key_product *p, int row,     \
-                                                int panel) {                                  \
-        key_tile(p, row, panel, type, rows, groups);                                          \
-    }                                                                                         \
+#define KEY_TILE(type, rows, groups)                                                      \
+    static void keys_##type##_##rows##x##groups(const struct qkv_key_product *p, int row, \
+                                                int panel) {                              \
+        key_tile(p, row, panel, type, rows, groups);                                      \
+    }
+#define VALUE_TILE(type, rows, groups)                                                        \
     static void values_##type##_##rows##x##groups(const struct qkv_value_product *p, int row, \
                                                   ptrdiff_t column) {                         \
         value_tile(p, row, column, type, rows, groups);                                       \
@@ -220,27 +216,31 @@ static inline __attribute__((always_inline)) void value_tile(const struct qkv_va
 #define KEYS(type, rows, groups) keys_##type##_##rows##x##groups,
 #define VALUES(type, rows, groups) values_##type##_##rows##x##groups,
 #define UP_TO_4(DO, type, rows) DO(type, rows, 1) DO(type, rows, 2) DO(type, rows, 4)
-#define TILES(type)        \
-    UP_TO_4(TILE, type, 1) \
-    UP_TO_4(TILE, type, 2) \
-    UP_TO_4(TILE, type, 3) UP_TO_4(TILE, type, 4) UP_TO_4(TILE, type, 5) UP_TO_4(TILE, type, 6)
-#define TABLE(DO, type)                                                         \
-    {                                                                           \
-        {UP_TO_4(DO, type, 1)}, {UP_TO_4(DO, type, 2)}, {UP_TO_4(DO, type, 3)}, \
-            {UP_TO_4(DO, type, 4)}, {UP_TO_4(DO, type, 5)}, {                   \
-            UP_TO_4(DO, type, 6)                                                \
-        }                                                                       \
+#define UP_TO_8(DO, type, rows) UP_TO_4(DO, type, rows) DO(type, rows, 8)
+#define TILES(DO, UP_TO, type) \
+    UP_TO(DO, type, 1)         \
+    UP_TO(DO, type, 2)         \
+    UP_TO_4(DO, type, 3) UP_TO_4(DO, type, 4) UP_TO_4(DO, type, 5) UP_TO_4(DO, type, 6)
+#define TABLE(DO, UP_TO, type)                                              \
+    {                                                                       \
+        {UP_TO(DO, type, 1)}, {UP_TO(DO, type, 2)}, {UP_TO_4(DO, type, 3)}, \
+            {UP_TO_4(DO, type, 4)}, {UP_TO_4(DO, type, 5)}, {               \
+            UP_TO_4(DO, type, 6)                                            \
+        }                                                                   \
     }
-TILES(F32)
-TILES(F16)
-TILES(BF16)
-TILES(I8)
+#define TILES_OF(type) TILES(KEY_TILE, UP_TO_4, type) TILES(VALUE_TILE, UP_TO_8, type)
+TILES_OF(F32)
+TILES_OF(F16)
+TILES_OF(BF16)
+TILES_OF(I8)
 
 /* By rows, and by the logarithm of the width. */
 static key_tile_fn *const key_tiles[QKV_STORED_COUNT][TALL][WIDTHS] = {
-    TABLE(KEYS, F32), TABLE(KEYS, F16), TABLE(KEYS, BF16), TABLE(KEYS, I8)};
+    TABLE(KEYS, UP_TO_4, F32), TABLE(KEYS, UP_TO_4, F16), TABLE(KEYS, UP_TO_4, BF16),
+    TABLE(KEYS, UP_TO_4, I8)};
 static value_tile_fn *const value_tiles[QKV_STORED_COUNT][TALL][WIDTHS] = {
-    TABLE(VALUES, F32), TABLE(VALUES, F16), TABLE(VALUES, BF16), TABLE(VALUES, I8)};
+    TABLE(VALUES, UP_TO_8, F32), TABLE(VALUES, UP_TO_8, F16), TABLE(VALUES, UP_TO_8, BF16),
+    TABLE(VALUES, UP_TO_8, I8)};
 
 STORED_PRODUCTS(F32)
 STORED_PRODUCTS(F16)
@@ -253,4 +253,5 @@ const struct qkv_decode_kernels qkv_avx512_decode = {
     .values = {values_F32, values_F16, values_BF16, values_I8},
     .scale = scale_weights,
     .lanes = VF_LANES,
+    .in_order = {[F32] = 128, [F16] = 128, [BF16] = 128},
 };

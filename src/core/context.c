@@ -78,6 +78,8 @@ static qkv_status check_config(const qkv_context_config *config) {
         return qkv_fail(QKV_ARG_CONFIG, QKV_FAULT_FUTURE);
     if (config->isa_max != QKV_ISA_NONE && !qkv_isa_built(config->isa_max))
         return qkv_fail(QKV_ARG_ISA, QKV_FAULT_RANGE);
+    if (config->last_cache < 0)
+        return qkv_fail(QKV_ARG_CONFIG, QKV_FAULT_RANGE);
     return QKV_OK;
 }
 
@@ -97,9 +99,10 @@ qkv_status qkv_context_init(qkv_context *context, const qkv_context_config *conf
     }
     if (status != QKV_OK)
         return status;
+    struct qkv_context_state *state = (struct qkv_context_state *)context;
     *context = (qkv_context){0};
-    qkv_context_bind((struct qkv_context_state *)context, qkv_cpu_usable() & ~taken.disabled,
-                     taken.isa_max);
+    qkv_context_bind(state, qkv_cpu_usable() & ~taken.disabled, taken.isa_max);
+    state->table.last_cache = taken.last_cache ? taken.last_cache : qkv_cpu_last_cache();
     return QKV_OK;
 }
 

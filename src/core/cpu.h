@@ -19,6 +19,7 @@ struct qkv_cpu_report {
     uint64_t detected;
     uint64_t withheld;
     uint64_t removed;
+    int64_t last_cache; /* bytes, or 0 */
     char unknown[QKV_CPU_UNKNOWN_MAX];
 };
 
@@ -46,8 +47,22 @@ struct qkv_cpu_words {
 };
 #endif
 
+#if QKV_X86_64
+/* What CPUID says of one cache, in leaf 4 or, of AMD's processors, 0x8000001D. */
+struct qkv_cpu_cache {
+    uint32_t eax, ebx, ecx;
+};
+
+/* Bytes of the last level's data or unified cache, of `count` answers; 0 if they end at once.
+ * Pure. */
+int64_t qkv_cpu_last_of(const struct qkv_cpu_cache *answers, int count);
+#endif
+
 /* Asks the processor. */
 void qkv_cpu_ask(struct qkv_cpu_words *words);
+
+/* Bytes of its last-level cache; 0 if it does not tell. */
+int64_t qkv_cpu_ask_cache(void);
 
 /* What the words say: sets detected and withheld. Pure. */
 void qkv_cpu_decode(struct qkv_cpu_report *report, const struct qkv_cpu_words *words);
@@ -60,7 +75,7 @@ uint64_t qkv_cpu_features_up_to(int isa);
  * unknown. Pure. */
 void qkv_cpu_override(struct qkv_cpu_report *report, const char *max, const char *disable);
 
-/* The three steps, with the real processor and environment. */
+/* All of that, with the real processor and environment. */
 void qkv_cpu_read(struct qkv_cpu_report *report);
 
 #endif

@@ -29,6 +29,11 @@ void qkv_cpu_ask(struct qkv_cpu_words *words) {
     words->hwcap2 = getauxval(AT_HWCAP2);
 }
 
+/* Which cache registers there are to read, only the kernel may read. */
+int64_t qkv_cpu_ask_cache(void) {
+    return 0;
+}
+
 void qkv_cpu_decode(struct qkv_cpu_report *report, const struct qkv_cpu_words *words) {
     report->detected = 0;
     report->withheld = 0;

@@ -52,6 +52,53 @@ void qkv_cpu_ask(struct qkv_cpu_words *words) {
     }
 }
 
+enum { CACHES = 8, NO_CACHE = 0, INSTRUCTIONS = 2 };
+
+int64_t qkv_cpu_last_of(const struct qkv_cpu_cache *answers, int count) {
+    int64_t bytes = 0;
+    uint32_t last = 0;
+
+    for (int i = 0; i < count; i++) {
+        const struct qkv_cpu_cache *a = &answers[i];
+        const uint32_t type = a->eax & 31, level = a->eax >> 5 & 7;
+        if (type == NO_CACHE)
+            break;
+        if (type == INSTRUCTIONS || level < last)
+            continue;
+        last = level;
+        bytes = ((int64_t)(a->ebx >> 22) + 1) * ((a->ebx >> 12 & 1023) + 1) *
+                ((a->ebx & 4095) + 1) * ((int64_t)a->ecx + 1); /* ways, partitions, line, sets */
+    }
+    return bytes;
+}
+
+#define LEAF_AMD_FEATURES 0x80000001u
+#define LEAF_AMD_CACHES 0x8000001du
+#define LEAF_CACHES 4u
+#define AMD_ECX_TOPOLOGY (1u << 22) /* LEAF_AMD_CACHES exists */
+
+/* The leaf that tells of caches, 0 for none. */
+static uint32_t cache_leaf(void) {
+    uint32_t eax, ebx, ecx, edx;
+
+    if (__get_cpuid(LEAF_AMD_FEATURES, &eax, &ebx, &ecx, &edx) && ecx & AMD_ECX_TOPOLOGY)
+        return LEAF_AMD_CACHES;
+    return __get_cpuid_max(0, NULL) >= LEAF_CACHES ? LEAF_CACHES : 0;
+}
+
+int64_t qkv_cpu_ask_cache(void) {
+    struct qkv_cpu_cache answers[CACHES];
+    const uint32_t leaf = cache_leaf();
+    uint32_t edx;
+
+    if (leaf == 0)
+        return 0;
+    for (uint32_t i = 0; i < CACHES; i++)
+        __cpuid_count(leaf, i, answers[i].eax, answers[i].ebx, answers[i].ecx, edx);
+    (void)edx;
+    return qkv_cpu_last_of(answers, CACHES);
+}
+
 /* Some processors answer a leaf beyond their last with the last one's words: only leaves that
  * exist count. */
 static void valid_words(uint32_t valid[WORDS], const struct qkv_cpu_words *words) {

@@ -19,6 +19,7 @@ struct stored_way {
     struct qkv_tiles tiles;
     const void *next[QKV_BLOCK_PANELS]; /* the keys that come after it */
     int nexts;                          /* -1: nothing is asked for ahead */
+    int in_order;                       /* where they are: panels are taken as one stream */
 };
 
 static const struct qkv_decode_layout *layout_of(const struct qkv_part *part) {
@@ -68,7 +69,10 @@ void qkv_load_stored_queries(const struct qkv_part *part) {
 /* A call that reads more than MOST finds little of it in the processor's caches, and asks for what
  * it will read; one that reads less than LEAST finds all of it, and asking takes time. In between
  * it depends on how long a row block works on a line: while it multiplies but a few vectors, the
- * processor runs far enough ahead by itself (docs/performance.md). No bit depends on it. */
+ * processor runs far enough ahead by itself. Both are less where the last-level cache is small. Of
+ * more than twice that cache little is left in it from call to call: then, if the work on a line is
+ * short, panels are taken in their order, as one stream (docs/performance.md). No bit depends on
+ * any of it. */
 enum { LEAST = 1 << 20, MOST = 8 << 20, LINE = 64, MANY_VECTORS = 8 };
 
 static int64_t panel_bytes(const struct qkv_plan_state *plan) {
@@ -86,11 +90,29 @@ static int works_long(const struct qkv_plan_state *plan, int64_t rows) {
     return rows * numbers * LINE >= MANY_VECTORS * plan->table->decode->lanes * bytes;
 }
 
-int qkv_is_streamed(const struct qkv_plan_state *plan, const struct qkv_sequence *sequence) {
+/* Panels of a sequence in a call of sequences like it. */
+static int64_t panels_of(const struct qkv_plan_state *plan, const struct qkv_sequence *sequence) {
     const struct qkv_problem *p = &plan->problem;
-    const int64_t panels = p->batch * p->kv_heads * (sequence->kv_len / QKV_PANEL);
-    const int64_t most = works_long(plan, sequence->rows * p->group) ? LEAST : MOST;
-    return panels > most / panel_bytes(plan);
+    return p->batch * p->kv_heads * (sequence->kv_len / QKV_PANEL);
+}
+
+int qkv_is_streamed(const struct qkv_plan_state *plan, const struct qkv_sequence *sequence) {
+    const int64_t last = plan->table->last_cache > 0 ? plan->table->last_cache : INT64_MAX;
+    const int64_t most = works_long(plan, sequence->rows * plan->problem.group)
+                             ? qkv_min(LEAST, last / 8)
+                             : qkv_min(MOST, last / 4);
+    return panels_of(plan, sequence) > most / panel_bytes(plan);
+}
+
+static int is_read_in_order(const struct qkv_plan_state *plan,
+                            const struct qkv_sequence *sequence) {
+    const struct qkv_problem *p = &plan->problem;
+    const struct qkv_cache_state *c = &plan->decode.cache;
+    const int *widest = plan->table->decode->in_order;
+    const int64_t last = plan->table->last_cache;
+    return last > 0 && !p->narrow && plan->v_pad <= widest[c->k.type] &&
+           plan->v_pad <= widest[c->v.type] && !works_long(plan, sequence->rows * p->group) &&
+           panels_of(plan, sequence) / 2 > last / panel_bytes(plan);
 }
 
 static const struct qkv_stored_block *stored_of(const struct stored_way *way, int r) {
@@ -124,6 +146,7 @@ static struct qkv_key_product keys_of(const struct stored_way *way, int r) {
         .panels = row->to / QKV_PANEL - first,
         .next = r == 0 && way->nexts >= 0 ? s->v + s->first : NULL,
         .nexts = s->end - s->first,
+        .in_order = way->in_order,
     };
 }
 
@@ -176,6 +199,7 @@ static struct qkv_value_product values_of(const struct stored_way *way, int r, i
                 : way->nexts > 0    ? way->next
                                     : way->stored->k + way->stored->first,
         .nexts = way->nexts > 0 ? way->nexts : 1,
+        .in_order = way->in_order,
     };
 }
 
@@ -307,6 +331,7 @@ static void find_blocks(struct stored_way *way) {
     way->nexts = qkv_is_streamed(part->plan, &part->sequence)
                      ? qkv_find_next(way->next, part, &way->block)
                      : -1;
+    way->in_order = way->nexts >= 0 && is_read_in_order(part->plan, &part->sequence);
 }
 
 /* Scores to weights, with the scales that values have. */

@@ -263,6 +263,7 @@ struct qkv_table {
     const struct qkv_decode_kernels *decode;
     const struct qkv_merge_kernels *merge;
     const struct qkv_narrow_kernels *narrow[QKV_STORED_COUNT]; /* NULL: none */
+    int64_t last_cache; /* bytes of the last-level cache that calls may count on; 0: not known */
 };
 
 /* What every room provides: its entries of the table, made of its kernels. */

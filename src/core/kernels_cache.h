@@ -52,6 +52,7 @@ struct qkv_key_product {
     const void *const *next; /* [nexts] panels that will be read after these: to be prefetched, as
                                 these are; NULL where nothing need be, in a cache in the caches */
     int nexts;
+    int in_order; /* with next: the panels are taken one after the other, as one stream */
 };
 typedef void qkv_key_product_fn(const struct qkv_key_product *p);
 
@@ -69,7 +70,7 @@ struct qkv_value_product {
     ptrdiff_t n;
     int rows, from, to; /* 1 <= rows <= QKV_FEW, 0 <= from < to <= QKV_KEY_BLOCK */
     const void *const *next;
-    int nexts;
+    int nexts, in_order;
 };
 typedef void qkv_value_product_fn(const struct qkv_value_product *p);
 
@@ -132,6 +133,7 @@ struct qkv_decode_kernels {
     qkv_value_product_fn *values[QKV_STORED_COUNT];
     qkv_scale_weights_fn *scale;
     int lanes; /* floats of a vector */
+    int in_order[QKV_STORED_COUNT]; /* the widest values that are worth taking in order; 0: none */
 };
 
 /* The products with one stored type by instructions for numbers of its width. row_scale of the

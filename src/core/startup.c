@@ -32,6 +32,7 @@ static void make(struct qkv_startup *startup) {
     *startup = (struct qkv_startup){0};
     qkv_cpu_read(&startup->cpu);
     qkv_context_bind(state, qkv_cpu_report_usable(&startup->cpu), QKV_ISA_NONE);
+    state->table.last_cache = startup->cpu.last_cache;
 }
 
 static const struct qkv_startup *current(void) {
@@ -84,6 +85,10 @@ uint64_t qkv_cpu_removed(void) {
 
 uint64_t qkv_cpu_usable(void) {
     return qkv_cpu_report_usable(&qkv_startup()->cpu);
+}
+
+int64_t qkv_cpu_last_cache(void) {
+    return qkv_startup()->cpu.last_cache;
 }
 
 const char *qkv_cpu_unknown_overrides(void) {

@@ -14,7 +14,7 @@ enum {
     F16 = QKV_STORED_F16,
     BF16 = QKV_STORED_BF16,
     I8 = QKV_STORED_I8,
-    WIDTHS = 3, /* tiles of 1, 2 and 4 panels */
+    WIDTHS = 4, /* tiles of 1, 2, 4 and 8 panels; no room has all for every number of rows */
 };
 
 typedef void key_tile_fn(const struct qkv_key_product *p, int row, int panel);
@@ -78,14 +78,5 @@ static inline void walk_values(const struct qkv_value_product *p,
         column += (ptrdiff_t)QKV_PANEL << width;
     }
 }
-
-/* The kernels of a type, from tables of its tiles by rows and by the logarithm of the width. */
-#define STORED_PRODUCTS(type)                                      \
-    static void keys_##type(const struct qkv_key_product *p) {     \
-        walk_keys(p, key_tiles[type]);                             \
-    }                                                              \
-    static void values_##type(const struct qkv_value_product *p) { \
-        walk_values(p, value_tiles[type]);                         \
-    }
 
 #endif

@@ -26,7 +26,7 @@ class Cpu(Case):
 
     def test_shape(self):
         self.assertEqual(set(self.plain), {"version", "features", "rooms", "unknown_overrides",
-                                           "isa", "stages", "narrow"})
+                                           "isa", "stages", "narrow", "last_cache"})
         self.assertEqual(set(self.plain["stages"]), STAGES)
         self.assertEqual(list(self.plain["rooms"]), ROOMS)
         self.assertEqual(self.plain["isa"], self.usable[-1])
@@ -56,6 +56,8 @@ class Cpu(Case):
         self.assertIn(f"the room in use is {report['isa']}", parts[3])
         narrow = dict(line.split() for line in parts[4].splitlines()[1:])
         self.assertEqual(narrow, {name: variant or "-" for name, variant in report["narrow"].items()})
+        size = f"{report['last_cache'] / 2**20:.6g} MiB" if report["last_cache"] else "-"
+        self.assertEqual(parts[5].split(maxsplit=1), ["last-level", f"cache    {size}"])
 
     def test_narrow(self):
         """A variant of narrow arithmetic is named after its feature, and goes with it."""

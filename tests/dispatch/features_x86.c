@@ -126,9 +126,40 @@ START_TEST(this_machine_is_consistent) {
     qkv_cpu_decode(&report, &words);
     ck_assert_uint_eq(report.detected, qkv_cpu_detected());
     ck_assert_uint_eq(report.withheld, qkv_cpu_withheld());
+    ck_assert_int_eq(qkv_cpu_ask_cache(), qkv_cpu_last_cache());
     ck_assert_uint_eq(report.withheld & ~report.detected, 0);
     ck_assert_int_eq((report.detected & BIT(AVX2)) != 0,
                      __builtin_cpu_supports("avx2") != 0 || (report.withheld & BIT(AVX2)) != 0);
+}
+END_TEST
+
+/* CPUID's words for one cache. */
+#define CACHE(type, level, ways, partitions, line, sets) \
+    { (type) | (level) << 5, ((ways)-1u) << 22 | ((partitions)-1u) << 12 | ((line)-1u), (sets)-1u }
+
+static const struct {
+    const char *name;
+    struct qkv_cpu_cache answers[5];
+    int64_t bytes;
+} caches[] = {
+    {"32 MiB on the third level, whichever way it is divided",
+     {CACHE(1, 1, 8, 1, 64, 64), CACHE(2, 1, 8, 1, 64, 64), CACHE(3, 2, 8, 1, 64, 2048),
+      CACHE(3, 3, 16, 1, 64, 32768)},
+     32 << 20},
+    {"the first level is the last, and is told of after its instructions'",
+     {CACHE(2, 1, 4, 1, 64, 256), CACHE(1, 1, 4, 2, 32, 128)},
+     32 << 10},
+    {"a third level of instructions alone is none",
+     {CACHE(3, 2, 8, 1, 64, 1024), CACHE(2, 3, 16, 1, 64, 65536)},
+     512 << 10},
+    {"more than four GiB", {CACHE(3, 4, 1024, 2, 64, 1 << 16)}, (int64_t)8 << 30},
+    {"no cache", {{0, 0, 0}, CACHE(3, 3, 16, 1, 64, 32768)}, 0},
+};
+
+START_TEST(the_last_cache_is_found) {
+    ck_assert_msg(qkv_cpu_last_of(caches[_i].answers, 5) == caches[_i].bytes, "%s: %lld, not %lld",
+                  caches[_i].name, (long long)qkv_cpu_last_of(caches[_i].answers, 5),
+                  (long long)caches[_i].bytes);
 }
 END_TEST
 
@@ -137,6 +168,7 @@ TCase *features_case(void) {
 
     tcase_set_timeout(test, PATIENCE);
     tcase_add_loop_test(test, machines_are_read, 0, sizeof machines / sizeof *machines);
+    tcase_add_loop_test(test, the_last_cache_is_found, 0, sizeof caches / sizeof *caches);
     tcase_add_test(test, one_bit_decides_one_feature);
     tcase_add_test(test, this_machine_is_consistent);
     return test;

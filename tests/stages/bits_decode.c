@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The law of the bits with a cache: for the same stored values a query's row of out and LSE has the
  * same bits alone, in a chunk, in a batch, without the other heads of its group, for any threads
- * and parts, whatever the plan's kv_len, before and after later tokens, on any pages, and as in
- * attention on plain rows. For every pair of types and every option. */
+ * and parts, whatever the plan's kv_len and the last-level cache, before and after later tokens, on
+ * any pages, and as in attention on plain rows. For every pair of types and every option. */
 #include "bits_decode.h"
 
 #include <math.h>
 
 #include "bits.h"
 #include "cached_slice.h"
+#include "context.h"
 #include "decode.h"
 #include "options.h"
 #include "ref/ref.h"
@@ -196,6 +197,21 @@ static struct verdict as_in_attention(struct cached *x, const qkv_context *conte
     return cached_run_attention(x, context);
 }
 
+/* ---- The last-level cache ---- */
+
+/* All of a call that is larger than the processor's caches, and nothing of one that is smaller. */
+static struct verdict with_any_last_cache(struct cached *x, const qkv_context *context,
+                                          struct rng *rng) {
+    static const int64_t sizes[] = {1, INT64_MAX, 0, 1 << 14};
+    qkv_context other = *context;
+    struct qkv_context_state *state = (struct qkv_context_state *)&other;
+    state->table.last_cache = rng_pick(rng, sizes, rng_chance(rng, 2) ? 1 : 4);
+    const struct call call = cached_call(x, &other);
+    struct verdict verdict = cached_run_again(x, &call, (struct how){WAY_PLAIN, 1, 0});
+    verdict_add(&verdict, "%lld bytes", (long long)state->table.last_cache);
+    return verdict;
+}
+
 /* ---- All of them ---- */
 
 static const struct {
@@ -206,6 +222,7 @@ static const struct {
     {"one query alone or among others", every_query_alone},
     {"in one call or in chunks", in_chunks},
     {"planned for more keys", with_larger_kv_len},
+    {"whatever the last-level cache holds", with_any_last_cache},
     {"as in attention on plain rows", as_in_attention},
     {"on any pages", on_other_pages},
     {"before and after later tokens", after_later_tokens},

@@ -81,7 +81,8 @@ struct verdict check_key_product(const struct qkv_table *table, const struct key
                                       .rows = c->rows,
                                       .panels = c->panels,
                                       .next = next_of(turn),
-                                      .nexts = 1 + (int)(turn / 2 % NEXTS)};
+                                      .nexts = 1 + (int)(turn / 2 % NEXTS),
+                                      .in_order = turn % 7 < 3};
     table->decode->keys[c->type](&p);
     keys_by_gemm(table, &p, &keys, &bits);
     struct verdict verdict = compare_product(&s, &bits, c->rows, columns);
@@ -196,7 +197,8 @@ struct verdict check_value_product(const struct qkv_table *table, const struct v
                                         .from = c->from,
                                         .to = c->to,
                                         .next = next_of(turn),
-                                        .nexts = 1 + (int)(turn / 2 % NEXTS)};
+                                        .nexts = 1 + (int)(turn / 2 % NEXTS),
+                                        .in_order = turn % 7 < 3};
     struct verdict verdict = run_values(table, &p, &values, &acc, c->wild);
     verdict_add(&verdict, "%s values: %d rows, tokens %d to %d, %d columns, seed %llu%s",
                 stored_names[c->type], c->rows, c->from, c->to, (int)c->n,

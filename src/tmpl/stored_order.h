@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Products with keys or values as a cache stores them, for a cache that is read from memory: what
+ * tiles ask for ahead, and a walk in the order in which panels stand there (kernels_cache.h,
+ * in_order). A tile of one panel of keys, or as wide as a token's values, is one stream, which a
+ * processor's own prefetchers follow. Of the room's own, defined before the include, beside what
+ * stored_walk.h wants: HIDE, which keeps a number from being known; and covering[TALL], the
+ * logarithm of the panels of the widest tile of values of so many rows.
+ */
+#ifndef QKV_TMPL_STORED_ORDER_H
+#define QKV_TMPL_STORED_ORDER_H
+
+#include "stored_walk.h"
+
+/* Asks for the lines of [ahead, ahead + bytes), into the second-level cache. */
+static inline __attribute__((always_inline)) void ask(int wanted, uintptr_t ahead,
+                                                      const int bytes) {
+    HIDE(wanted); /* one loop, not one with and one without */
+    if (!wanted)
+        return;
+    QKV_UNROLL(8)
+    for (int i = 0; i < bytes; i += 64)
+        __builtin_prefetch((const void *)(ahead + (uintptr_t)i), 0, 2);
+}
+
+/* Asks for every eighth line of them, where the processor follows by itself: a line that is asked
+ * for holds one of its few buffers for misses until it is there (docs/performance.md). */
+static inline void ask_few(uintptr_t ahead, ptrdiff_t bytes) {
+    for (ptrdiff_t i = 0; i < bytes; i += 512)
+        __builtin_prefetch((const void *)(ahead + (uintptr_t)i), 0, 2);
+}
+
+static inline void keys_in_order(const struct qkv_key_product *p,
+                                 key_tile_fn *const tiles[][WIDTHS]) {
+    const int height = height_of(p->rows);
+    for (int panel = 0; panel < p->panels; panel++)
+        for (int row = 0; row < p->rows; row += height)
+            tiles[(p->rows - row < height ? p->rows - row : height) - 1][0](p, row, panel);
+}
+
+/* The most rows of which a tile is as wide as the values; one, if none is. */
+static inline int covering_height(ptrdiff_t n) {
+    int rows = TALL;
+    while (rows > 1 && (ptrdiff_t)QKV_PANEL << covering[rows - 1] < n)
+        rows--;
+    return rows;
+}
+
+static inline int covering_width(int rows, ptrdiff_t left) {
+    int width = covering[rows - 1];
+    while (left >> width == 0)
+        width--;
+    return width;
+}
+
+static inline void values_in_order(const struct qkv_value_product *p,
+                                   value_tile_fn *const tiles[][WIDTHS]) {
+    const int height = covering_height(p->n);
+    for (int row = 0; row < p->rows; row += height) {
+        const int rows = p->rows - row < height ? p->rows - row : height;
+        for (ptrdiff_t column = 0; column < p->n;) {
+            const int width = covering_width(rows, (p->n - column) / QKV_PANEL);
+            tiles[rows - 1][width](p, row, column);
+            column += (ptrdiff_t)QKV_PANEL << width;
+        }
+    }
+}
+
+/* The kernels of a type, from tables of its tiles by rows and by the logarithm of the width. */
+#define STORED_PRODUCTS(type)                                                \
+    static void keys_##type(const struct qkv_key_product *p) {               \
+        (p->in_order ? keys_in_order : walk_keys)(p, key_tiles[type]);       \
+    }                                                                        \
+    static void values_##type(const struct qkv_value_product *p) {           \
+        (p->in_order ? values_in_order : walk_values)(p, value_tiles[type]); \
+    }
+
+#endif
