@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How long a call takes at worst: 100,000 calls of the fused stage in a row, and as many jobs of
- * the pool with two parts and nothing in them, each timed by itself (the clock's own twenty to
- * thirty nanoseconds are in it), in microseconds:
+ * How long a call takes at worst: 100,000 calls of the fused stage in a row, the same with a plan
+ * that was made once, and as many jobs of the pool with two parts and nothing in them, each timed
+ * by itself (the clock's own twenty to thirty nanoseconds are in it), in microseconds:
  *
  *   p50, p99, p99.9, max   of the calls; what the machine does beside them is in the last ones
  *   calls                  that were timed: less than 100,000 where they would take too long
@@ -79,6 +79,29 @@ static void run(gb_state *state, void *user) {
     bench_stage_run(state, &bench_attention, user, QKV_EXP_SLEEF_U10, bench_measure_latency);
 }
 
+/* The same with a plan that is made once. */
+static qkv_plan standing;
+
+static qkv_status make_standing(qkv_plan *plan, const qkv_attention_params *params,
+                                const qkv_context *context) {
+    const qkv_status status = qkv_attention_plan(plan, params, context);
+    standing = *plan;
+    return status;
+}
+
+static qkv_status execute(const qkv_attention_params *params, const qkv_tensors *tensors,
+                          const qkv_exec *exec) {
+    (void)params;
+    return qkv_execute(&standing, tensors, exec);
+}
+
+static void run_planned(gb_state *state, void *user) {
+    struct bench_stage planned = bench_attention;
+    planned.plan = make_standing;
+    planned.run = execute;
+    bench_stage_run(state, &planned, user, QKV_EXP_SLEEF_U10, bench_measure_latency);
+}
+
 static void do_nothing(void *argument, int worker, int64_t begin, int64_t end) {
     (void)argument;
     (void)worker;
@@ -109,6 +132,8 @@ void latency_register(void) {
         bench_shape_name(shape, &shapes[i]);
         bench_name(name, "latency", "f32", shape, shapes[i].threads);
         gb_register_once(name, run, (void *)(uintptr_t)&shapes[i]);
+        bench_name(name, "latency/planned", "f32", shape, shapes[i].threads);
+        gb_register_once(name, run_planned, (void *)(uintptr_t)&shapes[i]);
     }
     gb_register_once("latency/pool_2parts/threads:2", run_pool, NULL);
 }

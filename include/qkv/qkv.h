@@ -558,7 +558,13 @@ QKV_API qkv_status qkv_mix_plan(qkv_plan *plan, const qkv_attention_params *para
 QKV_API qkv_status qkv_mix(const qkv_attention_params *params, const qkv_tensors *tensors,
                            const qkv_exec *exec);
 
-/* Runs the parts [begin, end) of one phase of a plan of the four stages above. */
+/* All of a plan of the four stages above, as a plain call would do it, which makes a plan of its
+ * own each time: a short call that comes again and again is faster this way. exec's context is not
+ * looked at. */
+QKV_API qkv_status qkv_execute(const qkv_plan *plan, const qkv_tensors *tensors,
+                               const qkv_exec *exec);
+
+/* Runs the parts [begin, end) of one phase of such a plan. */
 QKV_API qkv_status qkv_run(const qkv_plan *plan, const qkv_tensors *tensors, int32_t phase,
                            int64_t begin, int64_t end, const qkv_workspace *workspace);
 

@@ -18,104 +18,95 @@ enum shape {
     SHAPE_SINKS
 };
 
-enum role { READ = 1, READ_FOR_SINKS, WRITE, WRITE_OPTIONAL };
+/* The tensors of all stages, in the order in which faults are looked for. */
+enum {
+    Q,
+    K,
+    V,
+    SCORES,
+    WEIGHTS,
+    OUT,
+    LSE,
+    D_OUT,
+    D_WEIGHTS,
+    D_SCORES,
+    D_Q,
+    D_K,
+    D_V,
+    D_BIAS,
+    D_SINKS,
+    OPERANDS
+};
 
 struct operand {
     qkv_arg arg;
     size_t offset;
     enum shape shape;
-    unsigned char role[QKV_STAGE_COUNT]; /* by stage; 0: not looked at */
 };
 
 #define TENSOR(name) offsetof(struct qkv_operands, tensors.name)
 #define GRADIENT(name) offsetof(struct qkv_operands, gradients.name)
-static const struct operand operands[] = {
-    {QKV_ARG_Q,
-     TENSOR(q),
-     SHAPE_Q,
-     {[QKV_STAGE_SCORES] = READ,
-      [QKV_STAGE_ATTENTION] = READ,
-      [QKV_STAGE_SCORES_BACKWARD] = READ,
-      [QKV_STAGE_ATTENTION_BACKWARD] = READ,
-      [QKV_STAGE_DECODE] = READ}},
-    {QKV_ARG_K,
-     TENSOR(k),
-     SHAPE_K,
-     {[QKV_STAGE_SCORES] = READ,
-      [QKV_STAGE_ATTENTION] = READ,
-      [QKV_STAGE_SCORES_BACKWARD] = READ,
-      [QKV_STAGE_ATTENTION_BACKWARD] = READ}},
-    {QKV_ARG_V,
-     TENSOR(v),
-     SHAPE_V,
-     {[QKV_STAGE_MIX] = READ,
-      [QKV_STAGE_ATTENTION] = READ,
-      [QKV_STAGE_MIX_BACKWARD] = READ,
-      [QKV_STAGE_ATTENTION_BACKWARD] = READ}},
-    {QKV_ARG_SCORES,
-     TENSOR(scores),
-     SHAPE_SCORES,
-     {[QKV_STAGE_SCORES] = WRITE, [QKV_STAGE_SOFTMAX] = READ}},
-    {QKV_ARG_WEIGHTS,
-     TENSOR(weights),
-     SHAPE_SCORES,
-     {[QKV_STAGE_SOFTMAX] = WRITE,
-      [QKV_STAGE_MIX] = READ,
-      [QKV_STAGE_MIX_BACKWARD] = READ,
-      [QKV_STAGE_SOFTMAX_BACKWARD] = READ}},
-    {QKV_ARG_OUT,
-     TENSOR(out),
-     SHAPE_OUT,
-     {[QKV_STAGE_MIX] = WRITE,
-      [QKV_STAGE_ATTENTION] = WRITE,
-      [QKV_STAGE_ATTENTION_BACKWARD] = READ,
-      [QKV_STAGE_DECODE] = WRITE}},
-    {QKV_ARG_LSE,
-     TENSOR(lse),
-     SHAPE_LSE,
-     {[QKV_STAGE_SOFTMAX] = WRITE_OPTIONAL,
-      [QKV_STAGE_ATTENTION] = WRITE_OPTIONAL,
-      [QKV_STAGE_SOFTMAX_BACKWARD] = READ_FOR_SINKS,
-      [QKV_STAGE_ATTENTION_BACKWARD] = READ,
-      [QKV_STAGE_DECODE] = WRITE_OPTIONAL}},
-    {QKV_ARG_D_OUT,
-     GRADIENT(out),
-     SHAPE_OUT,
-     {[QKV_STAGE_MIX_BACKWARD] = READ, [QKV_STAGE_ATTENTION_BACKWARD] = READ}},
-    {QKV_ARG_D_WEIGHTS,
-     GRADIENT(weights),
-     SHAPE_SCORES,
-     {[QKV_STAGE_MIX_BACKWARD] = WRITE_OPTIONAL, [QKV_STAGE_SOFTMAX_BACKWARD] = READ}},
-    {QKV_ARG_D_SCORES,
-     GRADIENT(scores),
-     SHAPE_SCORES,
-     {[QKV_STAGE_SOFTMAX_BACKWARD] = WRITE_OPTIONAL, [QKV_STAGE_SCORES_BACKWARD] = READ}},
-    {QKV_ARG_D_Q,
-     GRADIENT(q),
-     SHAPE_Q,
-     {[QKV_STAGE_SCORES_BACKWARD] = WRITE_OPTIONAL,
-      [QKV_STAGE_ATTENTION_BACKWARD] = WRITE_OPTIONAL}},
-    {QKV_ARG_D_K,
-     GRADIENT(k),
-     SHAPE_K,
-     {[QKV_STAGE_SCORES_BACKWARD] = WRITE_OPTIONAL,
-      [QKV_STAGE_ATTENTION_BACKWARD] = WRITE_OPTIONAL}},
-    {QKV_ARG_D_V,
-     GRADIENT(v),
-     SHAPE_V,
-     {[QKV_STAGE_MIX_BACKWARD] = WRITE_OPTIONAL, [QKV_STAGE_ATTENTION_BACKWARD] = WRITE_OPTIONAL}},
-    {QKV_ARG_D_BIAS,
-     GRADIENT(bias),
-     SHAPE_BIAS,
-     {[QKV_STAGE_SCORES_BACKWARD] = WRITE_OPTIONAL,
-      [QKV_STAGE_ATTENTION_BACKWARD] = WRITE_OPTIONAL}},
-    {QKV_ARG_D_SINKS,
-     GRADIENT(sinks),
-     SHAPE_SINKS,
-     {[QKV_STAGE_SOFTMAX_BACKWARD] = WRITE_OPTIONAL,
-      [QKV_STAGE_ATTENTION_BACKWARD] = WRITE_OPTIONAL}},
+static const struct operand operands[OPERANDS] = {
+    [Q] = {QKV_ARG_Q, TENSOR(q), SHAPE_Q},
+    [K] = {QKV_ARG_K, TENSOR(k), SHAPE_K},
+    [V] = {QKV_ARG_V, TENSOR(v), SHAPE_V},
+    [SCORES] = {QKV_ARG_SCORES, TENSOR(scores), SHAPE_SCORES},
+    [WEIGHTS] = {QKV_ARG_WEIGHTS, TENSOR(weights), SHAPE_SCORES},
+    [OUT] = {QKV_ARG_OUT, TENSOR(out), SHAPE_OUT},
+    [LSE] = {QKV_ARG_LSE, TENSOR(lse), SHAPE_LSE},
+    [D_OUT] = {QKV_ARG_D_OUT, GRADIENT(out), SHAPE_OUT},
+    [D_WEIGHTS] = {QKV_ARG_D_WEIGHTS, GRADIENT(weights), SHAPE_SCORES},
+    [D_SCORES] = {QKV_ARG_D_SCORES, GRADIENT(scores), SHAPE_SCORES},
+    [D_Q] = {QKV_ARG_D_Q, GRADIENT(q), SHAPE_Q},
+    [D_K] = {QKV_ARG_D_K, GRADIENT(k), SHAPE_K},
+    [D_V] = {QKV_ARG_D_V, GRADIENT(v), SHAPE_V},
+    [D_BIAS] = {QKV_ARG_D_BIAS, GRADIENT(bias), SHAPE_BIAS},
+    [D_SINKS] = {QKV_ARG_D_SINKS, GRADIENT(sinks), SHAPE_SINKS},
 };
-enum { OPERANDS = sizeof(operands) / sizeof(operands[0]) };
+
+enum role { NONE, READ, READ_FOR_SINKS, WRITE, WRITE_OPTIONAL };
+
+struct use {
+    unsigned char operand, role;
+};
+
+enum { USES = 11 };
+
+/* What each stage does with which; the rest of a row is NONE. */
+static const struct use uses[QKV_STAGE_COUNT][USES + 1] = {
+    [QKV_STAGE_SCORES] = {{Q, READ}, {K, READ}, {SCORES, WRITE}},
+    [QKV_STAGE_SOFTMAX] = {{SCORES, READ}, {WEIGHTS, WRITE}, {LSE, WRITE_OPTIONAL}},
+    [QKV_STAGE_MIX] = {{V, READ}, {WEIGHTS, READ}, {OUT, WRITE}},
+    [QKV_STAGE_ATTENTION] = {{Q, READ}, {K, READ}, {V, READ}, {OUT, WRITE}, {LSE, WRITE_OPTIONAL}},
+    [QKV_STAGE_DECODE] = {{Q, READ}, {OUT, WRITE}, {LSE, WRITE_OPTIONAL}},
+    [QKV_STAGE_SCORES_BACKWARD] = {{Q, READ},
+                                   {K, READ},
+                                   {D_SCORES, READ},
+                                   {D_Q, WRITE_OPTIONAL},
+                                   {D_K, WRITE_OPTIONAL},
+                                   {D_BIAS, WRITE_OPTIONAL}},
+    [QKV_STAGE_SOFTMAX_BACKWARD] = {{WEIGHTS, READ},
+                                    {LSE, READ_FOR_SINKS},
+                                    {D_WEIGHTS, READ},
+                                    {D_SCORES, WRITE_OPTIONAL},
+                                    {D_SINKS, WRITE_OPTIONAL}},
+    [QKV_STAGE_MIX_BACKWARD] = {{V, READ},
+                                {WEIGHTS, READ},
+                                {D_OUT, READ},
+                                {D_WEIGHTS, WRITE_OPTIONAL},
+                                {D_V, WRITE_OPTIONAL}},
+    [QKV_STAGE_ATTENTION_BACKWARD] = {{Q, READ},
+                                      {K, READ},
+                                      {V, READ},
+                                      {OUT, READ},
+                                      {LSE, READ},
+                                      {D_OUT, READ},
+                                      {D_Q, WRITE_OPTIONAL},
+                                      {D_K, WRITE_OPTIONAL},
+                                      {D_V, WRITE_OPTIONAL},
+                                      {D_BIAS, WRITE_OPTIONAL},
+                                      {D_SINKS, WRITE_OPTIONAL}},
+};
 
 static const qkv_tensor *tensor_of(const struct qkv_operands *own, const struct operand *o) {
     return (const qkv_tensor *)((const char *)own + o->offset);
@@ -189,8 +180,9 @@ static int overlaps_params(const struct qkv_problem *p, const struct qkv_footpri
 /* The tensors that take part in a call. */
 struct taken {
     int count;
-    const struct operand *operand[OPERANDS];
-    struct qkv_footprint footprint[OPERANDS];
+    unsigned char role[USES];
+    const struct operand *operand[USES];
+    struct qkv_footprint footprint[USES];
 };
 
 static qkv_status check_output(const struct qkv_problem *p, const struct qkv_operands *own,
@@ -201,25 +193,24 @@ static qkv_status check_output(const struct qkv_problem *p, const struct qkv_ope
         return qkv_fail(o->arg, QKV_FAULT_SELF_OVERLAP);
     int overlaps = overlaps_params(p, f + i);
     for (int k = 0; k < t->count; k++)
-        if (k != i && f[k].element && !in_place(p, own, o, t->operand[k]))
-            overlaps |= qkv_overlap(f + i, f + k);
+        if (k != i && qkv_overlap(f + i, f + k))
+            overlaps |= !in_place(p, own, o, t->operand[k]);
     return overlaps ? qkv_fail(o->arg, QKV_FAULT_OVERLAP) : QKV_OK;
 }
 
-static qkv_status check_outputs(const struct qkv_problem *p, int stage,
-                                const struct qkv_operands *own, const struct taken *t) {
+static qkv_status check_outputs(const struct qkv_problem *p, const struct qkv_operands *own,
+                                const struct taken *t) {
     for (int i = 0; i < t->count; i++)
-        if (t->operand[i]->role[stage] >= WRITE && t->footprint[i].element)
+        if (t->role[i] >= WRITE && t->footprint[i].element)
             TRY(check_output(p, own, t, i));
     return QKV_OK;
 }
 
 /* Does the stage look at the tensor in this call? */
-static int takes_part(const struct qkv_operands *own, const struct operand *o, int stage) {
-    const int role = o->role[stage];
-    if (role == READ_FOR_SINKS)
+static int takes_part(const struct qkv_operands *own, const struct use *use) {
+    if (use->role == READ_FOR_SINKS)
         return own->gradients.sinks.data != NULL;
-    return role && !(role == WRITE_OPTIONAL && !tensor_of(own, o)->data);
+    return use->role != WRITE_OPTIONAL || tensor_of(own, operands + use->operand)->data;
 }
 
 static int is_backward(int stage) {
@@ -230,9 +221,9 @@ qkv_status qkv_outputs_apart(const struct qkv_operands *own, const struct qkv_pr
                              const void *data, size_t bytes) {
     const struct qkv_footprint array = qkv_footprint_array(data, (int64_t)bytes, 1);
     struct qkv_footprint f;
-    for (int i = 0; i < OPERANDS; i++) {
-        const struct operand *o = operands + i;
-        if (o->role[stage] < WRITE || !takes_part(own, o, stage))
+    for (const struct use *use = uses[stage]; use->role != NONE; use++) {
+        const struct operand *o = operands + use->operand;
+        if (use->role < WRITE || !takes_part(own, use))
             continue;
         TRY(check_operand(&f, p, o, tensor_of(own, o)));
         if (qkv_overlap(&f, &array))
@@ -250,12 +241,14 @@ qkv_status qkv_take_operands(struct qkv_operands *own, const struct qkv_problem 
         TRY(qkv_take_struct(&own->gradients, gradients_size, gradients, gradients_size,
                             QKV_ARG_GRADIENTS));
     t.count = 0;
-    for (const struct operand *o = operands; o < operands + OPERANDS; o++)
-        if (takes_part(own, o, stage)) {
+    for (const struct use *use = uses[stage]; use->role != NONE; use++)
+        if (takes_part(own, use)) {
+            const struct operand *o = operands + use->operand;
             TRY(check_operand(t.footprint + t.count, p, o, tensor_of(own, o)));
+            t.role[t.count] = use->role;
             t.operand[t.count++] = o;
         }
     if (is_backward(stage) && own->gradients.sinks.data && !p->sinks)
         return qkv_fail(QKV_ARG_SINKS, QKV_FAULT_NULL);
-    return check_outputs(p, stage, own, &t);
+    return check_outputs(p, own, &t);
 }

@@ -23,17 +23,39 @@ static void run_job(const void *job, const qkv_workspace *workspace, int32_t pha
     drivers[j->state->stage](j->state, j->tensors, workspace, phase, begin, end);
 }
 
+/* Is it a plan of one of these stages? */
+static qkv_status check_stage(const qkv_plan *plan) {
+    TRY(qkv_check_plan(plan));
+    const struct qkv_plan_state *s = qkv_plan_get(plan);
+    return s && s->stage <= QKV_STAGE_ATTENTION ? QKV_OK : qkv_fail(QKV_ARG_PLAN, QKV_FAULT_STALE);
+}
+
 qkv_status qkv_run(const qkv_plan *plan, const qkv_tensors *tensors, int32_t phase, int64_t begin,
                    int64_t end, const qkv_workspace *workspace) {
     struct qkv_operands own;
-    TRY(qkv_check_plan(plan));
+    TRY(check_stage(plan));
     const struct qkv_plan_state *s = qkv_plan_get(plan);
-    if (!s || s->stage > QKV_STAGE_ATTENTION)
-        return qkv_fail(QKV_ARG_PLAN, QKV_FAULT_STALE);
     TRY(qkv_take_operands(&own, &s->problem, s->stage, tensors, NULL));
     TRY(qkv_check_run(plan, phase, begin, end, workspace));
     drivers[s->stage](s, &own.tensors, workspace, phase, begin, end);
     return QKV_OK;
+}
+
+/* The checks of a call with a plan that stands, and its phases. */
+static qkv_status run_plan(const qkv_plan *plan, const qkv_tensors *tensors, const qkv_exec *exec) {
+    struct qkv_operands operands;
+    const struct job job = {qkv_plan_get(plan), &operands.tensors};
+    const struct qkv_problem *p = &job.state->problem;
+    TRY(qkv_take_operands(&operands, p, job.state->stage, tensors, NULL));
+    TRY(qkv_check_exec(plan, exec));
+    return qkv_run_all(plan, exec, p->batch * p->kv_heads, job.state->grouped, run_job, &job);
+}
+
+qkv_status qkv_execute(const qkv_plan *plan, const qkv_tensors *tensors, const qkv_exec *exec) {
+    qkv_exec own;
+    TRY(check_stage(plan));
+    TRY(qkv_take_exec(&own, exec));
+    return run_plan(plan, tensors, &own);
 }
 
 typedef qkv_status plan_fn(qkv_plan *plan, const qkv_attention_params *params,
@@ -43,14 +65,9 @@ static qkv_status run_plain(plan_fn *make, const qkv_attention_params *params,
                             const qkv_tensors *tensors, const qkv_exec *exec) {
     qkv_plan plan;
     qkv_exec own;
-    struct qkv_operands operands;
     TRY(qkv_take_exec(&own, exec));
     TRY(make(&plan, params, own.context));
-    const struct job job = {qkv_plan_get(&plan), &operands.tensors};
-    const struct qkv_problem *p = &job.state->problem;
-    TRY(qkv_take_operands(&operands, p, job.state->stage, tensors, NULL));
-    TRY(qkv_check_exec(&plan, &own));
-    return qkv_run_all(&plan, &own, p->batch * p->kv_heads, job.state->grouped, run_job, &job);
+    return run_plan(&plan, tensors, &own);
 }
 
 qkv_status qkv_attention(const qkv_attention_params *params, const qkv_tensors *tensors,

@@ -37,6 +37,20 @@ static const struct fault_case exec_faults[] = {
     FINE(IN_WORKING, MOVE(EXEC.workspace_size, 0)), /* exactly what the plan says */
 };
 
+/* Of a plan that stands, as a whole. Its own context is used, and not exec's. */
+static const struct fault_case execute_faults[] = {
+    FAULT(IN_ALL, PLAN, NULL, POINTER(run_arg, NULL)),
+    FAULT(IN_ALL, PLAN, MISALIGNED, MOVE(run_arg, 4)),
+    FAULT(IN_ALL, PLAN, STALE, POINTER(run_arg, &f.other)),
+    FAULT(IN_ALL, PLAN, STALE, POINTER(run_arg, &f.zero_plan)),
+    FAULT(IN_ALL, EXEC, SIZE, INT64(EXEC.size, 0)),
+    FAULT(IN_ALL, THREADS, RANGE, INT32(EXEC.threads, 0)),
+    FAULT(IN_ALL, WORKSPACE, NULL, POINTER(EXEC.workspace, NULL)),
+    FAULT(IN_ALL, WORKSPACE, TOO_SMALL, MOVE(EXEC.workspace_size, -1)),
+    FAULT(IN_ALL, TENSORS, NULL, POINTER(tensors_arg, NULL)),
+    FINE(IN_ALL, POINTER(EXEC.context, &f.noise)),
+};
+
 static const struct fault_case run_faults[] = {
     FAULT(IN_EVERY, PLAN, NULL, POINTER(run_arg, NULL)),
     FAULT(IN_EVERY, PLAN, MISALIGNED, MOVE(run_arg, 1)),
@@ -108,6 +122,16 @@ static void check_empty_runs(const struct fault_case *c) {
     fixture_check_untouched("the empty run", QKV_STAGE_PROJECT);
 }
 TABLE_TEST(empty_runs, check_empty_runs)
+
+static qkv_status call_execute(int stage) {
+    (void)stage;
+    return qkv_execute(f.run_arg, f.tensors_arg, f.exec_arg);
+}
+
+static void check_execute_faults(const struct fault_case *c) {
+    run_case(c, prepare_ready, "the call with a plan", call_execute);
+}
+TABLE_TEST(execute_faults, check_execute_faults)
 
 static int calls;
 
@@ -219,6 +243,7 @@ TCase *run_case_suite(void) {
 
     tcase_set_timeout(test, PATIENCE);
     ADD_TABLE(test, exec_faults);
+    ADD_TABLE(test, execute_faults);
     ADD_TABLE(test, run_faults);
     ADD_TABLE(test, empty_runs);
     tcase_add_test(test, a_failing_parallel_for_is_reported);

@@ -198,7 +198,15 @@ int run_parallel_for(void *pool, int threads, int64_t parts, qkv_task task, void
     return started == 0;
 }
 
-static struct verdict run_plain(const struct call *call, const qkv_plan *plan, int threads) {
+/* A call that makes a plan of its own; or with the one that stands, where the stage takes it. */
+static qkv_status call_whole(const struct call *call, const qkv_plan *plan, uint64_t seed,
+                             const qkv_exec *exec) {
+    const bool takes_plan = call->stage >= QKV_STAGE_SCORES && call->stage <= QKV_STAGE_ATTENTION;
+    return takes_plan && seed & 1 ? qkv_execute(plan, call->tensors, exec) : call_plain(call, exec);
+}
+
+static struct verdict run_plain(const struct call *call, const qkv_plan *plan, struct how how) {
+    const int threads = how.way == WAY_POOL ? how.threads : 1;
     size_t size = qkv_plan_workspace(plan, threads);
     struct guard workspace = guard_alloc(size, QKV_ALIGNMENT, GUARD_END, 0);
     qkv_exec exec;
@@ -208,7 +216,7 @@ static struct verdict run_plain(const struct call *call, const qkv_plan *plan, i
     exec.workspace_size = size;
     exec.parallel_for = threads > 1 ? run_parallel_for : NULL;
     exec.threads = threads;
-    struct verdict verdict = judge(call_plain(call, &exec), "the call");
+    struct verdict verdict = judge(call_whole(call, plan, how.seed, &exec), "the call");
     if (verdict.ok && !guard_intact(&workspace))
         verdict = verdict_fail("bytes beside the workspace were written");
     guard_free(&workspace);
@@ -303,7 +311,7 @@ struct verdict run_call(const struct call *call, struct how how) {
     if (!verdict.ok)
         return verdict;
     if (how.way == WAY_PLAIN || how.way == WAY_POOL)
-        return run_plain(call, &plan, how.way == WAY_POOL ? how.threads : 1);
+        return run_plain(call, &plan, how);
     return run_planned(call, &plan, how);
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * qkv as its users call it: parameters, tensors, workspace and threads made once, then one plain
- * call of qkv_attention or qkv_project again and again, or qkv_attention and
- * qkv_attention_backward by turns, or qkv_append and qkv_decode.
+ * qkv as its users call it: parameters, tensors, workspace and threads made once, then again and
+ * again qkv_execute with a plan of attention, or one plain call of qkv_project, or qkv_attention
+ * and qkv_attention_backward by turns, or qkv_append and qkv_decode.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +15,7 @@
 
 struct native_qkv {
     qkv_context context;
+    qkv_plan plan; /* of attention */
     qkv_attention_params attention;
     qkv_tensors tensors;
     qkv_project_params project;
@@ -28,11 +29,11 @@ struct native_qkv {
 };
 
 static qkv_status run_attention(const struct native_qkv *p) {
-    return qkv_attention(&p->attention, &p->tensors, &p->exec);
+    return qkv_execute(&p->plan, &p->tensors, &p->exec);
 }
 
 static qkv_status run_learning(const struct native_qkv *p) {
-    const qkv_status status = run_attention(p);
+    const qkv_status status = qkv_attention(&p->attention, &p->tensors, &p->exec);
     if (status != QKV_OK) {
         return status;
     }
@@ -98,14 +99,13 @@ static void describe_attention(struct native_qkv *p, const struct native_attenti
 
 struct native_qkv *native_qkv_attention(const struct native_attention *call, const char *room) {
     struct native_qkv *p = calloc(1, sizeof(*p));
-    qkv_plan plan;
     if (!p || !open_context(p, room)) {
         return NULL;
     }
     p->run = run_attention;
     describe_attention(p, call);
-    if (!ok(qkv_attention_plan(&plan, &p->attention, &p->context)) ||
-        !make_exec(p, qkv_plan_workspace(&plan, (int)call->threads), (int)call->threads)) {
+    if (!ok(qkv_attention_plan(&p->plan, &p->attention, &p->context)) ||
+        !make_exec(p, qkv_plan_workspace(&p->plan, (int)call->threads), (int)call->threads)) {
         return NULL;
     }
     return p;
