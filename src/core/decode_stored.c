@@ -70,9 +70,9 @@ void qkv_load_stored_queries(const struct qkv_part *part) {
  * it will read; one that reads less than LEAST finds all of it, and asking takes time. In between
  * it depends on how long a row block works on a line: while it multiplies but a few vectors, the
  * processor runs far enough ahead by itself. Both are less where the last-level cache is small. Of
- * more than twice that cache little is left in it from call to call: then, if the work on a line is
- * short, panels are taken in their order, as one stream (docs/performance.md). No bit depends on
- * any of it. */
+ * more than it holds, little is left there from call to call: then, if the work on a line is short,
+ * panels are taken in their order, as one stream (docs/performance.md). No bit depends on any of
+ * it. */
 enum { LEAST = 1 << 20, MOST = 8 << 20, LINE = 64, MANY_VECTORS = 8 };
 
 static int64_t panel_bytes(const struct qkv_plan_state *plan) {
@@ -112,7 +112,7 @@ static int is_read_in_order(const struct qkv_plan_state *plan,
     const int64_t last = plan->table->last_cache;
     return last > 0 && !p->narrow && plan->v_pad <= widest[c->k.type] &&
            plan->v_pad <= widest[c->v.type] && !works_long(plan, sequence->rows * p->group) &&
-           panels_of(plan, sequence) / 2 > last / panel_bytes(plan);
+           panels_of(plan, sequence) > last / panel_bytes(plan);
 }
 
 static const struct qkv_stored_block *stored_of(const struct stored_way *way, int r) {
