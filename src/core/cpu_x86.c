@@ -83,7 +83,7 @@ static uint32_t cache_leaf(void) {
 
     if (__get_cpuid(LEAF_AMD_FEATURES, &eax, &ebx, &ecx, &edx) && ecx & AMD_ECX_TOPOLOGY)
         return LEAF_AMD_CACHES;
-    return __get_cpuid_max(0, NULL) >= LEAF_CACHES ? LEAF_CACHES : 0;
+    return (uint32_t)__get_cpuid_max(0, NULL) >= LEAF_CACHES ? LEAF_CACHES : 0;
 }
 
 int64_t qkv_cpu_ask_cache(void) {
