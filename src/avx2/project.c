@@ -8,7 +8,8 @@
  * Many tokens: 6 rows by 16 columns, as in tile.h. What comes next of W is prefetched into the
  * second-level cache, the tile's share in equal parts with each stretch.
  * Few tokens: as many chains as cover two FMA ports of latency 4, and as few streams of W as that
- * takes; each is prefetched 16 KiB ahead, as the hardware stops at the end of each page.
+ * takes; each is prefetched 16 KiB ahead, as the hardware stops at the end of each page; into the
+ * second-level cache, as the first one has few buffers for lines on their way.
  */
 #include "kernels.h"
 #include "tile.h"
@@ -52,7 +53,7 @@ static inline __attribute__((always_inline)) void stretch(__m256 acc[MR][VECTORS
         for (int i = 0; i < UNROLLED; i++) {
             QKV_UNROLL(2)
             for (int v = 0; v < G; v++)
-                _mm_prefetch((const void *)line_of(at.w + v * at.w_panel, FAR), _MM_HINT_T0);
+                _mm_prefetch((const void *)line_of(at.w + v * at.w_panel, FAR), _MM_HINT_T1);
             step(acc, at, M, G);
             at.x++;
             at.w += QKV_PANEL;

@@ -8,7 +8,8 @@
  * Many tokens: 6 rows by 64 columns, as in tile.h. What comes next of W is prefetched into the
  * second-level cache, a line every fourth input: more at a time would be in the way of X.
  * Few tokens: two panels, so that eight rows have their chains in registers and few have enough of
- * them; W is prefetched where it is read, 4 KiB ahead, as the hardware stops at the end of a page.
+ * them; W is prefetched where it is read, 4 KiB ahead, as the hardware stops at the end of a page;
+ * into the second-level cache, as the first one has few buffers for lines on their way.
  */
 #include "kernels.h"
 #include "tile.h"
@@ -60,7 +61,7 @@ static inline __attribute__((always_inline)) void stretch(__m512 acc[FEW][GROUPS
             if (few) {
                 QKV_UNROLL(4)
                 for (int v = 0; v < G; v++)
-                    _mm_prefetch((const void *)line_of(at.w + v * at.w_panel, FAR), _MM_HINT_T0);
+                    _mm_prefetch((const void *)line_of(at.w + v * at.w_panel, FAR), _MM_HINT_T1);
             }
             step(acc, at, M, G);
             at.x++;
