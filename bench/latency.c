@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How long a call takes at worst: 100,000 calls of the fused stage in a row, the same with a plan
- * that was made once, and as many jobs of the pool with two parts and nothing in them, each timed
- * by itself (the clock's own twenty to thirty nanoseconds are in it), in microseconds:
+ * that was made once (_planned), and as many jobs of the pool with two parts and nothing in them,
+ * each timed by itself (the clock's own twenty to thirty nanoseconds are in it), in microseconds:
  *
  *   p50, p99, p99.9, max   of the calls; what the machine does beside them is in the last ones
  *   calls                  that were timed: less than 100,000 where they would take too long
  */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "bench.h"
@@ -128,11 +129,13 @@ static void run_pool(gb_state *state, void *user) {
 void latency_register(void) {
     for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
         char shape[BENCH_NAME];
+        char planned[BENCH_NAME + sizeof("_planned")];
         char name[2 * BENCH_NAME];
         bench_shape_name(shape, &shapes[i]);
         bench_name(name, "latency", "f32", shape, shapes[i].threads);
         gb_register_once(name, run, (void *)(uintptr_t)&shapes[i]);
-        bench_name(name, "latency/planned", "f32", shape, shapes[i].threads);
+        snprintf(planned, sizeof planned, "%s_planned", shape);
+        bench_name(name, "latency", "f32", planned, shapes[i].threads);
         gb_register_once(name, run_planned, (void *)(uintptr_t)&shapes[i]);
     }
     gb_register_once("latency/pool_2parts/threads:2", run_pool, NULL);

@@ -96,7 +96,7 @@ def is_number(value: Any) -> bool:
 def benchmark(path: Path, entry: Any, otherwise: str) -> tuple[str, Benchmark]:
     """The room of an entry (otherwise: where its name has none), and what it says."""
     name = entry.get("name") if isinstance(entry, dict) else None
-    found = re.fullmatch(r"(\w+)(?:/exp:(\w+))?(?:/((?:f32|f16|bf16|i8)(?::\w+)?)/(\w+))?/([^/]+)(?:/threads:(\d+))?",
+    found = re.fullmatch(r"(\w+(?:/[a-z_]+)?)(?:/exp:(\w+))?(?:/((?:f32|f16|bf16|i8)(?::\w+)?)/(\w+))?/([^/]+)(?:/threads:(\d+))?",
                          str(name))
     room = (found[4] or otherwise) if found else ""
     if not found or not room:
