@@ -8,7 +8,8 @@
  * panels themselves and then what comes next. A tile's own panels are several streams at a time,
  * which the hardware prefetchers of a Zen 5 fetch at half of the memory's speed. Into the
  * second-level cache, since half a block is more than the first one holds; an Emerald Rapids, which
- * has 16 lines on their way to the first one at most, reads 1.2 times as fast.
+ * has 16 lines on their way to the first one at most, reads 1.2 times as fast. Panels that are
+ * taken in their order are one stream themselves, and little of them is asked for (stored_order.h).
  */
 #include "kernels.h"
 #include "tile.h"

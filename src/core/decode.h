@@ -14,6 +14,9 @@ enum { QKV_TOGETHER = 4 };
 /* Is the sequence's cache so large that a call asks for it ahead, as one stream? */
 int qkv_is_streamed(const struct qkv_plan_state *plan, const struct qkv_sequence *sequence);
 
+/* If so: are its panels taken in their order, and few of their lines asked for? */
+int qkv_is_read_in_order(const struct qkv_plan_state *plan, const struct qkv_sequence *sequence);
+
 /* Does the part read K and V as they are stored (decode_stored.c), or blocks that are unpacked? */
 int qkv_reads_stored(const struct qkv_part *part);
 

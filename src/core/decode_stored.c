@@ -104,8 +104,7 @@ int qkv_is_streamed(const struct qkv_plan_state *plan, const struct qkv_sequence
     return panels_of(plan, sequence) > most / panel_bytes(plan);
 }
 
-static int is_read_in_order(const struct qkv_plan_state *plan,
-                            const struct qkv_sequence *sequence) {
+int qkv_is_read_in_order(const struct qkv_plan_state *plan, const struct qkv_sequence *sequence) {
     const struct qkv_problem *p = &plan->problem;
     const struct qkv_cache_state *c = &plan->decode.cache;
     const int *widest = plan->table->decode->in_order;
@@ -331,7 +330,7 @@ static void find_blocks(struct stored_way *way) {
     way->nexts = qkv_is_streamed(part->plan, &part->sequence)
                      ? qkv_find_next(way->next, part, &way->block)
                      : -1;
-    way->in_order = way->nexts >= 0 && is_read_in_order(part->plan, &part->sequence);
+    way->in_order = way->nexts >= 0 && qkv_is_read_in_order(part->plan, &part->sequence);
 }
 
 /* Scores to weights, with the scales that values have. */

@@ -309,6 +309,57 @@ START_TEST(caches_that_are_asked_for_ahead) {
 }
 END_TEST
 
+/* ---- In order ---- */
+
+/* One query of one head over 40 keys of a pair of types. */
+static struct cached_desc short_work(int pair) {
+    struct desc desc = desc_plain();
+    desc.seed = test_seed();
+    desc.q_heads = desc.kv_heads = desc.q_len = 1;
+    desc.kv_len = 40;
+    desc.head_dim = desc.v_dim = 64;
+    struct cached_desc d = cached_plain(&desc);
+    cached_set_pair(&d, pair);
+    return d;
+}
+
+static int stored_of(int32_t dtype) {
+    return dtype == QKV_F32   ? QKV_STORED_F32
+           : dtype == QKV_F16 ? QKV_STORED_F16
+           : dtype == QKV_I8  ? QKV_STORED_I8
+                              : QKV_STORED_BF16;
+}
+
+/* Is the case read in order with a last-level cache of so many bytes? */
+static int in_order_beyond(const struct cached *x, const qkv_context *context, int64_t bytes) {
+    qkv_context other = *context;
+    qkv_plan plan;
+    ((struct qkv_context_state *)&other)->table.last_cache = bytes;
+    ck_assert_int_eq(qkv_decode_plan(&plan, &x->params, &x->cache, x->decode.sequences, &other),
+                     QKV_OK);
+    const struct qkv_sequence sequence = {.rows = x->c.desc.q_len, .kv_len = x->c.desc.kv_len};
+    return qkv_is_read_in_order(qkv_plan_get(&plan), &sequence);
+}
+
+/* What the last-level cache does not hold, of types that are worth it to the room. */
+START_TEST(what_is_read_in_order) {
+    const qkv_context *context = &rooms_get(_i)->context;
+    const int *widest = qkv_context_get(context)->table.decode->in_order;
+    for (int pair = 0; pair < CACHED_PAIRS; pair++) {
+        const struct cached_desc d = short_work(pair);
+        struct cached x;
+        const struct verdict verdict = cached_make(&x, &d, context);
+        stage_assert(&verdict);
+        const int worth = x.params.arithmetic == QKV_ARITHMETIC_F32 &&
+                          widest[stored_of(d.k_dtype)] >= 64 && widest[stored_of(d.v_dtype)] >= 64;
+        ck_assert_int_eq(in_order_beyond(&x, context, 1), worth);
+        ck_assert_int_eq(in_order_beyond(&x, context, 1 << 20), 0);
+        ck_assert_int_eq(in_order_beyond(&x, context, 0), 0);
+        cached_free(&x);
+    }
+}
+END_TEST
+
 /* ---- A token at a time ---- */
 
 /* The step of token t: its key and value come, and its query is answered. */
@@ -381,6 +432,7 @@ static Suite *make(void) {
         every_option_with_every_pair_of_types,
         random_descriptions,
         caches_that_are_asked_for_ahead,
+        what_is_read_in_order,
         a_token_at_a_time,
     };
     tcase_add_room_tests(tcase, tests, sizeof tests / sizeof *tests);

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""qkv through its C API: a plan of attention made once, plain calls of the rest, weights packed ahead,
-threads from the pool of examples/.
+"""qkv through its C API: a plan of attention made once, plain calls of the rest, weights packed
+ahead, threads from the pool of examples/.
 
 It runs in the best room of the CPU, which everyone is compared with, and in AVX2 beside it.
 """
