@@ -4,13 +4,109 @@
  * arithmetic of scores, mix and attention. A is broadcast, one element a row and step;
  * B comes in whole vectors. Reads and writes exactly what the sizes say; n = 0 or m = 0 does
  * nothing, k = 0 writes zeros (or C * factor).
+ *
+ * Whole tiles are assembly: compilers turn four steps a round into thirty addresses that they keep
+ * in memory. Here are none but those that an instruction can form, 21 instructions a step for 12
+ * FMAs, and next to nothing between the last FMA of a tile and the first one of the next.
  */
 #include "kernels.h"
 #include "tile.h"
 #include "vec.h"
 
-/* M is a constant where this is inlined, so that the accumulators live in registers. */
-static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g, ptrdiff_t i,
+/* ISO C promises string literals of 4,095 characters; assembly may be longer in gcc and clang. */
+#pragma GCC diagnostic ignored "-Woverlength-strings"
+
+/* A row of B, two vectors. */
+#define LOAD(from) "vmovups " from ", %%ymm12\n vmovups 32" from ", %%ymm13\n"
+
+/* Two rows of sums += an element each of A times the row of B. */
+#define TWO_ROWS(a0, a1, s0, s1, s2, s3)           \
+    "vbroadcastss " a0 ", %%ymm14\n"               \
+    "vbroadcastss " a1 ", %%ymm15\n"               \
+    "vfmadd231ps %%ymm14, %%ymm12, %%ymm" #s0 "\n" \
+    "vfmadd231ps %%ymm15, %%ymm12, %%ymm" #s2 "\n" \
+    "vfmadd231ps %%ymm14, %%ymm13, %%ymm" #s1 "\n" \
+    "vfmadd231ps %%ymm15, %%ymm13, %%ymm" #s3 "\n"
+
+/* The column of A that stands `at` bytes on. */
+#define STEP(from, at)                                          \
+    LOAD(from)                                                  \
+    TWO_ROWS(at "(%[a])", at "(%[a], %[lda])", 0, 1, 2, 3)      \
+    TWO_ROWS(at "(%[a], %[lda], 2)", at "(%[low])", 4, 5, 6, 7) \
+    TWO_ROWS(at "(%[low], %[lda])", at "(%[low], %[lda], 2)", 8, 9, 10, 11)
+
+#define ZERO(s) "vxorps %%xmm" #s ", %%xmm" #s ", %%xmm" #s "\n"
+
+/* A row of sums += the row of C times its factor, and to C. */
+#define ADD_ROW(c, at, s0, s1)                   \
+    "vbroadcastss " at "(%[factor]), %%ymm15\n"  \
+    "vfmadd231ps " c ", %%ymm15, %%ymm" #s0 "\n" \
+    "vfmadd231ps 32" c ", %%ymm15, %%ymm" #s1 "\n"
+#define STORE_ROW(c, s0, s1) "vmovups %%ymm" #s0 ", " c "\n vmovups %%ymm" #s1 ", 32" c "\n"
+
+/* A whole tile of an A that stands by rows: four steps a round, then the rest. */
+static void whole_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j) {
+    const ptrdiff_t size = sizeof(float), row = g->b_k * size;
+    const float *a = g->a + i * g->lda, *low = a + 3 * g->lda;
+    const float *b = g->b + j / QKV_PANEL * g->b_g;
+    float *c = g->c + i * g->ldc + j, *c_low = c + 3 * g->ldc;
+    size_t rounds = (size_t)g->k / 4, rest = (size_t)g->k % 4;
+    __asm__ volatile(/* clang-format off */
+        ZERO(0) ZERO(1) ZERO(2) ZERO(3) ZERO(4) ZERO(5)
+        ZERO(6) ZERO(7) ZERO(8) ZERO(9) ZERO(10) ZERO(11)
+        "test %[rounds], %[rounds]\n"
+        "jz 2f\n"
+        ".p2align 5\n"
+        "1:\n"
+        STEP("(%[b])", "0")
+        STEP("(%[b], %[row])", "4")
+        STEP("(%[b], %[row], 2)", "8")
+        STEP("(%[b], %[row3])", "12")
+        "add $16, %[a]\n"
+        "add $16, %[low]\n"
+        "lea (%[b], %[row], 4), %[b]\n"
+        "sub $1, %[rounds]\n"
+        "jnz 1b\n"
+        "2:\n"
+        "test %[rest], %[rest]\n"
+        "jz 4f\n"
+        "3:\n"
+        STEP("(%[b])", "0")
+        "add $4, %[a]\n"
+        "add $4, %[low]\n"
+        "add %[row], %[b]\n"
+        "sub $1, %[rest]\n"
+        "jnz 3b\n"
+        "4:\n"
+        "test %[factor], %[factor]\n"
+        "jz 5f\n"
+        ADD_ROW("(%[c])", "0", 0, 1)
+        ADD_ROW("(%[c], %[ldc])", "4", 2, 3)
+        ADD_ROW("(%[c], %[ldc], 2)", "8", 4, 5)
+        ADD_ROW("(%[c_low])", "12", 6, 7)
+        ADD_ROW("(%[c_low], %[ldc])", "16", 8, 9)
+        ADD_ROW("(%[c_low], %[ldc], 2)", "20", 10, 11)
+        "5:\n"
+        STORE_ROW("(%[c])", 0, 1)
+        STORE_ROW("(%[c], %[ldc])", 2, 3)
+        STORE_ROW("(%[c], %[ldc], 2)", 4, 5)
+        STORE_ROW("(%[c_low])", 6, 7)
+        STORE_ROW("(%[c_low], %[ldc])", 8, 9)
+        STORE_ROW("(%[c_low], %[ldc], 2)", 10, 11)
+        "vzeroupper\n" /* clang-format on */
+                     : [a] "+r"(a), [low] "+r"(low), [b] "+r"(b), [rounds] "+r"(rounds),
+                       [rest] "+r"(rest)
+                     : [lda] "r"(g->lda * size), [row] "r"(row), [row3] "r"(3 * row), [c] "r"(c),
+                       [c_low] "r"(c_low), [ldc] "r"(g->ldc * size),
+                       [factor] "r"(g->factor ? g->factor + i : NULL)
+                     : "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6",
+                       "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14",
+                       "xmm15");
+}
+
+/* Fewer rows, or an A that stands by columns. M is a constant where this is inlined, so that the
+ * accumulators live in registers. */
+static inline __attribute__((always_inline)) void part(const struct qkv_gemm *g, ptrdiff_t i,
                                                        ptrdiff_t j, const int M) {
     const float *a = g->a + i * g->lda;
     const float *b = g->b + j / QKV_PANEL * g->b_g;
@@ -55,20 +151,20 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
     }
 }
 
-#define TILE(rows)                                                                \
-    static void tile_##rows(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j) { \
-        tile(g, i, j, rows);                                                      \
+#define PART(rows)                                                                \
+    static void part_##rows(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j) { \
+        part(g, i, j, rows);                                                      \
     }
-TILE(1)
-TILE(2)
-TILE(3)
-TILE(4)
-TILE(5)
-TILE(6)
+PART(1)
+PART(2)
+PART(3)
+PART(4)
+PART(5)
+PART(6)
 
 typedef void tile_fn(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j);
 
-static tile_fn *const tiles[MR] = {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6};
+static tile_fn *const parts[MR] = {part_1, part_2, part_3, part_4, part_5, part_6};
 
 static inline int gemm_rows(int cols) {
     (void)cols;
@@ -78,7 +174,10 @@ static inline int gemm_rows(int cols) {
 static inline void gemm_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j, int rows,
                              int cols) {
     (void)cols; /* a tile is one panel wide */
-    tiles[rows - 1](g, i, j);
+    if (rows == MR && g->a_k == 1)
+        whole_tile(g, i, j);
+    else
+        parts[rows - 1](g, i, j);
 }
 
 #include "tmpl/gemm.h"
