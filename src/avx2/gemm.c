@@ -5,46 +5,23 @@
  * B comes in whole vectors. Reads and writes exactly what the sizes say; n = 0 or m = 0 does
  * nothing, k = 0 writes zeros (or C * factor).
  *
- * Whole tiles are assembly: compilers turn four steps a round into thirty addresses that they keep
- * in memory. Here are none but those that an instruction can form, 21 instructions a step for 12
- * FMAs, and next to nothing between the last FMA of a tile and the first one of the next.
+ * Whole tiles are assembly from the first zero to the last store: next to nothing stands between
+ * the last FMA of a tile and the first one of the next.
  */
 #include "kernels.h"
 #include "tile.h"
 #include "vec.h"
 
-/* ISO C promises string literals of 4,095 characters; assembly may be longer in gcc and clang. */
-#pragma GCC diagnostic ignored "-Woverlength-strings"
-
-/* A row of B, two vectors. */
-#define LOAD(from) "vmovups " from ", %%ymm12\n vmovups 32" from ", %%ymm13\n"
-
-/* Two rows of sums += an element each of A times the row of B. */
-#define TWO_ROWS(a0, a1, s0, s1, s2, s3)           \
-    "vbroadcastss " a0 ", %%ymm14\n"               \
-    "vbroadcastss " a1 ", %%ymm15\n"               \
-    "vfmadd231ps %%ymm14, %%ymm12, %%ymm" #s0 "\n" \
-    "vfmadd231ps %%ymm15, %%ymm12, %%ymm" #s2 "\n" \
-    "vfmadd231ps %%ymm14, %%ymm13, %%ymm" #s1 "\n" \
-    "vfmadd231ps %%ymm15, %%ymm13, %%ymm" #s3 "\n"
-
-/* The column of A that stands `at` bytes on. */
-#define STEP(from, at)                                          \
-    LOAD(from)                                                  \
-    TWO_ROWS(at "(%[a])", at "(%[a], %[lda])", 0, 1, 2, 3)      \
-    TWO_ROWS(at "(%[a], %[lda], 2)", at "(%[low])", 4, 5, 6, 7) \
-    TWO_ROWS(at "(%[low], %[lda])", at "(%[low], %[lda], 2)", 8, 9, 10, 11)
-
-#define ZERO(s) "vxorps %%xmm" #s ", %%xmm" #s ", %%xmm" #s "\n"
+#define TILE_SUM(n) "%%ymm" #n
 
 /* A row of sums += the row of C times its factor, and to C. */
-#define ADD_ROW(c, at, s0, s1)                   \
-    "vbroadcastss " at "(%[factor]), %%ymm15\n"  \
-    "vfmadd231ps " c ", %%ymm15, %%ymm" #s0 "\n" \
-    "vfmadd231ps 32" c ", %%ymm15, %%ymm" #s1 "\n"
-#define STORE_ROW(c, s0, s1) "vmovups %%ymm" #s0 ", " c "\n vmovups %%ymm" #s1 ", 32" c "\n"
+#define ADD_ROW(c, at, s0, s1)                     \
+    "vbroadcastss " at "(%[factor]),%%ymm15\n"     \
+    "vfmadd231ps " c ",%%ymm15," TILE_SUM(s0) "\n" \
+                                              "vfmadd231ps 32" c ",%%ymm15," TILE_SUM(s1) "\n"
+#define STORE_ROW(c, s0, s1) "vmovups " TILE_SUM(s0) "," c "\nvmovups " TILE_SUM(s1) ",32" c "\n"
 
-/* A whole tile of an A that stands by rows: four steps a round, then the rest. */
+/* A whole tile of an A that stands by rows. */
 static void whole_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j) {
     const ptrdiff_t size = sizeof(float), row = g->b_k * size;
     const float *a = g->a + i * g->lda, *low = a + 3 * g->lda;
@@ -52,47 +29,22 @@ static void whole_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j) {
     float *c = g->c + i * g->ldc + j, *c_low = c + 3 * g->ldc;
     size_t rounds = (size_t)g->k / 4, rest = (size_t)g->k % 4;
     __asm__ volatile(/* clang-format off */
-        ZERO(0) ZERO(1) ZERO(2) ZERO(3) ZERO(4) ZERO(5)
-        ZERO(6) ZERO(7) ZERO(8) ZERO(9) ZERO(10) ZERO(11)
-        "test %[rounds], %[rounds]\n"
-        "jz 2f\n"
-        ".p2align 5\n"
-        "1:\n"
-        STEP("(%[b])", "0")
-        STEP("(%[b], %[row])", "4")
-        STEP("(%[b], %[row], 2)", "8")
-        STEP("(%[b], %[row3])", "12")
-        "add $16, %[a]\n"
-        "add $16, %[low]\n"
-        "lea (%[b], %[row], 4), %[b]\n"
-        "sub $1, %[rounds]\n"
-        "jnz 1b\n"
-        "2:\n"
-        "test %[rest], %[rest]\n"
-        "jz 4f\n"
-        "3:\n"
-        STEP("(%[b])", "0")
-        "add $4, %[a]\n"
-        "add $4, %[low]\n"
-        "add %[row], %[b]\n"
-        "sub $1, %[rest]\n"
-        "jnz 3b\n"
-        "4:\n"
-        "test %[factor], %[factor]\n"
+        TILE_PRODUCT
+        "test %[factor],%[factor]\n"
         "jz 5f\n"
         ADD_ROW("(%[c])", "0", 0, 1)
-        ADD_ROW("(%[c], %[ldc])", "4", 2, 3)
-        ADD_ROW("(%[c], %[ldc], 2)", "8", 4, 5)
+        ADD_ROW("(%[c],%[ldc])", "4", 2, 3)
+        ADD_ROW("(%[c],%[ldc],2)", "8", 4, 5)
         ADD_ROW("(%[c_low])", "12", 6, 7)
-        ADD_ROW("(%[c_low], %[ldc])", "16", 8, 9)
-        ADD_ROW("(%[c_low], %[ldc], 2)", "20", 10, 11)
+        ADD_ROW("(%[c_low],%[ldc])", "16", 8, 9)
+        ADD_ROW("(%[c_low],%[ldc],2)", "20", 10, 11)
         "5:\n"
         STORE_ROW("(%[c])", 0, 1)
-        STORE_ROW("(%[c], %[ldc])", 2, 3)
-        STORE_ROW("(%[c], %[ldc], 2)", 4, 5)
+        STORE_ROW("(%[c],%[ldc])", 2, 3)
+        STORE_ROW("(%[c],%[ldc],2)", 4, 5)
         STORE_ROW("(%[c_low])", 6, 7)
-        STORE_ROW("(%[c_low], %[ldc])", 8, 9)
-        STORE_ROW("(%[c_low], %[ldc], 2)", 10, 11)
+        STORE_ROW("(%[c_low],%[ldc])", 8, 9)
+        STORE_ROW("(%[c_low],%[ldc],2)", 10, 11)
         "vzeroupper\n" /* clang-format on */
                      : [a] "+r"(a), [low] "+r"(low), [b] "+r"(b), [rounds] "+r"(rounds),
                        [rest] "+r"(rest)

@@ -37,10 +37,32 @@ step(__m256 acc[MR][VECTORS], const struct place at, const int M, const int G) {
     }
 }
 
-/* The chains of n inputs, from zero. few: W is prefetched where it is read. */
+#define TILE_SUM(n) "%[s" #n "]"
+#define SUMS(r, i, j) [s##i] "=&x"(acc[r][0]), [s##j] "=&x"(acc[r][1])
+
+/* The chains of n inputs of a whole tile, from zero. */
+static inline __attribute__((always_inline)) void whole_stretch(__m256 acc[MR][VECTORS],
+                                                                struct place at, ptrdiff_t n) {
+    const ptrdiff_t size = sizeof(float);
+    const float *low = at.x + 3 * at.x_ld;
+    size_t rounds = (size_t)n / 4, rest = (size_t)n % 4;
+    __asm__ volatile(
+        TILE_PRODUCT
+        : SUMS(0, 0, 1), SUMS(1, 2, 3), SUMS(2, 4, 5), SUMS(3, 6, 7), SUMS(4, 8, 9),
+          SUMS(5, 10, 11), [a] "+r"(at.x), [low] "+r"(low), [b] "+r"(at.w), [rounds] "+r"(rounds),
+          [rest] "+r"(rest)
+        : [lda] "r"(at.x_ld * size), [row] "r"(QKV_PANEL * size), [row3] "r"(3 * QKV_PANEL * size)
+        : "memory", "cc", "xmm12", "xmm13", "xmm14", "xmm15");
+}
+
+/* Those of any tile. few: W is prefetched where it is read. */
 static inline __attribute__((always_inline)) void stretch(__m256 acc[MR][VECTORS], struct place at,
                                                           ptrdiff_t n, const int M, const int G,
                                                           const int few) {
+    if (M == MR) {
+        whole_stretch(acc, at, n);
+        return;
+    }
     QKV_UNROLL(6)
     for (int r = 0; r < M; r++) {
         QKV_UNROLL(4)
