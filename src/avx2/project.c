@@ -8,8 +8,9 @@
  * Many tokens: 6 rows by 16 columns, as in tile.h. What comes next of W is prefetched into the
  * second-level cache, the tile's share in equal parts with each stretch.
  * Few tokens: as many chains as cover two FMA ports of latency 4, and as few streams of W as that
- * takes; each is prefetched 16 KiB ahead, as the hardware stops at the end of each page; into the
- * second-level cache, as the first one has few buffers for lines on their way.
+ * takes, which the processor's own prefetchers follow, but not from page to page: of each KiB one
+ * line is asked for, 32 KiB ahead. Every line that is asked for holds one of a few buffers until it
+ * is there, and would be slower than theirs.
  */
 #include "kernels.h"
 #include "tile.h"
@@ -17,7 +18,7 @@
 
 #include "tmpl/project_tile.h"
 
-enum { FEW = 4, GROUPS = 2, VECTORS = 2 * GROUPS, UNROLLED = 4, FAR = 256 };
+enum { FEW = 4, GROUPS = 2, VECTORS = 2 * GROUPS, UNROLLED = 16, FAR = 512 };
 
 static const int few_panels[FEW] = {2, 2, 1, 1};
 
@@ -71,11 +72,11 @@ static inline __attribute__((always_inline)) void stretch(__m256 acc[MR][VECTORS
     }
 
     for (; few && n >= UNROLLED; n -= UNROLLED) {
-        QKV_UNROLL(4)
+        QKV_UNROLL(2)
+        for (int v = 0; v < G; v++)
+            _mm_prefetch((const void *)line_of(at.w + v * at.w_panel, FAR), _MM_HINT_T1);
+        QKV_UNROLL(16)
         for (int i = 0; i < UNROLLED; i++) {
-            QKV_UNROLL(2)
-            for (int v = 0; v < G; v++)
-                _mm_prefetch((const void *)line_of(at.w + v * at.w_panel, FAR), _MM_HINT_T1);
             step(acc, at, M, G);
             at.x++;
             at.w += QKV_PANEL;
