@@ -13,7 +13,7 @@
  *   pct_peak          of the median of the peaks, times the number of threads
  *   bytes_per_second  inputs and outputs, each once
  *   pct_read          work whose inputs come from memory: of the speed at which the room reads
- *                     memory, sampled after each repetition
+ *                     these inputs, in the best of some ways, sampled after each repetition
  *   pct_copy          work that changes more than the caches hold in place: of the speed at which
  *                     the room copies memory onto itself, bytes read and written; sampled likewise
  *   pct_roof          work on a cache: of what reading it and the arithmetic leave possible
@@ -86,7 +86,7 @@ struct bench_work {
     const void *argument;
     double flops;
     double bytes;
-    int from_memory;    /* the inputs are more than the caches hold */
+    struct peak_region inputs[3]; /* most of the inputs, if they are more than the caches hold */
     int updates_memory; /* so are the arrays that it changes in place; bytes: read and written */
     const struct roof *roof; /* of a cache that the call reads, or NULL */
     size_t ws_shared, ws_worker;

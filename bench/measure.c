@@ -118,8 +118,8 @@ static double repetition(gb_state *state, const struct bench_work *work, int64_t
     }
     tally->noisy += !quiet;
     count_trial(tally, &best, calls);
-    if (work->from_memory)
-        tally->read_rates += peak_read_sample(bench_room.peak.kernel);
+    if (work->inputs[0].data)
+        tally->read_rates += peak_read_sample(bench_room.peak.kernel, work->inputs, 3);
     if (work->updates_memory)
         tally->copy_rates += peak_copy_sample(bench_room.peak.kernel);
     if (work->pool)
@@ -165,7 +165,7 @@ static void report(gb_state *state, const struct bench_work *work, const struct 
                    100.0 * gflops / (peak_median(&bench_room.peak) * work->threads));
     }
     gb_counter(state, "bytes_per_second", work->bytes * rate);
-    if (work->from_memory && tally->read_rates > 0.0)
+    if (work->inputs[0].data && tally->read_rates > 0.0)
         gb_counter(state, "pct_read",
                    100.0 * work->bytes * rate * tally->repetitions / tally->read_rates);
     if (work->updates_memory && tally->copy_rates > 0.0)

@@ -139,16 +139,33 @@ static size_t memory_bytes(void) {
     return peak_beyond_caches() / QKV_ALIGNMENT * QKV_ALIGNMENT;
 }
 
-double peak_read_sample(const struct peak_kernel *kernel) {
+/* Bytes per second of one way of reading. */
+static double read_rate(const struct peak_kernel *kernel, int way,
+                        const struct peak_region *regions, int count) {
     static volatile float sink;
-    const size_t bytes = memory_bytes();
-    const float *data = memory_to_read(bytes);
-    if (!data)
-        return 0.0;
-    double start = clock_seconds();
-    sink = kernel->read[0](data, (int64_t)(bytes / sizeof(*data)));
+    double bytes = 0.0;
+    const double start = clock_seconds();
+    for (int i = 0; i < count; i++) {
+        sink = kernel->read[way](regions[i].data, (int64_t)(regions[i].bytes / sizeof(float)));
+        bytes += (double)regions[i].bytes;
+    }
     (void)sink;
-    return (double)bytes / (clock_seconds() - start);
+    return bytes / (clock_seconds() - start);
+}
+
+double peak_read_sample(const struct peak_kernel *kernel, const struct peak_region *regions,
+                        int count) {
+    double best = 0.0;
+    for (int way = 0; way < PEAK_READS; way++) {
+        const double rate = read_rate(kernel, way, regions, count);
+        best = rate > best ? rate : best;
+    }
+    return best;
+}
+
+double peak_memory_sample(const struct peak_kernel *kernel) {
+    const struct peak_region memory = {memory_to_read(memory_bytes()), memory_bytes()};
+    return memory.data ? peak_read_sample(kernel, &memory, 1) : 0.0;
 }
 
 double peak_copy_sample(const struct peak_kernel *kernel) {

@@ -56,9 +56,16 @@ size_t peak_last_cache(void);
 /* So many bytes that they cannot come from any cache. */
 size_t peak_beyond_caches(void);
 
-/* Bytes per second that one thread reads once from memory, beyond all caches, in some ten
- * milliseconds; 0 if there is no memory to try it with. */
-double peak_read_sample(const struct peak_kernel *kernel);
+/* Bytes per second at which one thread reads regions once, one behind the other, in the best way
+ * that the kernel has; and the same of memory beyond all caches, in some ten milliseconds a way; 0
+ * if there is no memory to try it with. */
+struct peak_region {
+    const void *data;
+    size_t bytes;
+};
+double peak_read_sample(const struct peak_kernel *kernel, const struct peak_region *regions,
+                        int count);
+double peak_memory_sample(const struct peak_kernel *kernel);
 
 /* The same of reading and writing back in place, where each byte counts twice: the fastest copy
  * there is, since one to another place fetches that place as well. */

@@ -146,6 +146,17 @@ static int from_memory(const struct shape *shape) {
            4.0 * shape->d_model * width(shape) >= (double)peak_beyond_caches() / 4;
 }
 
+static void set_inputs(struct bench_work *work, const struct call *call,
+                       const struct shape *shape) {
+    const qkv_tensor *const w[QKV_WHICH_COUNT] = {&call->tensors.wq, &call->tensors.wk,
+                                                  &call->tensors.wv};
+    for (int which = 0; which < QKV_WHICH_COUNT; which++) {
+        const int64_t columns = (int64_t)heads_of(shape, which) * shape->head_dim;
+        work->inputs[which] = (struct peak_region){
+            w[which]->data, (size_t)(columns * shape->d_model) * sizeof(float)};
+    }
+}
+
 /* How to run the call, whose tensors are set. 0, or -1 with the benchmark skipped. */
 static int prepare(gb_state *state, struct bench_memory *memory, struct call *call,
                    struct pool *pool, int threads, const struct shape *shape,
@@ -159,7 +170,8 @@ static int prepare(gb_state *state, struct bench_memory *memory, struct call *ca
     *work = (struct bench_work){.call = run_call, .argument = call, .flops = flops(shape)};
     work->bytes = 4.0 * ((double)shape->tokens * (shape->d_model + width(shape)) +
                          shape->d_model * width(shape));
-    work->from_memory = threads == 1 && from_memory(shape);
+    if (threads == 1 && from_memory(shape))
+        set_inputs(work, call, shape);
     return bench_exec(state, memory, &call->exec, &plan, pool, threads, work);
 }
 

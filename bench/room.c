@@ -55,7 +55,7 @@ static double try_speed(void) {
 static double read_bandwidth(void) {
     double best = 0.0;
     for (int i = 0; i < 4; i++)
-        best = fmax(best, peak_read_sample(bench_room.peak.kernel));
+        best = fmax(best, peak_memory_sample(bench_room.peak.kernel));
     return best;
 }
 
