@@ -26,6 +26,8 @@ enum {
     TALL = 6,
     WIDEST = 8,
     AHEAD = 8,
+    ORDER_WIDTH = 0,
+    ORDER_ASKS = 512,
 };
 
 /* The logarithm of the panels of a tile of so many rows; and of values in their order. */
