@@ -19,7 +19,7 @@ struct stored_way {
     struct qkv_tiles tiles;
     const void *next[QKV_BLOCK_PANELS]; /* the keys that come after it */
     int nexts;                          /* -1: nothing is asked for ahead */
-    int in_order;                       /* where they are: panels are taken as one stream */
+    int in_order;                       /* where they are: panels are taken in their order */
 };
 
 static const struct qkv_decode_layout *layout_of(const struct qkv_part *part) {
@@ -71,8 +71,8 @@ void qkv_load_stored_queries(const struct qkv_part *part) {
  * it depends on how long a row block works on a line: while it multiplies but a few vectors, the
  * processor runs far enough ahead by itself. Both are less where the last-level cache is small. Of
  * more than it holds, little is left there from call to call: then, if the work on a line is short,
- * panels are taken in their order, as one stream (docs/performance.md). No bit depends on any of
- * it. */
+ * panels are taken in their order, as a stream or two (docs/performance.md). No bit depends on any
+ * of it. */
 enum { LEAST = 1 << 20, MOST = 8 << 20, LINE = 64, MANY_VECTORS = 8 };
 
 static int64_t panel_bytes(const struct qkv_plan_state *plan) {

@@ -52,7 +52,7 @@ struct qkv_key_product {
     const void *const *next; /* [nexts] panels that will be read after these: to be prefetched, as
                                 these are; NULL where nothing need be, in a cache in the caches */
     int nexts;
-    int in_order; /* with next: the panels are taken one after the other, as one stream */
+    int in_order; /* with next: panels are taken one after the other, in as few streams as may be */
 };
 typedef void qkv_key_product_fn(const struct qkv_key_product *p);
 
