@@ -14,12 +14,14 @@
 
 #define TILE_SUM(n) "%%ymm" #n
 
+/* clang-format off */
 /* A row of sums += the row of C times its factor, and to C. */
 #define ADD_ROW(c, at, s0, s1)                     \
     "vbroadcastss " at "(%[factor]),%%ymm15\n"     \
     "vfmadd231ps " c ",%%ymm15," TILE_SUM(s0) "\n" \
-                                              "vfmadd231ps 32" c ",%%ymm15," TILE_SUM(s1) "\n"
+    "vfmadd231ps 32" c ",%%ymm15," TILE_SUM(s1) "\n"
 #define STORE_ROW(c, s0, s1) "vmovups " TILE_SUM(s0) "," c "\nvmovups " TILE_SUM(s1) ",32" c "\n"
+/* clang-format on */
 
 /* A whole tile of an A that stands by rows. */
 static void whole_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j) {
