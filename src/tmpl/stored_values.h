@@ -89,7 +89,7 @@ value_chains(sums *acc, const struct qkv_value_product *p, int row, ptrdiff_t co
     }
     for (int t = p->from / steps * steps, end; t < p->to; t = end) {
         end = run_end(p, t, bytes);
-        if (ORDER_ASKS && p->next)
+        if (ORDER_ASKS > 0 && p->next)
             ask_values(p, t, column, bytes, QKV_PANEL / steps * G * line_of(type));
         value_run(acc, p, row, column, t, end, 0, 0, type, M, G);
     }
