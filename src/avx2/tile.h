@@ -9,9 +9,10 @@
  * sum 0 to 11, row after row, and hands over
  *
  *   a, low        rows 0 and 3 of A, whose elements stand one behind the other; changed
- *   b             B, of which a step takes 16 numbers; changed
+ *   b             row 0 of B, of which a step takes 16 numbers; changed
  *   rounds, rest  steps / 4 and steps % 4; changed
- *   lda, row, row3  bytes from a row of A, and of B, to the next one, and to B's third
+ *   lda           bytes from a row of A to the next one
+ *   row, row3     bytes from a row of B to the next one, and three times as many
  *
  * and ymm12 to ymm15.
  */

@@ -168,7 +168,7 @@ def by_bandwidth(room: Room) -> svg.Drawing | None:
              f"{noise(b)}{b.counters['pct_read']:.0f} %",
              f"{b.shape}: {b.counters['bytes_per_second'] * 1e-9:.1f} GB/s")
             for b in room.of("", "pct_read") if b.default and "bytes_per_second" in b.counters]
-    title = f"A few tokens, {room.name}: percent of the speed of reading memory"
+    title = f"A few tokens, {room.name}: percent of the speed of reading their weights"
     return bars(title, rows, 120, mark=100) if rows else None
 
 
