@@ -8,9 +8,10 @@
  * Many tokens: 6 rows by 16 columns, as in tile.h. What comes next of W is prefetched into the
  * second-level cache, the tile's share in equal parts with each stretch.
  * Few tokens: as many chains as cover two FMA ports of latency 4, and as few streams of W as that
- * takes, which the processor's own prefetchers follow, but not from page to page: of each KiB one
- * line is asked for, 32 KiB ahead. Every line that is asked for holds one of a few buffers until it
- * is there, and would be slower than theirs.
+ * takes. One or two tokens leave them to the processor's own prefetchers, which follow them but for
+ * the ends of pages: of each KiB one line is asked for, 32 KiB ahead. Every line that is asked for
+ * holds one of a few buffers until it is there, and would be slower than theirs. Where three or
+ * four tokens work on a line, some processors' prefetchers fall behind: all are asked for.
  */
 #include "kernels.h"
 #include "tile.h"
@@ -18,9 +19,13 @@
 
 #include "tmpl/project_tile.h"
 
-enum { FEW = 4, GROUPS = 2, VECTORS = 2 * GROUPS, UNROLLED = 16, FAR = 512 };
+enum { FEW = 4, GROUPS = 2, VECTORS = 2 * GROUPS, UNROLLED = 16 };
 
 static const int few_panels[FEW] = {2, 2, 1, 1};
+
+/* Of how many lines one is asked for, and how many inputs ahead. */
+#define ASKED(tokens) ((tokens) < 3 ? UNROLLED : 1)
+#define FAR(tokens) ((tokens) < 3 ? 512 : 256)
 
 /* One input. M and G are constants where this is inlined, so that acc lives in registers. */
 static inline __attribute__((always_inline)) void
@@ -36,6 +41,14 @@ step(__m256 acc[MR][VECTORS], const struct place at, const int M, const int G) {
         for (int v = 0; v < 2 * G; v++)
             acc[r][v] = _mm256_fmadd_ps(x, w[v], acc[r][v]);
     }
+}
+
+/* Asks for the line that is so many inputs ahead. */
+static inline __attribute__((always_inline)) void ask(const struct place at, const int far,
+                                                      const int G) {
+    QKV_UNROLL(2)
+    for (int v = 0; v < G; v++)
+        _mm_prefetch((const void *)line_of(at.w + v * at.w_panel, far), _MM_HINT_T1);
 }
 
 #define TILE_SUM(n) "%[s" #n "]"
@@ -72,11 +85,10 @@ static inline __attribute__((always_inline)) void stretch(__m256 acc[MR][VECTORS
     }
 
     for (; few && n >= UNROLLED; n -= UNROLLED) {
-        QKV_UNROLL(2)
-        for (int v = 0; v < G; v++)
-            _mm_prefetch((const void *)line_of(at.w + v * at.w_panel, FAR), _MM_HINT_T1);
         QKV_UNROLL(16)
         for (int i = 0; i < UNROLLED; i++) {
+            if (i % ASKED(M) == 0)
+                ask(at, FAR(M), G);
             step(acc, at, M, G);
             at.x++;
             at.w += QKV_PANEL;
