@@ -20,6 +20,7 @@ struct qkv_cpu_report {
     uint64_t withheld;
     uint64_t removed;
     int64_t last_cache; /* bytes, or 0 */
+    int follows; /* its own prefetchers bring a stream faster than lines asked for one by one */
     char unknown[QKV_CPU_UNKNOWN_MAX];
 };
 
@@ -56,6 +57,10 @@ struct qkv_cpu_cache {
 /* Bytes of the last level's data or unified cache, of `count` answers; 0 if they end at once.
  * Pure. */
 int64_t qkv_cpu_last_of(const struct qkv_cpu_cache *answers, int count);
+
+/* Do the processors of a vendor (the twelve letters of leaf 0) follow a stream by themselves, as far
+ * as is known? Pure. */
+int qkv_cpu_vendor_follows(const char *vendor);
 #endif
 
 /* Asks the processor. */
@@ -63,6 +68,9 @@ void qkv_cpu_ask(struct qkv_cpu_words *words);
 
 /* Bytes of its last-level cache; 0 if it does not tell. */
 int64_t qkv_cpu_ask_cache(void);
+
+/* Does it follow a stream by itself? 0 if that is not known. */
+int qkv_cpu_ask_follows(void);
 
 /* What the words say: sets detected and withheld. Pure. */
 void qkv_cpu_decode(struct qkv_cpu_report *report, const struct qkv_cpu_words *words);

@@ -6,6 +6,7 @@
 #include "cpu.h"
 
 #include <cpuid.h>
+#include <string.h>
 
 #define LEAF1_ECX_OSXSAVE (1u << 27)
 #define LEAF1_ECX_AVX (1u << 28)
@@ -97,6 +98,20 @@ int64_t qkv_cpu_ask_cache(void) {
         __cpuid_count(leaf, i, answers[i].eax, answers[i].ebx, answers[i].ecx, edx);
     (void)edx;
     return qkv_cpu_last_of(answers, CACHES);
+}
+
+enum { VENDOR = 12 };
+
+int qkv_cpu_vendor_follows(const char *vendor) {
+    return memcmp(vendor, "AuthenticAMD", VENDOR) == 0;
+}
+
+int qkv_cpu_ask_follows(void) {
+    uint32_t most, words[3];
+
+    __cpuid(0, most, words[0], words[2], words[1]);
+    (void)most;
+    return qkv_cpu_vendor_follows((const char *)words);
 }
 
 /* Some processors answer a leaf beyond their last with the last one's words: only leaves that

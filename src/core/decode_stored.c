@@ -109,7 +109,7 @@ int qkv_is_read_in_order(const struct qkv_plan_state *plan, const struct qkv_seq
     const struct qkv_cache_state *c = &plan->decode.cache;
     const int *widest = plan->table->decode->in_order;
     const int64_t last = plan->table->last_cache;
-    return last > 0 && !p->narrow && plan->v_pad <= widest[c->k.type] &&
+    return last > 0 && plan->table->follows && !p->narrow && plan->v_pad <= widest[c->k.type] &&
            plan->v_pad <= widest[c->v.type] && !works_long(plan, sequence->rows * p->group) &&
            panels_of(plan, sequence) > last / panel_bytes(plan);
 }

@@ -264,6 +264,7 @@ struct qkv_table {
     const struct qkv_merge_kernels *merge;
     const struct qkv_narrow_kernels *narrow[QKV_STORED_COUNT]; /* NULL: none */
     int64_t last_cache; /* bytes of the last-level cache that calls may count on; 0: not known */
+    int follows; /* the processor's own prefetchers are faster than asking for lines one by one */
 };
 
 /* What every room provides: its entries of the table, made of its kernels. */

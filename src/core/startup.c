@@ -33,6 +33,7 @@ static void make(struct qkv_startup *startup) {
     qkv_cpu_read(&startup->cpu);
     qkv_context_bind(state, qkv_cpu_report_usable(&startup->cpu), QKV_ISA_NONE);
     state->table.last_cache = startup->cpu.last_cache;
+    state->table.follows = startup->cpu.follows;
 }
 
 static const struct qkv_startup *current(void) {

@@ -163,6 +163,13 @@ START_TEST(the_last_cache_is_found) {
 }
 END_TEST
 
+START_TEST(who_follows_a_stream) {
+    ck_assert_int_eq(qkv_cpu_vendor_follows("AuthenticAMD"), 1);
+    ck_assert_int_eq(qkv_cpu_vendor_follows("GenuineIntel"), 0);
+    ck_assert_int_eq(qkv_cpu_vendor_follows("HygonGenuine"), 0);
+}
+END_TEST
+
 TCase *features_case(void) {
     TCase *test = tcase_create("features");
 
@@ -171,5 +178,6 @@ TCase *features_case(void) {
     tcase_add_loop_test(test, the_last_cache_is_found, 0, sizeof caches / sizeof *caches);
     tcase_add_test(test, one_bit_decides_one_feature);
     tcase_add_test(test, this_machine_is_consistent);
+    tcase_add_test(test, who_follows_a_stream);
     return test;
 }

@@ -197,18 +197,21 @@ static struct verdict as_in_attention(struct cached *x, const qkv_context *conte
     return cached_run_attention(x, context);
 }
 
-/* ---- The last-level cache ---- */
+/* ---- What is known of memory ---- */
 
-/* All of a call that is larger than the processor's caches, and nothing of one that is smaller. */
+/* All of a call that is larger than the processor's caches, and nothing of one that is smaller;
+ * prefetchers that follow by themselves, and others. */
 static struct verdict with_any_last_cache(struct cached *x, const qkv_context *context,
                                           struct rng *rng) {
     static const int64_t sizes[] = {1, INT64_MAX, 0, 1 << 14};
     qkv_context other = *context;
     struct qkv_context_state *state = (struct qkv_context_state *)&other;
     state->table.last_cache = rng_pick(rng, sizes, rng_chance(rng, 2) ? 1 : 4);
+    state->table.follows = !rng_chance(rng, 4);
     const struct call call = cached_call(x, &other);
     struct verdict verdict = cached_run_again(x, &call, (struct how){WAY_PLAIN, 1, 0});
-    verdict_add(&verdict, "%lld bytes", (long long)state->table.last_cache);
+    verdict_add(&verdict, "%lld bytes%s", (long long)state->table.last_cache,
+                state->table.follows ? ", followed" : "");
     return verdict;
 }
 
@@ -330,18 +333,23 @@ static int stored_of(int32_t dtype) {
                               : QKV_STORED_BF16;
 }
 
-/* Is the case read in order with a last-level cache of so many bytes? */
-static int in_order_beyond(const struct cached *x, const qkv_context *context, int64_t bytes) {
+/* Is the case read in order with a last-level cache of so many bytes, by a processor that follows a
+ * stream by itself or not? */
+static int in_order_beyond(const struct cached *x, const qkv_context *context, int64_t bytes,
+                           int follows) {
     qkv_context other = *context;
     qkv_plan plan;
-    ((struct qkv_context_state *)&other)->table.last_cache = bytes;
+    struct qkv_table *table = &((struct qkv_context_state *)&other)->table;
+    table->last_cache = bytes;
+    table->follows = follows;
     ck_assert_int_eq(qkv_decode_plan(&plan, &x->params, &x->cache, x->decode.sequences, &other),
                      QKV_OK);
     const struct qkv_sequence sequence = {.rows = x->c.desc.q_len, .kv_len = x->c.desc.kv_len};
     return qkv_is_read_in_order(qkv_plan_get(&plan), &sequence);
 }
 
-/* What the last-level cache does not hold, of types that are worth it to the room. */
+/* What the last-level cache does not hold, of types that are worth it to the room, where the
+ * processor's own prefetchers are good at it. */
 START_TEST(what_is_read_in_order) {
     const qkv_context *context = &rooms_get(_i)->context;
     const int *widest = qkv_context_get(context)->table.decode->in_order;
@@ -352,9 +360,10 @@ START_TEST(what_is_read_in_order) {
         stage_assert(&verdict);
         const int worth = x.params.arithmetic == QKV_ARITHMETIC_F32 &&
                           widest[stored_of(d.k_dtype)] >= 64 && widest[stored_of(d.v_dtype)] >= 64;
-        ck_assert_int_eq(in_order_beyond(&x, context, 1), worth);
-        ck_assert_int_eq(in_order_beyond(&x, context, 1 << 20), 0);
-        ck_assert_int_eq(in_order_beyond(&x, context, 0), 0);
+        ck_assert_int_eq(in_order_beyond(&x, context, 1, 1), worth);
+        ck_assert_int_eq(in_order_beyond(&x, context, 1, 0), 0);
+        ck_assert_int_eq(in_order_beyond(&x, context, 1 << 20, 1), 0);
+        ck_assert_int_eq(in_order_beyond(&x, context, 0, 1), 0);
         cached_free(&x);
     }
 }
