@@ -103,6 +103,7 @@ qkv_status qkv_context_init(qkv_context *context, const qkv_context_config *conf
     *context = (qkv_context){0};
     qkv_context_bind(state, qkv_cpu_usable() & ~taken.disabled, taken.isa_max);
     state->table.last_cache = taken.last_cache ? taken.last_cache : qkv_cpu_last_cache();
+    state->table.second_cache = qkv_startup()->cpu.second_cache;
     state->table.follows = qkv_startup()->cpu.follows;
     return QKV_OK;
 }

@@ -157,7 +157,7 @@ void qkv_cpu_read(struct qkv_cpu_report *report) {
 
     qkv_cpu_ask(&words);
     qkv_cpu_decode(report, &words);
-    report->last_cache = qkv_cpu_ask_cache();
+    qkv_cpu_ask_caches(report);
     report->follows = qkv_cpu_ask_follows();
     qkv_cpu_override(report, getenv("QKV_CPU_MAX"), getenv("QKV_CPU_DISABLE"));
 }

@@ -19,7 +19,8 @@ struct qkv_cpu_report {
     uint64_t detected;
     uint64_t withheld;
     uint64_t removed;
-    int64_t last_cache; /* bytes, or 0 */
+    int64_t second_cache; /* bytes of the second-level cache, or 0 */
+    int64_t last_cache;   /* and of the last level's */
     int follows; /* its own prefetchers bring a stream faster than lines asked for one by one */
     char unknown[QKV_CPU_UNKNOWN_MAX];
 };
@@ -54,9 +55,10 @@ struct qkv_cpu_cache {
     uint32_t eax, ebx, ecx;
 };
 
-/* Bytes of the last level's data or unified cache, of `count` answers; 0 if they end at once.
+/* Sets the bytes of the second and of the last level's data or unified cache, of `count` answers.
  * Pure. */
-int64_t qkv_cpu_last_of(const struct qkv_cpu_cache *answers, int count);
+void qkv_cpu_decode_caches(struct qkv_cpu_report *report, const struct qkv_cpu_cache *answers,
+                           int count);
 
 /* Do the processors of a vendor (the twelve letters of leaf 0) follow a stream by themselves, as far
  * as is known? Pure. */
@@ -66,8 +68,8 @@ int qkv_cpu_vendor_follows(const char *vendor);
 /* Asks the processor. */
 void qkv_cpu_ask(struct qkv_cpu_words *words);
 
-/* Bytes of its last-level cache; 0 if it does not tell. */
-int64_t qkv_cpu_ask_cache(void);
+/* Asks it for its caches: sets second_cache and last_cache, to 0 if it does not tell. */
+void qkv_cpu_ask_caches(struct qkv_cpu_report *report);
 
 /* Does it follow a stream by itself? 0 if that is not known. */
 int qkv_cpu_ask_follows(void);

@@ -30,8 +30,8 @@ void qkv_cpu_ask(struct qkv_cpu_words *words) {
 }
 
 /* Which cache registers there are to read, only the kernel may read. */
-int64_t qkv_cpu_ask_cache(void) {
-    return 0;
+void qkv_cpu_ask_caches(struct qkv_cpu_report *report) {
+    report->second_cache = report->last_cache = 0;
 }
 
 int qkv_cpu_ask_follows(void) {

@@ -53,24 +53,32 @@ void qkv_cpu_ask(struct qkv_cpu_words *words) {
     }
 }
 
-enum { CACHES = 8, NO_CACHE = 0, INSTRUCTIONS = 2 };
+enum { CACHES = 8, NO_CACHE = 0, INSTRUCTIONS = 2, SECOND_LEVEL = 2 };
 
-int64_t qkv_cpu_last_of(const struct qkv_cpu_cache *answers, int count) {
-    int64_t bytes = 0;
+/* Ways, partitions, line and sets. */
+static int64_t cache_bytes(const struct qkv_cpu_cache *a) {
+    return ((int64_t)(a->ebx >> 22) + 1) * ((a->ebx >> 12 & 1023) + 1) * ((a->ebx & 4095) + 1) *
+           ((int64_t)a->ecx + 1);
+}
+
+void qkv_cpu_decode_caches(struct qkv_cpu_report *report, const struct qkv_cpu_cache *answers,
+                           int count) {
     uint32_t last = 0;
 
+    report->second_cache = report->last_cache = 0;
     for (int i = 0; i < count; i++) {
-        const struct qkv_cpu_cache *a = &answers[i];
-        const uint32_t type = a->eax & 31, level = a->eax >> 5 & 7;
+        const uint32_t type = answers[i].eax & 31, level = answers[i].eax >> 5 & 7;
         if (type == NO_CACHE)
             break;
-        if (type == INSTRUCTIONS || level < last)
+        if (type == INSTRUCTIONS)
+            continue;
+        if (level == SECOND_LEVEL)
+            report->second_cache = cache_bytes(answers + i);
+        if (level < last)
             continue;
         last = level;
-        bytes = ((int64_t)(a->ebx >> 22) + 1) * ((a->ebx >> 12 & 1023) + 1) *
-                ((a->ebx & 4095) + 1) * ((int64_t)a->ecx + 1); /* ways, partitions, line, sets */
+        report->last_cache = cache_bytes(answers + i);
     }
-    return bytes;
 }
 
 #define LEAF_AMD_FEATURES 0x80000001u
@@ -87,17 +95,15 @@ static uint32_t cache_leaf(void) {
     return (uint32_t)__get_cpuid_max(0, NULL) >= LEAF_CACHES ? LEAF_CACHES : 0;
 }
 
-int64_t qkv_cpu_ask_cache(void) {
+void qkv_cpu_ask_caches(struct qkv_cpu_report *report) {
     struct qkv_cpu_cache answers[CACHES];
     const uint32_t leaf = cache_leaf();
     uint32_t edx;
 
-    if (leaf == 0)
-        return 0;
-    for (uint32_t i = 0; i < CACHES; i++)
+    for (uint32_t i = 0; leaf && i < CACHES; i++)
         __cpuid_count(leaf, i, answers[i].eax, answers[i].ebx, answers[i].ecx, edx);
     (void)edx;
-    return qkv_cpu_last_of(answers, CACHES);
+    qkv_cpu_decode_caches(report, answers, leaf ? CACHES : 0);
 }
 
 enum { VENDOR = 12 };

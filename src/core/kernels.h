@@ -199,6 +199,9 @@ struct qkv_project_kernels {
     qkv_store_fn *store;
     int mr, nr;
     int few; /* up to so many tokens W is read once, as a stream, whatever k is */
+    /* A second-level cache of so many bytes holds some tokens of X for one strip after another; 0:
+     * that is not worth it. */
+    int64_t wide_from;
 };
 
 struct qkv_scores_kernels {
@@ -263,6 +266,7 @@ struct qkv_table {
     const struct qkv_decode_kernels *decode;
     const struct qkv_merge_kernels *merge;
     const struct qkv_narrow_kernels *narrow[QKV_STORED_COUNT]; /* NULL: none */
+    int64_t second_cache; /* bytes of a core's second-level cache; 0: not known */
     int64_t last_cache; /* bytes of the last-level cache that calls may count on; 0: not known */
     int follows; /* the processor's own prefetchers are faster than asking for lines one by one */
 };

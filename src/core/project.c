@@ -3,6 +3,8 @@
  * The driver of the projection: a part multiplies some tokens by a strip of columns of one
  * matrix. Sums that are not whole stand in its worker's memory; the kernel writes the whole ones
  * to the user where a head is made of whole panels, else they are stored row by row from there.
+ * Which part comes after which, and how many are taken together, is what caches make of it
+ * (project.h).
  */
 #include "project.h"
 
@@ -21,12 +23,12 @@ int64_t qkv_project_pack_parts(const struct qkv_matrix *m) {
     return qkv_round_up(m->panels, QKV_PACK_PANELS) / QKV_PACK_PANELS;
 }
 
-static int64_t column_blocks(const struct qkv_matrix *m) {
+static int64_t strips_of(const struct qkv_matrix *m) {
     return qkv_round_up(m->width, QKV_PROJECT_COLUMNS) / QKV_PROJECT_COLUMNS;
 }
 
 int64_t qkv_project_parts(const struct qkv_project_state *s, const struct qkv_matrix *m) {
-    return s->batch * s->token_blocks * column_blocks(m);
+    return s->batch * s->token_blocks * strips_of(m);
 }
 
 void qkv_project_pack_panels(const struct qkv_project_kernels *kernels, int64_t d_model,
@@ -44,11 +46,11 @@ void qkv_project_pack_panels(const struct qkv_project_kernels *kernels, int64_t 
     }
 }
 
-/* What a part works on, and where its rows begin. */
+/* What a part works on, or some parts together: tokens by strips, and where the rows begin. */
 struct piece {
     const struct qkv_matrix *m;
-    const float *x, *w, *bias; /* w: the strip's panels; bias: of its first column, or NULL */
-    float *out, *sum;
+    const float *x, *w, *bias; /* w: the strips' panels; bias: of the first column, or NULL */
+    float *out, *sum;          /* sum: a dense block for each strip */
     int64_t x_ld, tokens, column, columns;
     int64_t head_step, row_step;
     const float *next; /* the panels of the part that follows */
@@ -63,35 +65,68 @@ static float *element(const struct piece *p, int64_t column) {
     return p->out + column / p->m->dim * p->head_step + column % p->m->dim;
 }
 
-static void multiply(const struct qkv_project_state *s, const struct piece *p) {
-    const struct qkv_project_kernels *kernels = s->table->project;
-    const int64_t depth = p->tokens <= kernels->few ? s->d_model : QKV_PROJECT_DEPTH;
+/* The strip that begins c columns on. */
+static struct piece strip_of(const struct qkv_project_state *s, const struct piece *p, int64_t c) {
+    struct piece strip = *p;
+    strip.w += c * s->d_model;
+    strip.sum += c * p->tokens;
+    strip.column += c;
+    strip.columns = qkv_min(p->columns - c, QKV_PROJECT_COLUMNS);
+    if (p->bias)
+        strip.bias += c;
+    if (c + QKV_PROJECT_COLUMNS < p->columns)
+        strip.next = strip.w + QKV_PROJECT_COLUMNS * s->d_model;
+    return strip;
+}
+
+/* Inputs [k, k + n) of a strip; ahead: the panels that follow. */
+static void multiply_strip(const struct qkv_project_state *s, const struct piece *p, int64_t k,
+                           int64_t n, const float *ahead) {
     const int64_t padded = qkv_round_up(p->columns, QKV_PANEL);
     struct qkv_multiply g = {
+        .x = p->x + k,
+        .w = p->w + k * QKV_PANEL,
         .sum = p->sum,
         .x_ld = p->x_ld,
         .w_panel = s->d_model * QKV_PANEL,
         .sum_ld = padded,
         .tokens = p->tokens,
+        .k = n,
         .panels = (int)(padded / QKV_PANEL),
+        .add = k > 0,
+        .ends = k + n == s->d_model && ends_in_panels(p->m),
         .bias = p->bias,
         .out_ld = p->row_step,
+        .ahead = ahead,
     };
-    for (int v = 0; v < g.panels && ends_in_panels(p->m); v++)
+    for (int v = 0; v < g.panels && g.ends; v++)
         g.out[v] = element(p, p->column + v * QKV_PANEL);
-    for (int64_t k = 0; k < s->d_model; k += g.k) {
-        g.k = qkv_min(s->d_model - k, depth);
-        g.x = p->x + k;
-        g.w = p->w + k * QKV_PANEL;
-        g.add = k > 0;
-        g.ends = k + g.k == s->d_model && ends_in_panels(p->m);
-        g.ahead = k + g.k < s->d_model ? g.w + g.k * QKV_PANEL : p->next;
-        kernels->multiply(&g);
+    s->table->project->multiply(&g);
+}
+
+static int64_t depth_of(const struct qkv_project_state *s, int64_t tokens) {
+    return tokens <= s->table->project->few ? s->d_model
+           : s->wide                        ? QKV_PROJECT_WIDE_DEPTH
+                                            : QKV_PROJECT_DEPTH;
+}
+
+static void multiply(const struct qkv_project_state *s, const struct piece *p) {
+    const int64_t depth = depth_of(s, p->tokens);
+    for (int64_t k = 0, n; k < s->d_model; k += n) {
+        n = qkv_min(s->d_model - k, depth);
+        for (int64_t c = 0; c < p->columns; c += QKV_PROJECT_COLUMNS) {
+            const struct piece strip = strip_of(s, p, c);
+            const int ends = c + QKV_PROJECT_COLUMNS >= p->columns;
+            const float *ahead = !ends                ? strip.next + k * QKV_PANEL
+                                 : k + n < s->d_model ? p->w + (k + n) * QKV_PANEL
+                                                      : p->next;
+            multiply_strip(s, &strip, k, n, ahead);
+        }
     }
 }
 
-/* Rows of whole sums, to one head after the other. */
-static void store(const struct qkv_project_kernels *kernels, const struct piece *p) {
+/* Rows of a strip's whole sums, to one head after the other. */
+static void store_strip(const struct qkv_project_kernels *kernels, const struct piece *p) {
     const int64_t ld = qkv_round_up(p->columns, QKV_PANEL);
     for (int64_t i = 0; i < p->tokens; i++)
         for (int64_t c = 0, n; c < p->columns; c += n) {
@@ -102,14 +137,47 @@ static void store(const struct qkv_project_kernels *kernels, const struct piece 
         }
 }
 
-static void project_part(const struct qkv_project_state *s, const qkv_project_tensors *tensors,
-                         const qkv_workspace *workspace, int which, int64_t index) {
+static void store(const struct qkv_project_state *s, const struct piece *p) {
+    for (int64_t c = 0; c < p->columns; c += QKV_PROJECT_COLUMNS) {
+        const struct piece strip = strip_of(s, p, c);
+        store_strip(s->table->project, &strip);
+    }
+}
+
+/* Where a part lies in its matrix, in blocks of tokens and in strips. */
+struct place {
+    int64_t row, strip;
+};
+
+static struct place place_of(const struct qkv_project_state *s, const struct qkv_matrix *m,
+                             int64_t index) {
+    const int64_t rows = s->batch * s->token_blocks, strips = strips_of(m);
+    return s->wide ? (struct place){index / strips, index % strips}
+                   : (struct place){index % rows, index / rows};
+}
+
+/* How many of `count` parts from one on are taken together. */
+static int64_t together(const struct qkv_project_state *s, const struct qkv_matrix *m,
+                        int64_t index, int64_t count) {
+    const int64_t left = strips_of(m) - place_of(s, m, index).strip;
+    return s->wide ? qkv_min(qkv_min(count, QKV_PROJECT_TOGETHER), left) : 1;
+}
+
+/* The column at which the part after these begins; after the last of all, the first. */
+static int64_t column_after(const struct qkv_project_state *s, const struct qkv_matrix *m,
+                            int64_t last) {
+    const int64_t after = last + 1 < qkv_project_parts(s, m) ? last + 1 : 0;
+    return place_of(s, m, after).strip * QKV_PROJECT_COLUMNS;
+}
+
+static void project_parts(const struct qkv_project_state *s, const qkv_project_tensors *tensors,
+                          const qkv_workspace *workspace, int which, int64_t index, int64_t count) {
     const struct qkv_matrix *m = s->matrix + which;
     const struct qkv_matrix_tensors t = qkv_matrix_tensors_of(tensors, which);
-    const int64_t rows = s->batch * s->token_blocks, row = index % rows;
-    const int64_t entry = row / s->token_blocks, token = row % s->token_blocks * s->block;
-    const int64_t column = index / rows * QKV_PROJECT_COLUMNS;
-    const int64_t after = row + 1 < rows ? column : column + QKV_PROJECT_COLUMNS;
+    const struct place place = place_of(s, m, index);
+    const int64_t entry = place.row / s->token_blocks;
+    const int64_t token = place.row % s->token_blocks * s->block;
+    const int64_t column = place.strip * QKV_PROJECT_COLUMNS;
     const float *bias = t.bias->data;
     const float *packed =
         s->packs ? (const float *)((const char *)workspace->shared + m->packed)
@@ -125,43 +193,51 @@ static void project_part(const struct qkv_project_state *s, const qkv_project_te
         .x_ld = tensors->x.stride[2],
         .tokens = qkv_min(s->tokens - token, s->block),
         .column = column,
-        .columns = qkv_min(m->width - column, QKV_PROJECT_COLUMNS),
+        .columns = qkv_min(m->width - column, count * QKV_PROJECT_COLUMNS),
         .head_step = t.out->stride[1],
         .row_step = t.out->stride[2],
-        .next = packed + (after < m->width ? after : column) * s->d_model,
+        .next = packed + column_after(s, m, index + count - 1) * s->d_model,
     };
     multiply(s, &p);
     if (!ends_in_panels(m))
-        store(s->table->project, &p);
+        store(s, &p);
+}
+
+/* Parts of a matrix in a phase. */
+static int64_t parts_of(const struct qkv_project_state *s, int packing, int which) {
+    const struct qkv_matrix *m = s->matrix + which;
+    return packing ? qkv_project_pack_parts(m) : qkv_project_parts(s, m);
 }
 
 /* The matrix that part *index of a phase belongs to; *index becomes the part within it. */
 static int matrix_of(const struct qkv_project_state *s, int packing, int64_t *index) {
     int which = 0;
-    for (;; which++) {
-        const struct qkv_matrix *m = s->matrix + which;
-        int64_t parts = packing ? qkv_project_pack_parts(m) : qkv_project_parts(s, m);
-        if (*index < parts)
-            return which;
+    for (int64_t parts; *index >= (parts = parts_of(s, packing, which)); which++)
         *index -= parts;
-    }
+    return which;
+}
+
+static void pack_part(const struct qkv_project_state *s, const qkv_project_tensors *tensors,
+                      const qkv_workspace *workspace, int which, int64_t index) {
+    const struct qkv_matrix *m = s->matrix + which;
+    const int64_t panel = index * QKV_PACK_PANELS;
+    qkv_project_pack_panels(s->table->project, s->d_model, m, s->layout,
+                            qkv_matrix_tensors_of(tensors, which).w,
+                            (float *)((char *)workspace->shared + m->packed), panel,
+                            qkv_min(panel + QKV_PACK_PANELS, m->panels));
 }
 
 void qkv_project_do(const struct qkv_project_state *s, const qkv_project_tensors *tensors,
                     const qkv_workspace *workspace, int32_t phase, int64_t begin, int64_t end) {
     const int packing = s->packs && phase == 0;
-    for (int64_t i = begin; i < end; i++) {
+    for (int64_t i = begin, count = 1; i < end; i += count) {
         int64_t index = i;
-        int which = matrix_of(s, packing, &index);
+        const int which = matrix_of(s, packing, &index);
         if (packing) {
-            const struct qkv_matrix *m = s->matrix + which;
-            int64_t panel = index * QKV_PACK_PANELS;
-            qkv_project_pack_panels(s->table->project, s->d_model, m, s->layout,
-                                    qkv_matrix_tensors_of(tensors, which).w,
-                                    (float *)((char *)workspace->shared + m->packed), panel,
-                                    qkv_min(panel + QKV_PACK_PANELS, m->panels));
+            pack_part(s, tensors, workspace, which, index);
         } else {
-            project_part(s, tensors, workspace, which, index);
+            count = together(s, s->matrix + which, index, end - i);
+            project_parts(s, tensors, workspace, which, index, count);
         }
     }
 }

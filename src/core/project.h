@@ -11,11 +11,15 @@
 
 enum {
     /* A part: up to TOKENS tokens by a strip of columns, DEPTH inputs at a time, so that what is
-     * read again and again stays in the second-level cache. Not part of the law, but DEPTH is a
-     * multiple of STRETCH. */
+     * read again and again stays in the second-level cache: the strip's part of W, for the next
+     * TOKENS tokens. If that cache is large, those TOKENS tokens, for the next strip; up to
+     * TOGETHER parts that a thread gets in a row then share WIDE_DEPTH inputs at a time. Not part
+     * of the law, but the depths are multiples of STRETCH. */
     QKV_PROJECT_TOKENS = 192,
     QKV_PROJECT_COLUMNS = QKV_STRIP * QKV_PANEL,
     QKV_PROJECT_DEPTH = 6 * QKV_STRETCH,
+    QKV_PROJECT_TOGETHER = 4,
+    QKV_PROJECT_WIDE_DEPTH = 12 * QKV_STRETCH,
     QKV_PACK_PANELS = 4, /* panels of W that a part of phase 0 packs */
 };
 
@@ -33,6 +37,7 @@ struct __attribute__((may_alias)) qkv_project_state {
     struct qkv_matrix matrix[QKV_WHICH_COUNT];
     int layout;
     int packs;
+    int wide; /* strip after strip for some tokens, not tokens after tokens for a strip */
 };
 
 #define QKV_PROJECT_MAGIC 0x6a6f7270766b71ULL /* "qkvproj" */

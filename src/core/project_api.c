@@ -99,6 +99,18 @@ static int64_t token_block(const struct qkv_project_state *s) {
     return qkv_min(qkv_round_up(share, s->table->project->mr), QKV_PROJECT_TOKENS);
 }
 
+static int is_wide(const struct qkv_table *table) {
+    const int64_t from = table->project->wide_from;
+    return from > 0 && table->second_cache >= from;
+}
+
+/* The sums of a worker's parts at a time. */
+static size_t sums_bytes(const struct qkv_project_state *s, int64_t widest) {
+    const int64_t most = (s->wide ? QKV_PROJECT_TOGETHER : 1) * QKV_PROJECT_COLUMNS;
+    const int64_t columns = qkv_min(qkv_round_up(widest, QKV_PANEL), most);
+    return (size_t)(qkv_min(s->tokens, QKV_PROJECT_TOKENS) * columns) * sizeof(float);
+}
+
 qkv_status qkv_project_plan(qkv_plan *plan, const qkv_project_params *params,
                             const qkv_context *context) {
     struct qkv_project_state s;
@@ -108,6 +120,7 @@ qkv_status qkv_project_plan(qkv_plan *plan, const qkv_project_params *params,
     TRY(qkv_check_context(context));
     s.table = &qkv_context_get(context)->table;
     s.block = token_block(&s);
+    s.wide = is_wide(s.table);
 
     memset(plan, 0, sizeof(*plan));
     for (int i = 0; i < QKV_WHICH_COUNT; i++) {
@@ -121,9 +134,7 @@ qkv_status qkv_project_plan(qkv_plan *plan, const qkv_project_params *params,
             plan->workspace_shared += packed_bytes(&s, m);
         }
     }
-    int64_t tokens = qkv_min(s.tokens, QKV_PROJECT_TOKENS);
-    int64_t columns = qkv_min(qkv_round_up(widest, QKV_PANEL), QKV_PROJECT_COLUMNS);
-    plan->workspace_worker = qkv_set_apart((size_t)(tokens * columns) * sizeof(float));
+    plan->workspace_worker = qkv_set_apart(sums_bytes(&s, widest));
     if (parts > 0 && s.packs)
         plan->parts[plan->phases++] = pack_parts;
     if (parts > 0)

@@ -126,7 +126,9 @@ START_TEST(this_machine_is_consistent) {
     qkv_cpu_decode(&report, &words);
     ck_assert_uint_eq(report.detected, qkv_cpu_detected());
     ck_assert_uint_eq(report.withheld, qkv_cpu_withheld());
-    ck_assert_int_eq(qkv_cpu_ask_cache(), qkv_cpu_last_cache());
+    qkv_cpu_ask_caches(&report);
+    ck_assert_int_eq(report.last_cache, qkv_cpu_last_cache());
+    ck_assert_int_ge(report.last_cache, report.second_cache);
     ck_assert_uint_eq(report.withheld & ~report.detected, 0);
     ck_assert_int_eq((report.detected & BIT(AVX2)) != 0,
                      __builtin_cpu_supports("avx2") != 0 || (report.withheld & BIT(AVX2)) != 0);
@@ -140,26 +142,37 @@ END_TEST
 static const struct {
     const char *name;
     struct qkv_cpu_cache answers[5];
-    int64_t bytes;
+    int64_t second, last;
 } caches[] = {
     {"32 MiB on the third level, whichever way it is divided",
      {CACHE(1, 1, 8, 1, 64, 64), CACHE(2, 1, 8, 1, 64, 64), CACHE(3, 2, 8, 1, 64, 2048),
       CACHE(3, 3, 16, 1, 64, 32768)},
+     1 << 20,
      32 << 20},
     {"the first level is the last, and is told of after its instructions'",
      {CACHE(2, 1, 4, 1, 64, 256), CACHE(1, 1, 4, 2, 32, 128)},
+     0,
      32 << 10},
     {"a third level of instructions alone is none",
      {CACHE(3, 2, 8, 1, 64, 1024), CACHE(2, 3, 16, 1, 64, 65536)},
+     512 << 10,
      512 << 10},
-    {"more than four GiB", {CACHE(3, 4, 1024, 2, 64, 1 << 16)}, (int64_t)8 << 30},
-    {"no cache", {{0, 0, 0}, CACHE(3, 3, 16, 1, 64, 32768)}, 0},
+    {"a second level of instructions is not it",
+     {CACHE(1, 1, 8, 1, 64, 64), CACHE(2, 2, 8, 1, 64, 4096), CACHE(1, 2, 16, 1, 64, 2048)},
+     2 << 20,
+     2 << 20},
+    {"more than four GiB", {CACHE(3, 4, 1024, 2, 64, 1 << 16)}, 0, (int64_t)8 << 30},
+    {"no cache", {{0, 0, 0}, CACHE(3, 2, 16, 1, 64, 32768)}, 0, 0},
 };
 
-START_TEST(the_last_cache_is_found) {
-    ck_assert_msg(qkv_cpu_last_of(caches[_i].answers, 5) == caches[_i].bytes, "%s: %lld, not %lld",
-                  caches[_i].name, (long long)qkv_cpu_last_of(caches[_i].answers, 5),
-                  (long long)caches[_i].bytes);
+START_TEST(caches_are_read) {
+    struct qkv_cpu_report report;
+
+    qkv_cpu_decode_caches(&report, caches[_i].answers, 5);
+    ck_assert_msg(report.second_cache == caches[_i].second && report.last_cache == caches[_i].last,
+                  "%s: %lld and %lld, not %lld and %lld", caches[_i].name,
+                  (long long)report.second_cache, (long long)report.last_cache,
+                  (long long)caches[_i].second, (long long)caches[_i].last);
 }
 END_TEST
 
@@ -175,7 +188,7 @@ TCase *features_case(void) {
 
     tcase_set_timeout(test, PATIENCE);
     tcase_add_loop_test(test, machines_are_read, 0, sizeof machines / sizeof *machines);
-    tcase_add_loop_test(test, the_last_cache_is_found, 0, sizeof caches / sizeof *caches);
+    tcase_add_loop_test(test, caches_are_read, 0, sizeof caches / sizeof *caches);
     tcase_add_test(test, one_bit_decides_one_feature);
     tcase_add_test(test, this_machine_is_consistent);
     tcase_add_test(test, who_follows_a_stream);

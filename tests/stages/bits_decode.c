@@ -199,8 +199,7 @@ static struct verdict as_in_attention(struct cached *x, const qkv_context *conte
 
 /* ---- What is known of memory ---- */
 
-/* All of a call that is larger than the processor's caches, and nothing of one that is smaller;
- * prefetchers that follow by themselves, and others. */
+/* Caches that hold all of a call, or nothing; prefetchers that follow by themselves, or not. */
 static struct verdict with_any_last_cache(struct cached *x, const qkv_context *context,
                                           struct rng *rng) {
     static const int64_t sizes[] = {1, INT64_MAX, 0, 1 << 14};
@@ -210,8 +209,7 @@ static struct verdict with_any_last_cache(struct cached *x, const qkv_context *c
     state->table.follows = !rng_chance(rng, 4);
     const struct call call = cached_call(x, &other);
     struct verdict verdict = cached_run_again(x, &call, (struct how){WAY_PLAIN, 1, 0});
-    verdict_add(&verdict, "%lld bytes%s", (long long)state->table.last_cache,
-                state->table.follows ? ", followed" : "");
+    verdict_add(&verdict, "%lld bytes", (long long)state->table.last_cache);
     return verdict;
 }
 
@@ -333,8 +331,7 @@ static int stored_of(int32_t dtype) {
                               : QKV_STORED_BF16;
 }
 
-/* Is the case read in order with a last-level cache of so many bytes, by a processor that follows a
- * stream by itself or not? */
+/* Is the case read in order with so large a last-level cache, and prefetchers that follow or not? */
 static int in_order_beyond(const struct cached *x, const qkv_context *context, int64_t bytes,
                            int follows) {
     qkv_context other = *context;
@@ -348,8 +345,7 @@ static int in_order_beyond(const struct cached *x, const qkv_context *context, i
     return qkv_is_read_in_order(qkv_plan_get(&plan), &sequence);
 }
 
-/* What the last-level cache does not hold, of types that are worth it to the room, where the
- * processor's own prefetchers are good at it. */
+/* What the last-level cache does not hold, of types that are worth it to the room, if followed. */
 START_TEST(what_is_read_in_order) {
     const qkv_context *context = &rooms_get(_i)->context;
     const int *widest = qkv_context_get(context)->table.decode->in_order;

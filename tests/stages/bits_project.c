@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The law of the bits for project: a token's row is the same alone and among others, in any batch,
- * by any number of threads, from packed weights or plain ones, at any strides. */
+ * by any number of threads, from packed weights or plain ones, at any strides, whatever the caches
+ * hold. */
 #include "bits.h"
 
+#include "context.h"
+#include "project.h"
 #include "support/project_case.h"
 #include "slice.h"
 #include "stage.h"
@@ -97,6 +100,20 @@ static struct verdict token_alone(const struct project_case *c, const qkv_contex
     return verdict;
 }
 
+/* What is taken together depends on the size of the second-level cache. */
+static struct verdict any_second_cache(const struct project_case *c, const qkv_context *context,
+                                       struct rng *rng) {
+    static const int64_t sizes[] = {0, INT64_MAX};
+    struct verdict verdict = verdict_ok();
+    for (int i = 0; i < 2 && verdict.ok; i++) {
+        qkv_context other = *context;
+        ((struct qkv_context_state *)&other)->table.second_cache = sizes[i];
+        verdict = compare_with(c, &c->desc, &other, bits_ways[rng_below(rng, BITS_WAYS)]);
+        verdict_add(&verdict, "a second-level cache of %lld bytes", (long long)sizes[i]);
+    }
+    return verdict;
+}
+
 typedef struct verdict property(const struct project_case *c, const qkv_context *context,
                                 struct rng *rng);
 
@@ -130,11 +147,43 @@ START_TEST(project_a_token_alone_or_among_others) {
 }
 END_TEST
 
+START_TEST(project_whatever_the_caches_hold) {
+    check_all(_i, any_second_cache);
+}
+END_TEST
+
+/* More than a block of tokens, more inputs than are taken at a time, and more strips than are taken
+ * together; heads of whole panels, and others. */
+START_TEST(project_of_many_blocks_whatever_the_caches_hold) {
+    const qkv_context *context = &rooms_get(_i)->context;
+    for (int odd = 0; odd < 2; odd++) {
+        struct rng rng = rng_seeded(test_seed() + (uint64_t)odd);
+        struct project_desc d = project_desc_plain();
+        d.tokens = QKV_PROJECT_TOKENS + 5;
+        d.d_model = QKV_PROJECT_WIDE_DEPTH + QKV_STRETCH + 3;
+        d.q_heads = 1;
+        d.head_dim = QKV_PROJECT_COLUMNS * QKV_PROJECT_TOGETHER + QKV_PANEL - odd;
+        d.v_dim = 5;
+        d.packed = odd;
+        d.biases = 1;
+        struct project_case c;
+        struct verdict verdict = run(&c, &d, context, (struct how){WAY_PLAIN, 1, 0});
+        if (verdict.ok)
+            verdict = any_second_cache(&c, context, &rng);
+        project_case_free(&c);
+        project_case_explain(&d, &verdict);
+        stage_assert(&verdict);
+    }
+}
+END_TEST
+
 void bits_add_project_tests(TCase *tcase) {
     const TTest *const tests[] = {
         project_by_any_threads_and_parts,
         project_at_any_strides_packed_or_not,
         project_a_token_alone_or_among_others,
+        project_whatever_the_caches_hold,
+        project_of_many_blocks_whatever_the_caches_hold,
     };
     tcase_add_room_tests(tcase, tests, sizeof tests / sizeof *tests);
 }
