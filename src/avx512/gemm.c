@@ -14,7 +14,7 @@
 
 /* Fewer panels leave registers for more rows: as many chains, and fewer edges. SUMS of a tile, row
  * after row. */
-enum { GROUPS = NR / QKV_PANEL, TALL = 16, SUMS = MR * GROUPS, SPAN = 4 };
+enum { GROUPS = NR / QKV_PANEL, TALL = 16, SUMS = MR * GROUPS, SPAN = 4, LONG = 64 };
 static const int tall[GROUPS] = {TALL, 12, 8, MR};
 
 /* C * factor, row by row. */
@@ -58,13 +58,35 @@ static inline __attribute__((always_inline)) void tile_max(float *max, __m512 ac
     }
 }
 
-/* M and G are constants where this is inlined, so that the accumulators live in registers. */
-static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g, ptrdiff_t i,
-                                                       ptrdiff_t j, const int M, const int G) {
+#define NOTHING(at) ""
+
+/* clang-format off */
+#define STEP(at) TILE_LOAD(NOTHING, "0") "add %[b_k],%%rcx\n" TILE_STEP(at)
+#define ROUND STEP("0") STEP("4") STEP("8") STEP("12")
+
+/* A whole tile's sums, where A's elements stand one behind the other. */
+static inline __attribute__((always_inline)) void whole_product(__m512 acc[SUMS],
+                                                                const struct qkv_gemm *g,
+                                                                ptrdiff_t i, const float *b) {
+    const ptrdiff_t size = sizeof(float);
+    __asm__ volatile(
+        TILE_PRODUCT(ROUND, STEP("0")) /* clang-format on */
+                      : TILE_SUMS(acc, 0, 1, 2, 3), TILE_SUMS(acc + 4, 4, 5, 6, 7),
+                        TILE_SUMS(acc + 8, 8, 9, 10, 11), TILE_SUMS(acc + 12, 12, 13, 14, 15),
+                        TILE_SUMS(acc + 16, 16, 17, 18, 19), TILE_SUMS(acc + 20, 20, 21, 22, 23)
+                      : [a] "r"(g->a + i * g->lda), [b] "r"(b), [lda] "r"(g->lda * size),
+                        [panel] "r"(g->b_g * size), [b_k] "r"(g->b_k * size), [n] "r"(g->k)
+                      : TILE_USES);
+}
+
+/* The sums of any tile. M and G are constants where this is inlined, so that they live in
+ * registers. */
+static inline __attribute__((always_inline)) void product(__m512 acc[SUMS],
+                                                          const struct qkv_gemm *g, ptrdiff_t i,
+                                                          const float *b, const int M,
+                                                          const int G) {
     const float *a[TALL / SPAN]; /* every SPANth row: 16 distances would have no registers */
-    const float *b = g->b + j / QKV_PANEL * g->b_g;
     const ptrdiff_t lda = g->lda, a_k = g->a_k, b_g = g->b_g, b_k = g->b_k;
-    __m512 acc[SUMS];
 
     QKV_UNROLL(4)
     for (int r = 0; r < M; r += SPAN) {
@@ -95,7 +117,17 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
             a[r / SPAN] += a_k;
         b += b_k;
     }
+}
 
+static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g, ptrdiff_t i,
+                                                       ptrdiff_t j, const int M, const int G) {
+    const float *b = g->b + j / QKV_PANEL * g->b_g;
+    __m512 acc[SUMS];
+
+    if (M == MR && G == GROUPS && g->a_k == 1 && g->k >= LONG)
+        whole_product(acc, g, i, b);
+    else
+        product(acc, g, i, b, M, G);
     HOLD(g);
     float *c = g->c + i * g->ldc + j;
     if (g->factor)

@@ -42,52 +42,16 @@ step(__m512 acc[FEW][GROUPS], const struct place at, const int M, const int G) {
     }
 }
 
-/*
- * The inner loop of a whole tile of many tokens is assembly: compilers move two dozen sums a round
- * from register to register, and while another thread shares the core an instruction more is time.
- * W comes as four streams, too many for the first-level cache's own prefetcher. Sums are
- * TILE_SUM(n), row after row; rax and rdx point to rows 0 and 3 of X, rcx to W, r8 is three panels,
- * r9 the line to ask for, r10 counts; zmm24 to zmm27 hold W, zmm28 to zmm31 two elements of X in
- * turn. With the sums and six more an asm has all the operands that it may have.
- */
-/* ISO C promises string literals of 4,095 characters; assembly may be longer in gcc and clang. */
-#pragma GCC diagnostic ignored "-Woverlength-strings"
+/* W comes as four streams, too many for the first-level cache's own prefetcher. */
+#define ASK_LINE(at) "prefetcht0 512+" at "\n"
+
 /* clang-format off */
-#define TILE_SUM(n) "%[s" #n "]"
-#define TILE_ZERO(n) "vpxord " TILE_SUM(n) "," TILE_SUM(n) "," TILE_SUM(n) "\n"
-#define TILE_ZERO_ROW(a, b, c, d) TILE_ZERO(a) TILE_ZERO(b) TILE_ZERO(c) TILE_ZERO(d)
-
-#define TILE_LOAD(at, to) "vmovups " at "," to "\nprefetcht0 512+" at "\n"
-
-/* A vector of W times an element each of two rows. */
-#define TILE_MULTIPLY(w, x0, x1, s0, s1)        \
-    "vfmadd231ps " x0 "," w "," TILE_SUM(s0) "\n" \
-    "vfmadd231ps " x1 "," w "," TILE_SUM(s1) "\n"
-
-/* Two rows of four sums += an element each of X times the row of W. */
-#define TILE_TWO_ROWS(at0, at1, x0, x1, s0, s1, s2, s3, t0, t1, t2, t3)     \
-    "vbroadcastss " at0 "," x0 "\nvbroadcastss " at1 "," x1 "\n"            \
-    TILE_MULTIPLY("%%zmm24", x0, x1, s0, t0)                                \
-    TILE_MULTIPLY("%%zmm25", x0, x1, s1, t1)                                \
-    TILE_MULTIPLY("%%zmm26", x0, x1, s2, t2)                                \
-    TILE_MULTIPLY("%%zmm27", x0, x1, s3, t3)
-
-/* A step: the inputs that stand xat and wat bytes on. */
-#define TILE_STEP(xat, wat)                                                               \
-    TILE_LOAD(wat "(%%rcx)", "%%zmm24")                                                   \
-    TILE_LOAD(wat "(%%rcx,%[panel])", "%%zmm25")                                          \
-    TILE_LOAD(wat "(%%rcx,%[panel],2)", "%%zmm26")                                        \
-    TILE_LOAD(wat "(%%rcx,%%r8)", "%%zmm27")                                              \
-    TILE_TWO_ROWS(xat "(%%rax)", xat "(%%rax,%[row])", "%%zmm28", "%%zmm29",              \
-                  0, 1, 2, 3, 4, 5, 6, 7)                                                 \
-    TILE_TWO_ROWS(xat "(%%rax,%[row],2)", xat "(%%rdx)", "%%zmm30", "%%zmm31",            \
-                  8, 9, 10, 11, 12, 13, 14, 15)                                           \
-    TILE_TWO_ROWS(xat "(%%rdx,%[row])", xat "(%%rdx,%[row],2)", "%%zmm28", "%%zmm29",     \
-                  16, 17, 18, 19, 20, 21, 22, 23)
-
-#define SUMS(r, a, b, c, d)                             \
-    [s##a] "=&v"(acc[r][0]), [s##b] "=&v"(acc[r][1]), \
-    [s##c] "=&v"(acc[r][2]), [s##d] "=&v"(acc[r][3])
+#define STEP(at, w_at) TILE_LOAD(ASK_LINE, w_at) TILE_STEP(at)
+#define ROUND                        \
+    "prefetcht1 (%%r9)\n"            \
+    "add $64,%%r9\n"                 \
+    STEP("0", "0") STEP("4", "64") STEP("8", "128") STEP("12", "192") \
+    "add $256,%%rcx\n"
 
 /* The chains of n inputs of a whole tile, from zero. */
 static inline __attribute__((always_inline)) void whole_stretch(__m512 acc[FEW][GROUPS],
@@ -95,52 +59,14 @@ static inline __attribute__((always_inline)) void whole_stretch(__m512 acc[FEW][
                                                                 ptrdiff_t n) {
     const ptrdiff_t size = sizeof(float);
     __asm__ volatile(
-        "mov %[x],%%rax\n"
-        "mov %[w],%%rcx\n"
         "mov %[ahead],%%r9\n"
-        "mov %[n],%%r10\n"
-        "lea (%[panel],%[panel],2),%%r8\n"
-        "lea (%[row],%[row],2),%%rdx\n"
-        "add %%rax,%%rdx\n"
-        TILE_ZERO_ROW(0, 1, 2, 3)
-        TILE_ZERO_ROW(4, 5, 6, 7)
-        TILE_ZERO_ROW(8, 9, 10, 11)
-        TILE_ZERO_ROW(12, 13, 14, 15)
-        TILE_ZERO_ROW(16, 17, 18, 19)
-        TILE_ZERO_ROW(20, 21, 22, 23)
-        "shr $2,%%r10\n"
-        "jz 2f\n"
-        ".p2align 5\n"
-        "1:\n"
-        "prefetcht1 (%%r9)\n"
-        TILE_STEP("0", "0")
-        TILE_STEP("4", "64")
-        TILE_STEP("8", "128")
-        TILE_STEP("12", "192")
-        "add $16,%%rax\n"
-        "add $16,%%rdx\n"
-        "add $256,%%rcx\n"
-        "add $64,%%r9\n"
-        "sub $1,%%r10\n"
-        "jnz 1b\n"
-        "2:\n"
-        "mov %[n],%%r10\n"
-        "and $3,%%r10\n"
-        "jz 4f\n"
-        "3:\n"
-        TILE_STEP("0", "0")
-        "add $4,%%rax\n"
-        "add $4,%%rdx\n"
-        "add $64,%%rcx\n"
-        "sub $1,%%r10\n"
-        "jnz 3b\n"
-        "4:\n" /* clang-format on */
-        : SUMS(0, 0, 1, 2, 3), SUMS(1, 4, 5, 6, 7), SUMS(2, 8, 9, 10, 11), SUMS(3, 12, 13, 14, 15),
-          SUMS(4, 16, 17, 18, 19), SUMS(5, 20, 21, 22, 23)
-        : [x] "r"(at.x), [w] "r"(at.w), [row] "r"(at.x_ld * size), [panel] "r"(at.w_panel * size),
-          [ahead] "r"(ahead), [n] "r"(n)
-        : "memory", "cc", "rax", "rcx", "rdx", "r8", "r9", "r10", "xmm24", "xmm25", "xmm26",
-          "xmm27", "xmm28", "xmm29", "xmm30", "xmm31");
+        TILE_PRODUCT(ROUND, STEP("0", "0") "add $64,%%rcx\n") /* clang-format on */
+                      : TILE_SUMS(acc[0], 0, 1, 2, 3), TILE_SUMS(acc[1], 4, 5, 6, 7),
+                        TILE_SUMS(acc[2], 8, 9, 10, 11), TILE_SUMS(acc[3], 12, 13, 14, 15),
+                        TILE_SUMS(acc[4], 16, 17, 18, 19), TILE_SUMS(acc[5], 20, 21, 22, 23)
+                      : [a] "r"(at.x), [b] "r"(at.w), [lda] "r"(at.x_ld * size),
+                        [panel] "r"(at.w_panel * size), [ahead] "r"(ahead), [n] "r"(n)
+                      : TILE_USES);
 }
 
 /* Those of any tile. few: W is prefetched where it is read, else at `ahead`. */

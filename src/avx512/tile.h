@@ -1,7 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The register tile: 6 rows by 64 columns = 24 accumulators, + 4 of B, + 1 of A: 29 of 32 ZMM.
- * 24 chains cover two FMA ports of latency 4 three times over, and a step's 10 loads stay under
- * its 12 cycles of FMAs. */
+/*
+ * The register tile: 6 rows by 64 columns = 24 accumulators, + 4 of B, + 4 of A: all 32 ZMM. 24
+ * chains cover two FMA ports of latency 4 three times over, and a step's 10 loads stay under its 12
+ * cycles of FMAs.
+ *
+ * The inner loop of a whole tile is assembly: compilers move two dozen sums from register to
+ * register in four steps of it, or count each step, and while another thread shares the core an
+ * instruction more is time. Whoever uses it names the sums, row after row, by TILE_SUMS, and hands
+ * over
+ *
+ *   a, b      row 0 of A, whose elements stand one behind the other, and row 0 of panel 0 of B
+ *   lda       bytes from a row of A to the next one
+ *   panel     bytes from a panel of B to the next one
+ *   n         steps
+ *
+ * rax and rdx then point to rows 0 and 3 of A, rcx to B, and r8 is three panels; r10 counts. With
+ * the sums and six more an asm has all the operands that it may have.
+ */
 #ifndef QKV_AVX512_TILE_H
 #define QKV_AVX512_TILE_H
 
@@ -11,5 +26,93 @@ enum { MR = 6, NR = 64 };
  * compilers would work addresses out before a loop, or all of a tile's at once, and then have no
  * registers for them but the vectors', which moves through the multiplications' ports reach. */
 #define HOLD(number) __asm__ volatile("" : "+r"(number))
+
+/* clang-format off */
+#define TILE_SUM(n) "%[s" #n "]"
+
+/* The operands of four sums, a row's. */
+#define TILE_SUMS(row, a, b, c, d)                  \
+    [s##a] "=&v"((row)[0]), [s##b] "=&v"((row)[1]), \
+    [s##c] "=&v"((row)[2]), [s##d] "=&v"((row)[3])
+
+#define TILE_USES                                                                          \
+    "memory", "cc", "rax", "rcx", "rdx", "r8", "r9", "r10", "xmm24", "xmm25", "xmm26",     \
+    "xmm27", "xmm28", "xmm29", "xmm30", "xmm31"
+
+#define TILE_ZERO(n) "vpxord " TILE_SUM(n) "," TILE_SUM(n) "," TILE_SUM(n) "\n"
+#define TILE_ZERO_ROW(a, b, c, d) TILE_ZERO(a) TILE_ZERO(b) TILE_ZERO(c) TILE_ZERO(d)
+
+/* A vector of B times an element each of two rows. */
+#define TILE_MULTIPLY(b, a0, a1, s0, s1)          \
+    "vfmadd231ps " a0 "," b "," TILE_SUM(s0) "\n" \
+    "vfmadd231ps " a1 "," b "," TILE_SUM(s1) "\n"
+
+/* Two rows of four sums += an element each of A times the row of B. */
+#define TILE_TWO_ROWS(at0, at1, a0, a1, s0, s1, s2, s3, t0, t1, t2, t3) \
+    "vbroadcastss " at0 "," a0 "\nvbroadcastss " at1 "," a1 "\n"        \
+    TILE_MULTIPLY("%%zmm24", a0, a1, s0, t0)                            \
+    TILE_MULTIPLY("%%zmm25", a0, a1, s1, t1)                            \
+    TILE_MULTIPLY("%%zmm26", a0, a1, s2, t2)                            \
+    TILE_MULTIPLY("%%zmm27", a0, a1, s3, t3)
+
+/* The row of B that stands `at` bytes on; each load is followed by a statement of its address. */
+#define TILE_LOAD(then, at)                            \
+    "vmovups " at "(%%rcx),%%zmm24\n"                  \
+    then(at "(%%rcx)")                                 \
+    "vmovups " at "(%%rcx,%[panel]),%%zmm25\n"         \
+    then(at "(%%rcx,%[panel])")                        \
+    "vmovups " at "(%%rcx,%[panel],2),%%zmm26\n"       \
+    then(at "(%%rcx,%[panel],2)")                      \
+    "vmovups " at "(%%rcx,%%r8),%%zmm27\n"             \
+    then(at "(%%rcx,%%r8)")
+
+/* A row of B, loaded, times the column of A that stands `at` bytes on. */
+#define TILE_STEP(at)                                                               \
+    TILE_TWO_ROWS(at "(%%rax)", at "(%%rax,%[lda])", "%%zmm28", "%%zmm29",          \
+                  0, 1, 2, 3, 4, 5, 6, 7)                                           \
+    TILE_TWO_ROWS(at "(%%rax,%[lda],2)", at "(%%rdx)", "%%zmm30", "%%zmm31",        \
+                  8, 9, 10, 11, 12, 13, 14, 15)                                     \
+    TILE_TWO_ROWS(at "(%%rdx,%[lda])", at "(%%rdx,%[lda],2)", "%%zmm28", "%%zmm29", \
+                  16, 17, 18, 19, 20, 21, 22, 23)
+
+/* The sums from zero: round does four steps, step does one, and both move rcx on. Uses the labels 1
+ * to 4. */
+#define TILE_PRODUCT(round, step)    \
+    "mov %[a],%%rax\n"               \
+    "mov %[b],%%rcx\n"               \
+    "mov %[n],%%r10\n"               \
+    "lea (%[panel],%[panel],2),%%r8\n" \
+    "lea (%[lda],%[lda],2),%%rdx\n"  \
+    "add %%rax,%%rdx\n"              \
+    TILE_ZERO_ROW(0, 1, 2, 3)        \
+    TILE_ZERO_ROW(4, 5, 6, 7)        \
+    TILE_ZERO_ROW(8, 9, 10, 11)      \
+    TILE_ZERO_ROW(12, 13, 14, 15)    \
+    TILE_ZERO_ROW(16, 17, 18, 19)    \
+    TILE_ZERO_ROW(20, 21, 22, 23)    \
+    "shr $2,%%r10\n"                 \
+    "jz 2f\n"                        \
+    ".p2align 5\n"                   \
+    "1:\n"                           \
+    round                            \
+    "add $16,%%rax\n"                \
+    "add $16,%%rdx\n"                \
+    "sub $1,%%r10\n"                 \
+    "jnz 1b\n"                       \
+    "2:\n"                           \
+    "mov %[n],%%r10\n"               \
+    "and $3,%%r10\n"                 \
+    "jz 4f\n"                        \
+    "3:\n"                           \
+    step                             \
+    "add $4,%%rax\n"                 \
+    "add $4,%%rdx\n"                 \
+    "sub $1,%%r10\n"                 \
+    "jnz 3b\n"                       \
+    "4:\n"
+/* clang-format on */
+
+/* ISO C promises string literals of 4,095 characters; assembly may be longer in gcc and clang. */
+#pragma GCC diagnostic ignored "-Woverlength-strings"
 
 #endif
