@@ -9,8 +9,9 @@
  * second-level cache, a line every fourth input: more at a time would be in the way of X. Whole
  * tiles also fetch what they read of W into the first-level cache, eight inputs ahead.
  * Few tokens: two panels, so that eight rows have their chains in registers and few have enough of
- * them; W is prefetched where it is read, 4 KiB ahead, as the hardware stops at the end of a page;
- * into the second-level cache, as the first one has few buffers for lines on their way.
+ * them; W is prefetched where it is read, as the hardware stops at the end of a page: 2 KiB ahead
+ * into the first-level cache, or, where a processor's own prefetchers are good at it and would miss
+ * the few buffers that this one has for lines on their way, 4 KiB ahead into the second.
  */
 #include "kernels.h"
 #include "tile.h"
@@ -18,7 +19,10 @@
 
 #include "tmpl/project_tile.h"
 
-enum { FEW = 8, GROUPS = NR / QKV_PANEL, UNROLLED = 4, FAR = 64 };
+enum { FEW = 8, GROUPS = NR / QKV_PANEL, UNROLLED = 4 };
+
+/* How many inputs ahead W is asked for where it is read, and so into which cache. */
+enum { NOT_THERE = 0, NEAR = 32, FAR = 64 };
 
 static const int few_panels[FEW] = {2, 2, 2, 2, 2, 2, 2, 2};
 
@@ -39,6 +43,18 @@ step(__m512 acc[FEW][GROUPS], const struct place at, const int M, const int G) {
              * take those early, and push an accumulator out. */
             __asm__ volatile("" : "+v"(acc[r][v]));
         }
+    }
+}
+
+static inline __attribute__((always_inline)) void ask(const struct place at, const int G,
+                                                      const int far) {
+    QKV_UNROLL(4)
+    for (int v = 0; v < G; v++) {
+        const void *line = (const void *)line_of(at.w + v * at.w_panel, far);
+        if (far == NEAR)
+            _mm_prefetch(line, _MM_HINT_T0);
+        else if (far == FAR)
+            _mm_prefetch(line, _MM_HINT_T1);
     }
 }
 
@@ -69,10 +85,10 @@ static inline __attribute__((always_inline)) void whole_stretch(__m512 acc[FEW][
                       : TILE_USES);
 }
 
-/* Those of any tile. few: W is prefetched where it is read, else at `ahead`. */
+/* Those of any tile. far: W is prefetched so far ahead of where it is read, else at `ahead`. */
 static inline __attribute__((always_inline)) void stretch(__m512 acc[FEW][GROUPS], struct place at,
                                                           uintptr_t ahead, ptrdiff_t n, const int M,
-                                                          const int G, const int few) {
+                                                          const int G, const int far) {
     if (M == MR && G == GROUPS) {
         whole_stretch(acc, at, ahead, n);
         return;
@@ -85,16 +101,12 @@ static inline __attribute__((always_inline)) void stretch(__m512 acc[FEW][GROUPS
     }
 
     for (; n >= UNROLLED; n -= UNROLLED) {
-        if (!few)
+        if (!far)
             _mm_prefetch((const void *)ahead, _MM_HINT_T1);
         ahead += QKV_PANEL * sizeof(float);
         QKV_UNROLL(4)
         for (int i = 0; i < UNROLLED; i++) {
-            if (few) {
-                QKV_UNROLL(4)
-                for (int v = 0; v < G; v++)
-                    _mm_prefetch((const void *)line_of(at.w + v * at.w_panel, FAR), _MM_HINT_T1);
-            }
+            ask(at, G, far);
             step(acc, at, M, G);
             at.x++;
             at.w += QKV_PANEL;
@@ -143,14 +155,14 @@ static inline __attribute__((always_inline)) void join(__m512 acc[FEW][GROUPS],
 }
 
 static inline __attribute__((always_inline)) void
-tile(const struct qkv_multiply *g, const struct tile *t, const int M, const int G, const int few) {
+tile(const struct qkv_multiply *g, const struct tile *t, const int M, const int G, const int far) {
     struct place at = {g->x + t->row * g->x_ld, g->w + t->panel * g->w_panel, g->x_ld, g->w_panel};
     int add = g->add;
     uintptr_t ahead = t->lines ? t->ahead : (uintptr_t)at.w;
     for (ptrdiff_t left = g->k; left > 0;) {
         __m512 acc[FEW][GROUPS];
         const ptrdiff_t n = left < QKV_STRETCH ? left : QKV_STRETCH;
-        stretch(acc, at, ahead, n, M, G, few);
+        stretch(acc, at, ahead, n, M, G, far);
         ahead += (uintptr_t)n / UNROLLED * QKV_PANEL * sizeof(float);
         at.x += n;
         at.w += n * QKV_PANEL;
@@ -165,35 +177,32 @@ tile(const struct qkv_multiply *g, const struct tile *t, const int M, const int 
 
 typedef void tile_fn(const struct qkv_multiply *g, const struct tile *t);
 
-#define TILE(name, rows, groups, few)                                                          \
+#define TILE(name, rows, groups, far)                                                          \
     static void name##_##rows##x##groups(const struct qkv_multiply *g, const struct tile *t) { \
-        tile(g, t, rows, groups, few);                                                         \
+        tile(g, t, rows, groups, far);                                                         \
     }
-#define PAIR(name, rows, few) TILE(name, rows, 1, few) TILE(name, rows, 2, few)
-#define FOUR(name, rows, few) \
-    PAIR(name, rows, few) TILE(name, rows, 3, few) TILE(name, rows, 4, few)
-PAIR(few, 1, 1)
-PAIR(few, 2, 1)
-PAIR(few, 3, 1)
-PAIR(few, 4, 1)
-PAIR(few, 5, 1)
-PAIR(few, 6, 1)
-PAIR(few, 7, 1)
-PAIR(few, 8, 1)
-FOUR(many, 4, 0)
-FOUR(many, 5, 0)
-FOUR(many, 6, 0)
+#define PAIR(name, rows, far) TILE(name, rows, 1, far) TILE(name, rows, 2, far)
+#define FOUR(name, rows, far) \
+    PAIR(name, rows, far) TILE(name, rows, 3, far) TILE(name, rows, 4, far)
+#define EIGHT(DO) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8)
+#define NEAR_TILES(rows) PAIR(near, rows, NEAR)
+#define FAR_TILES(rows) PAIR(far, rows, FAR)
+EIGHT(NEAR_TILES)
+EIGHT(FAR_TILES)
+FOUR(many, 4, NOT_THERE)
+FOUR(many, 5, NOT_THERE)
+FOUR(many, 6, NOT_THERE)
 
 #define TWO_OF(name, rows) name##_##rows##x1, name##_##rows##x2
 #define FOUR_OF(name, rows) TWO_OF(name, rows), name##_##rows##x3, name##_##rows##x4
+#define NEAR_PAIR(rows) {TWO_OF(near, rows)},
+#define FAR_PAIR(rows) {TWO_OF(far, rows)},
 /* The even shares of more than FEW tokens are no lower than this. */
 enum { LOWEST = 4 };
 
 static void few_tile(const struct qkv_multiply *g, const struct tile *t) {
-    static tile_fn *const tiles[FEW][2] = {{TWO_OF(few, 1)}, {TWO_OF(few, 2)}, {TWO_OF(few, 3)},
-                                           {TWO_OF(few, 4)}, {TWO_OF(few, 5)}, {TWO_OF(few, 6)},
-                                           {TWO_OF(few, 7)}, {TWO_OF(few, 8)}};
-    tiles[t->rows - 1][t->panels - 1](g, t);
+    static tile_fn *const tiles[2][FEW][2] = {{EIGHT(NEAR_PAIR)}, {EIGHT(FAR_PAIR)}};
+    tiles[g->follows != 0][t->rows - 1][t->panels - 1](g, t);
 }
 
 static void many_tile(const struct qkv_multiply *g, const struct tile *t) {

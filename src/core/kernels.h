@@ -189,6 +189,7 @@ struct qkv_multiply {
     float *out[QKV_STRIP]; /* of each panel: all 16 columns of its first row */
     ptrdiff_t out_ld;
     const float *ahead; /* what will be w next: may be prefetched */
+    int follows;        /* as in struct qkv_table */
 };
 typedef void qkv_multiply_fn(const struct qkv_multiply *strip);
 

@@ -98,6 +98,7 @@ static void multiply_strip(const struct qkv_project_state *s, const struct piece
         .bias = p->bias,
         .out_ld = p->row_step,
         .ahead = ahead,
+        .follows = s->table->follows,
     };
     for (int v = 0; v < g.panels && g.ends; v++)
         g.out[v] = element(p, p->column + v * QKV_PANEL);

@@ -118,7 +118,8 @@ static void multiply(const struct qkv_project_backward_state *s, const struct pr
                              .w = packed,
                              .ahead = packed,
                              .sum = (float *)((char *)worker + s->sum),
-                             .sum_ld = padded};
+                             .sum_ld = padded,
+                             .follows = s->table->follows};
     const int direct = ends_in_panels(s, t, &g.out_ld);
     for (int i = 0; i < count; i++) {
         const struct product *p = products + i;
