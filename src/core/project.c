@@ -74,8 +74,6 @@ static struct piece strip_of(const struct qkv_project_state *s, const struct pie
     strip.columns = qkv_min(p->columns - c, QKV_PROJECT_COLUMNS);
     if (p->bias)
         strip.bias += c;
-    if (c + QKV_PROJECT_COLUMNS < p->columns)
-        strip.next = strip.w + QKV_PROJECT_COLUMNS * s->d_model;
     return strip;
 }
 
@@ -111,17 +109,22 @@ static int64_t depth_of(const struct qkv_project_state *s, int64_t tokens) {
                                             : QKV_PROJECT_DEPTH;
 }
 
+/* The panels that are read after inputs [k, k + n) of the strip that begins c columns on. */
+static const float *panels_after(const struct qkv_project_state *s, const struct piece *p,
+                                 int64_t c, int64_t k, int64_t n) {
+    const int64_t after = c + QKV_PROJECT_COLUMNS;
+    if (after < p->columns)
+        return p->w + after * s->d_model + k * QKV_PANEL;
+    return k + n < s->d_model ? p->w + (k + n) * QKV_PANEL : p->next;
+}
+
 static void multiply(const struct qkv_project_state *s, const struct piece *p) {
     const int64_t depth = depth_of(s, p->tokens);
     for (int64_t k = 0, n; k < s->d_model; k += n) {
         n = qkv_min(s->d_model - k, depth);
         for (int64_t c = 0; c < p->columns; c += QKV_PROJECT_COLUMNS) {
             const struct piece strip = strip_of(s, p, c);
-            const int ends = c + QKV_PROJECT_COLUMNS >= p->columns;
-            const float *ahead = !ends                ? strip.next + k * QKV_PANEL
-                                 : k + n < s->d_model ? p->w + (k + n) * QKV_PANEL
-                                                      : p->next;
-            multiply_strip(s, &strip, k, n, ahead);
+            multiply_strip(s, &strip, k, n, panels_after(s, p, c, k, n));
         }
     }
 }

@@ -155,18 +155,19 @@ START_TEST(project_whatever_the_caches_hold) {
 }
 END_TEST
 
-/* More than a block of tokens, more inputs than are taken at a time, and more strips than are taken
- * together; heads of whole panels, and others. */
+/* More than a block of tokens, as each sequence has one, more inputs than are taken at a time, and
+ * more strips than are taken together; heads of whole panels, and others. */
 START_TEST(project_of_many_blocks_whatever_the_caches_hold) {
     const qkv_context *context = &rooms_get(_i)->context;
     for (int odd = 0; odd < 2; odd++) {
         struct rng rng = rng_seeded(test_seed() + (uint64_t)odd);
         struct project_desc d = project_desc_plain();
-        d.tokens = QKV_PROJECT_TOKENS + 5;
+        d.batch = 2;
+        d.tokens = 9; /* not few */
         d.d_model = QKV_PROJECT_WIDE_DEPTH + QKV_STRETCH + 3;
         d.q_heads = 1;
+        d.kv_heads = 0;
         d.head_dim = QKV_PROJECT_COLUMNS * QKV_PROJECT_TOGETHER + QKV_PANEL - odd;
-        d.v_dim = 5;
         d.packed = odd;
         d.biases = 1;
         struct project_case c;
