@@ -61,6 +61,7 @@ static inline __attribute__((always_inline)) void tile_max(float *max, __m512 ac
 #define NOTHING(at) ""
 
 /* clang-format off */
+/* B's rows may stand at any distance, so that each step moves on. */
 #define STEP(at) TILE_LOAD(NOTHING, "0") "add %[b_k],%%rcx\n" TILE_STEP(at)
 #define ROUND STEP("0") STEP("4") STEP("8") STEP("12")
 

@@ -46,6 +46,7 @@ step(__m512 acc[FEW][GROUPS], const struct place at, const int M, const int G) {
     }
 }
 
+/* Asks for W's line that is `far` inputs ahead, if any is to be asked for there. */
 static inline __attribute__((always_inline)) void ask(const struct place at, const int G,
                                                       const int far) {
     QKV_UNROLL(4)

@@ -14,8 +14,8 @@
  *   panel     bytes from a panel of B to the next one
  *   n         steps
  *
- * rax and rdx then point to rows 0 and 3 of A, rcx to B, and r8 is three panels; r10 counts. With
- * the sums and six more an asm has all the operands that it may have.
+ * rax and rdx then point to rows 0 and 3 of A, rcx to B, and r8 is three panels; r10 counts, and r9
+ * is the user's. With the sums and six more an asm has all the operands that it may have.
  */
 #ifndef QKV_AVX512_TILE_H
 #define QKV_AVX512_TILE_H
@@ -77,38 +77,38 @@ enum { MR = 6, NR = 64 };
 
 /* The sums from zero: round does four steps, step does one, and both move rcx on. Uses the labels 1
  * to 4. */
-#define TILE_PRODUCT(round, step)    \
-    "mov %[a],%%rax\n"               \
-    "mov %[b],%%rcx\n"               \
-    "mov %[n],%%r10\n"               \
+#define TILE_PRODUCT(round, step)      \
+    "mov %[a],%%rax\n"                 \
+    "mov %[b],%%rcx\n"                 \
+    "mov %[n],%%r10\n"                 \
     "lea (%[panel],%[panel],2),%%r8\n" \
-    "lea (%[lda],%[lda],2),%%rdx\n"  \
-    "add %%rax,%%rdx\n"              \
-    TILE_ZERO_ROW(0, 1, 2, 3)        \
-    TILE_ZERO_ROW(4, 5, 6, 7)        \
-    TILE_ZERO_ROW(8, 9, 10, 11)      \
-    TILE_ZERO_ROW(12, 13, 14, 15)    \
-    TILE_ZERO_ROW(16, 17, 18, 19)    \
-    TILE_ZERO_ROW(20, 21, 22, 23)    \
-    "shr $2,%%r10\n"                 \
-    "jz 2f\n"                        \
-    ".p2align 5\n"                   \
-    "1:\n"                           \
-    round                            \
-    "add $16,%%rax\n"                \
-    "add $16,%%rdx\n"                \
-    "sub $1,%%r10\n"                 \
-    "jnz 1b\n"                       \
-    "2:\n"                           \
-    "mov %[n],%%r10\n"               \
-    "and $3,%%r10\n"                 \
-    "jz 4f\n"                        \
-    "3:\n"                           \
-    step                             \
-    "add $4,%%rax\n"                 \
-    "add $4,%%rdx\n"                 \
-    "sub $1,%%r10\n"                 \
-    "jnz 3b\n"                       \
+    "lea (%[lda],%[lda],2),%%rdx\n"    \
+    "add %%rax,%%rdx\n"                \
+    TILE_ZERO_ROW(0, 1, 2, 3)          \
+    TILE_ZERO_ROW(4, 5, 6, 7)          \
+    TILE_ZERO_ROW(8, 9, 10, 11)        \
+    TILE_ZERO_ROW(12, 13, 14, 15)      \
+    TILE_ZERO_ROW(16, 17, 18, 19)      \
+    TILE_ZERO_ROW(20, 21, 22, 23)      \
+    "shr $2,%%r10\n"                   \
+    "jz 2f\n"                          \
+    ".p2align 5\n"                     \
+    "1:\n"                             \
+    round                              \
+    "add $16,%%rax\n"                  \
+    "add $16,%%rdx\n"                  \
+    "sub $1,%%r10\n"                   \
+    "jnz 1b\n"                         \
+    "2:\n"                             \
+    "mov %[n],%%r10\n"                 \
+    "and $3,%%r10\n"                   \
+    "jz 4f\n"                          \
+    "3:\n"                             \
+    step                               \
+    "add $4,%%rax\n"                   \
+    "add $4,%%rdx\n"                   \
+    "sub $1,%%r10\n"                   \
+    "jnz 3b\n"                         \
     "4:\n"
 /* clang-format on */
 

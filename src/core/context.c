@@ -64,6 +64,12 @@ void qkv_context_bind(struct qkv_context_state *state, uint64_t features, int is
     }
 }
 
+void qkv_context_tell(struct qkv_context_state *state, const struct qkv_cpu_report *cpu) {
+    state->table.second_cache = cpu->second_cache;
+    state->table.last_cache = cpu->last_cache;
+    state->table.follows = cpu->follows;
+}
+
 void qkv_context_config_init(qkv_context_config *config) {
     if (config != NULL)
         *config = (qkv_context_config){.size = sizeof *config};
@@ -102,9 +108,9 @@ qkv_status qkv_context_init(qkv_context *context, const qkv_context_config *conf
     struct qkv_context_state *state = (struct qkv_context_state *)context;
     *context = (qkv_context){0};
     qkv_context_bind(state, qkv_cpu_usable() & ~taken.disabled, taken.isa_max);
-    state->table.last_cache = taken.last_cache ? taken.last_cache : qkv_cpu_last_cache();
-    state->table.second_cache = qkv_startup()->cpu.second_cache;
-    state->table.follows = qkv_startup()->cpu.follows;
+    qkv_context_tell(state, &qkv_startup()->cpu);
+    if (taken.last_cache)
+        state->table.last_cache = taken.last_cache;
     return QKV_OK;
 }
 

@@ -23,6 +23,10 @@ _Static_assert(sizeof(struct qkv_context_state) <= sizeof(qkv_context), "state f
  * about CPUs that are not at hand. */
 void qkv_context_bind(struct qkv_context_state *state, uint64_t features, int isa_max);
 
+/* Sets what the kernels are told of the processor's memory. */
+struct qkv_cpu_report;
+void qkv_context_tell(struct qkv_context_state *state, const struct qkv_cpu_report *cpu);
+
 /* The state of a context, of the default one for NULL; NULL if it was never initialised. */
 const struct qkv_context_state *qkv_context_get(const qkv_context *context);
 

@@ -97,13 +97,13 @@ static uint32_t cache_leaf(void) {
 
 void qkv_cpu_ask_caches(struct qkv_cpu_report *report) {
     struct qkv_cpu_cache answers[CACHES];
-    const uint32_t leaf = cache_leaf();
+    const uint32_t leaf = cache_leaf(), count = leaf ? CACHES : 0;
     uint32_t edx;
 
-    for (uint32_t i = 0; leaf && i < CACHES; i++)
+    for (uint32_t i = 0; i < count; i++)
         __cpuid_count(leaf, i, answers[i].eax, answers[i].ebx, answers[i].ecx, edx);
     (void)edx;
-    qkv_cpu_decode_caches(report, answers, leaf ? CACHES : 0);
+    qkv_cpu_decode_caches(report, answers, (int)count);
 }
 
 enum { VENDOR = 12 };

@@ -70,9 +70,9 @@ void qkv_load_stored_queries(const struct qkv_part *part) {
  * it will read; one that reads less than LEAST finds all of it, and asking takes time. In between
  * it depends on how long a row block works on a line: while it multiplies but a few vectors, the
  * processor runs far enough ahead by itself. Both are less where the last-level cache is small. Of
- * more than it holds, little is left there from call to call: then, if the work on a line is short,
- * panels are taken in their order, as a stream or two (docs/performance.md). No bit depends on any
- * of it. */
+ * more than it holds, little is left there from call to call: then, if the work on a line is short
+ * and the processor's own prefetchers are good at it, panels are taken in their order, as a stream
+ * or two (docs/performance.md). No bit depends on any of it. */
 enum { LEAST = 1 << 20, MOST = 8 << 20, LINE = 64, MANY_VECTORS = 8 };
 
 static int64_t panel_bytes(const struct qkv_plan_state *plan) {

@@ -163,8 +163,10 @@ static struct place place_of(const struct qkv_project_state *s, const struct qkv
 /* How many of `count` parts from one on are taken together. */
 static int64_t together(const struct qkv_project_state *s, const struct qkv_matrix *m,
                         int64_t index, int64_t count) {
-    const int64_t left = strips_of(m) - place_of(s, m, index).strip;
-    return s->wide ? qkv_min(qkv_min(count, QKV_PROJECT_TOGETHER), left) : 1;
+    if (!s->wide)
+        return 1;
+    return qkv_min(qkv_min(count, QKV_PROJECT_TOGETHER),
+                   strips_of(m) - place_of(s, m, index).strip);
 }
 
 /* The column at which the part after these begins; after the last of all, the first. */

@@ -32,9 +32,7 @@ static void make(struct qkv_startup *startup) {
     *startup = (struct qkv_startup){0};
     qkv_cpu_read(&startup->cpu);
     qkv_context_bind(state, qkv_cpu_report_usable(&startup->cpu), QKV_ISA_NONE);
-    state->table.second_cache = startup->cpu.second_cache;
-    state->table.last_cache = startup->cpu.last_cache;
-    state->table.follows = startup->cpu.follows;
+    qkv_context_tell(state, &startup->cpu);
 }
 
 static const struct qkv_startup *current(void) {

@@ -2,6 +2,8 @@
 /* CPUID and XGETBV words of processors and operating systems that are not at hand. */
 #include "dispatch.h"
 
+#include "context.h"
+
 #define OSXSAVE (1u << 27)
 #define AVX (1u << 28)
 #define LEAF1_AVX (AVX | 1u << 12 | 1u << 29)
@@ -119,6 +121,7 @@ START_TEST(one_bit_decides_one_feature) {
 END_TEST
 
 START_TEST(this_machine_is_consistent) {
+    const struct qkv_table *table = &qkv_context_get(NULL)->table;
     struct qkv_cpu_words words;
     struct qkv_cpu_report report;
 
@@ -128,7 +131,9 @@ START_TEST(this_machine_is_consistent) {
     ck_assert_uint_eq(report.withheld, qkv_cpu_withheld());
     qkv_cpu_ask_caches(&report);
     ck_assert_int_eq(report.last_cache, qkv_cpu_last_cache());
-    ck_assert_int_ge(report.last_cache, report.second_cache);
+    ck_assert_int_eq(report.last_cache, table->last_cache);
+    ck_assert_int_eq(report.second_cache, table->second_cache);
+    ck_assert_int_eq(qkv_cpu_ask_follows(), table->follows);
     ck_assert_uint_eq(report.withheld & ~report.detected, 0);
     ck_assert_int_eq((report.detected & BIT(AVX2)) != 0,
                      __builtin_cpu_supports("avx2") != 0 || (report.withheld & BIT(AVX2)) != 0);

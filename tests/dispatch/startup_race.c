@@ -33,13 +33,19 @@ void qkv_context_bind(struct qkv_context_state *state, uint64_t features, int is
     state->magic = QKV_CONTEXT_MAGIC;
 }
 
+void qkv_context_tell(struct qkv_context_state *state, const struct qkv_cpu_report *cpu) {
+    sched_yield();
+    state->table.last_cache = (int64_t)cpu->detected;
+}
+
 static int is_whole(const struct qkv_startup *startup) {
     const struct qkv_cpu_report *cpu = &startup->cpu;
     const struct qkv_context_state *state = (const struct qkv_context_state *)&startup->context;
     char letter = (char)('a' + cpu->detected % 26);
 
     if (cpu->withheld != cpu->detected || cpu->removed != cpu->detected ||
-        state->magic != QKV_CONTEXT_MAGIC || state->features != qkv_cpu_report_usable(cpu))
+        state->magic != QKV_CONTEXT_MAGIC || state->features != qkv_cpu_report_usable(cpu) ||
+        state->table.last_cache != (int64_t)cpu->detected)
         return 0;
     for (size_t i = 0; i < sizeof cpu->unknown - 1; i++)
         if (cpu->unknown[i] != letter)

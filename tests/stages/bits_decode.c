@@ -209,7 +209,8 @@ static struct verdict with_any_last_cache(struct cached *x, const qkv_context *c
     state->table.follows = !rng_chance(rng, 4);
     const struct call call = cached_call(x, &other);
     struct verdict verdict = cached_run_again(x, &call, (struct how){WAY_PLAIN, 1, 0});
-    verdict_add(&verdict, "%lld bytes", (long long)state->table.last_cache);
+    verdict_add(&verdict, "%lld bytes, %s", (long long)state->table.last_cache,
+                state->table.follows ? "followed" : "not followed");
     return verdict;
 }
 
@@ -332,8 +333,7 @@ static int stored_of(int32_t dtype) {
 }
 
 /* Is the case read in order with so large a last-level cache, and prefetchers that follow or not? */
-static int in_order_beyond(const struct cached *x, const qkv_context *context, int64_t bytes,
-                           int follows) {
+static int ordered(const struct cached *x, const qkv_context *context, int64_t bytes, int follows) {
     qkv_context other = *context;
     qkv_plan plan;
     struct qkv_table *table = &((struct qkv_context_state *)&other)->table;
@@ -356,10 +356,10 @@ START_TEST(what_is_read_in_order) {
         stage_assert(&verdict);
         const int worth = x.params.arithmetic == QKV_ARITHMETIC_F32 &&
                           widest[stored_of(d.k_dtype)] >= 64 && widest[stored_of(d.v_dtype)] >= 64;
-        ck_assert_int_eq(in_order_beyond(&x, context, 1, 1), worth);
-        ck_assert_int_eq(in_order_beyond(&x, context, 1, 0), 0);
-        ck_assert_int_eq(in_order_beyond(&x, context, 1 << 20, 1), 0);
-        ck_assert_int_eq(in_order_beyond(&x, context, 0, 1), 0);
+        ck_assert_int_eq(ordered(&x, context, 1, 1), worth);
+        ck_assert_int_eq(ordered(&x, context, 1, 0), 0);
+        ck_assert_int_eq(ordered(&x, context, 1 << 20, 1), 0);
+        ck_assert_int_eq(ordered(&x, context, 0, 1), 0);
         cached_free(&x);
     }
 }

@@ -112,7 +112,8 @@ static struct verdict any_caches(const struct project_case *c, const qkv_context
         table->second_cache = sizes[i];
         table->follows = i;
         verdict = compare_with(c, &c->desc, &other, bits_ways[rng_below(rng, BITS_WAYS)]);
-        verdict_add(&verdict, "a second-level cache of %lld bytes", (long long)sizes[i]);
+        verdict_add(&verdict, "a second-level cache of %lld bytes, prefetchers that %s",
+                    (long long)sizes[i], i ? "follow" : "do not follow");
     }
     return verdict;
 }
