@@ -84,6 +84,24 @@ const float *qkv_score_tiles(const struct qkv_part *part, const struct qkv_tiles
     return NULL;
 }
 
+const float *qkv_weigh_tiles(const struct qkv_part *part, const struct qkv_tiles *t,
+                             const float *max, const struct qkv_accumulator *acc, int bad) {
+    const struct qkv_score_rule *rule = &part->plan->problem.rule;
+    float *factor = qkv_numbers(part, QKV_N_FACTOR);
+    const struct qkv_weigh w = {
+        .row = t->row,
+        .rule = rule,
+        .max = max,
+        .state = acc->state,
+        .factor = factor,
+        .rows = part->rows,
+        .whole = t->whole,
+        .mark = bad,
+    };
+    kernels_of(part)->weigh[rule->exp](&w);
+    return factor;
+}
+
 /* Zeros in the rows of a tile that no product has written. */
 static void begin_tile(struct qkv_accumulator *acc, const struct qkv_part *part, int r, int mr) {
     const int64_t v_pad = part->plan->v_pad;
@@ -156,8 +174,6 @@ void qkv_mix_tiles(const struct qkv_part *part, const struct qkv_tiles *t,
 static void attend_block(const struct qkv_part *part, int64_t index, struct qkv_accumulator *acc) {
     const struct qkv_attention_kernels *kernels = kernels_of(part);
     const struct qkv_key_block block = qkv_part_key_block(part, index);
-    const struct qkv_score_rule *rule = &part->plan->problem.rule;
-    float *factor = qkv_numbers(part, QKV_N_FACTOR);
     struct qkv_tiles *t = part->tiles;
     int bad;
 
@@ -168,7 +184,7 @@ static void attend_block(const struct qkv_part *part, int64_t index, struct qkv_
     const float *max = qkv_score_tiles(part, t, keys);
     /* The keys' memory may be the values' as well: nothing reads the keys below. */
     const float *values = qkv_part_values(part, &block, &kernels->pack, &bad);
-    kernels->weigh[rule->exp](t->row, max, part->rows, rule, acc->state, factor, bad);
+    const float *factor = qkv_weigh_tiles(part, t, max, acc, bad);
     qkv_mix_tiles(part, t, &block, values, acc, factor, bad);
 }
 

@@ -39,6 +39,11 @@ void qkv_attend_keys(const struct qkv_part *part, qkv_attend_fn *attend);
 const float *qkv_score_tiles(const struct qkv_part *part, const struct qkv_tiles *tiles,
                              const float *keys);
 
+/* Scores to weights. max: what qkv_score_tiles has returned, or NULL; bad as below. Leaves what the
+ * rows' accumulators must be multiplied by. */
+const float *qkv_weigh_tiles(const struct qkv_part *part, const struct qkv_tiles *tiles,
+                             const float *max, const struct qkv_accumulator *acc, int bad);
+
 /* Its weights times values, [keys][v_pad], added to the accumulator times the factors. bad: some
  * value is not finite, and masked keys are marked. */
 void qkv_mix_tiles(const struct qkv_part *part, const struct qkv_tiles *tiles,

@@ -32,8 +32,6 @@ static void attend_unpacked(const struct qkv_part *part, int64_t index,
                             struct qkv_accumulator *acc) {
     const struct qkv_attention_kernels *kernels = part->plan->table->attention;
     const struct qkv_key_block block = qkv_part_key_block(part, index);
-    const struct qkv_score_rule *rule = &part->plan->problem.rule;
-    float *factor = qkv_numbers(part, QKV_N_FACTOR);
     struct qkv_stored_block s;
     struct qkv_tiles t;
 
@@ -43,7 +41,7 @@ static void attend_unpacked(const struct qkv_part *part, int64_t index,
     qkv_find_block(&s, part, part->kv_head, &block);
     const float *max = qkv_score_tiles(part, &t, qkv_unpacked_keys(&s, part));
     max = scale_scores(part, &s, max);
-    kernels->weigh[rule->exp](t.row, max, part->rows, rule, acc->state, factor, s.bad);
+    const float *factor = qkv_weigh_tiles(part, &t, max, acc, s.bad);
     qkv_scale_weights(part, &s, 0, part->rows);
     /* Integers need no marks: their scales are in the weights. */
     const int bad = s.bad && !qkv_has_scales(&part->plan->decode.cache.v);

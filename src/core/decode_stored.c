@@ -336,10 +336,7 @@ static void find_blocks(struct stored_way *way) {
 /* Scores to weights, with the scales that values have. */
 static void weigh(const struct stored_way *way, const struct qkv_accumulator *acc) {
     const struct qkv_part *part = way->part;
-    const struct qkv_score_rule *rule = &part->plan->problem.rule;
-    part->plan->table->attention->weigh[rule->exp](way->tiles.row, NULL, part->rows, rule,
-                                                   acc->state, qkv_numbers(part, QKV_N_FACTOR),
-                                                   way->bad);
+    qkv_weigh_tiles(part, &way->tiles, NULL, acc, way->bad);
     for (int r = 0; r < part->rows; r += way->strip)
         qkv_scale_weights(part, stored_of(way, r), r, strip_rows(way, r));
 }

@@ -122,12 +122,19 @@ typedef int qkv_sees_fn(const struct qkv_score_row *row, const struct qkv_score_
  * each row's running maximum and sum, leaves exp(score - max) in the columns [from, to) and in
  * factor[r] what the row's accumulator must be multiplied by (exactly 1 when the maximum did not
  * move or there was none). A row without columns (from = to) keeps its state. state and factor are
- * readable and written up to the next multiple of PANEL rows. max, unless NULL, has the rows'
- * largest scores as qkv_gemm leaves them: nothing is masked then, and the scores are as they were.
- * mark: masked keys leave -0 instead of +0, for qkv_mix_marked_fn. */
-typedef void qkv_weigh_fn(const struct qkv_score_row *row, const float *max, int rows,
-                          const struct qkv_score_rule *rule, struct qkv_running state,
-                          float *factor, int mark);
+ * readable and written up to the next multiple of PANEL rows. */
+struct qkv_weigh {
+    const struct qkv_score_row *row;
+    const struct qkv_score_rule *rule;
+    const float *max; /* unless NULL: the rows' largest scores as qkv_gemm leaves them, if whole */
+    struct qkv_running state;
+    float *factor;
+    int rows;
+    int whole; /* all rows have row 0's columns and stand SCORES_LD apart, and the rule and the
+                  masks leave their scores as they are */
+    int mark;  /* masked keys leave -0 instead of +0, for qkv_mix_marked_fn */
+};
+typedef void qkv_weigh_fn(const struct qkv_weigh *block);
 
 /* Joins the partial result of a later piece to that of the earlier ones, row by row. */
 typedef void qkv_merge_fn(float *acc, struct qkv_running state, const float *piece,

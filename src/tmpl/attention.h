@@ -41,17 +41,17 @@ INLINE vf exp_step(float *s, vf factor, vf base, const int mark, exp2_step *exp2
     return x;
 }
 
-/* The row's columns [from, to), s to 2^(factor * s + base); returns their sum, lane by lane.
+/* n scores of a row, whole vectors, to 2^(factor * s + base); returns their sum, lane by lane.
  * Vectors go to two partial sums in turn, by the parity of their place (which of the two is first
  * does not matter to their sum), so that zeros before and after change nothing. */
-INLINE vf row_exp(float *s, int from, int to, vf factor, vf base, const int mark, exp2_step *exp2) {
+INLINE vf row_exp(float *s, ptrdiff_t n, vf factor, vf base, const int mark, exp2_step *exp2) {
     vf a = vf_set1(0.0f), b = a;
-    int c = from;
-    for (; c + 2 * VF_LANES <= to; c += 2 * VF_LANES) {
+    ptrdiff_t c = 0;
+    for (; c + 2 * VF_LANES <= n; c += 2 * VF_LANES) {
         a = vf_add(a, exp_step(s + c, factor, base, mark, exp2));
         b = vf_add(b, exp_step(s + c + VF_LANES, factor, base, mark, exp2));
     }
-    if (c < to)
+    if (c < n)
         a = vf_add(a, exp_step(s + c, factor, base, mark, exp2));
     return vf_add(a, b);
 }
@@ -64,65 +64,85 @@ INLINE vf exponent_base(vf max) {
     return vf_select(vm_eq(max, vf_set1(-INFINITY)), zero, base);
 }
 
-/* The rows' largest scores, a row a lane: those that the product has left, or those of a pass that
- * applies the rule and the masks. */
-INLINE vf largest(const struct qkv_score_row *row, const float *max, int rows,
-                  const struct qkv_score_rule *rule) {
+/* The largest scores of a row, lane by lane, by a pass that applies the rule and the masks. */
+INLINE vf row_max(const struct qkv_score_row *row, const struct qkv_score_rule *rule) {
+    return rule->modified || row->mask ? score_finish(row, rule) : score_finish_plain(row);
+}
+
+/* The largest scores of `rows` rows from row r on, a row a lane: those that the product has left,
+ * or those of a pass. */
+INLINE vf max_of_rows(const struct qkv_weigh *w, int r, int rows, const int whole) {
+    const struct qkv_score_row *row = w->row + r;
+    const float *s = row->s + row->from;
+    const ptrdiff_t n = row->to - row->from;
     float lanes[VF_LANES * VF_LANES]; /* a vector of each row */
-    for (int r = 0; r < rows; r++) {
-        vf top = max                             ? panel_max(max + r * QKV_PANEL)
-                 : rule->modified || row[r].mask ? score_finish(row + r, rule)
-                                                 : score_finish_plain(row + r);
-        vf_store(lanes + r * VF_LANES, top);
-    }
-    for (int r = rows; r < VF_LANES; r++)
-        vf_store(lanes + r * VF_LANES, vf_set1(-INFINITY));
+    if (w->max)
+        for (int i = 0; i < rows; i++)
+            vf_store(lanes + i * VF_LANES, panel_max(w->max + (r + i) * QKV_PANEL));
+    else if (whole)
+        for (int i = 0; i < rows; i++, s += QKV_SCORES_LD)
+            vf_store(lanes + i * VF_LANES, score_max(s, n));
+    else
+        for (int i = 0; i < rows; i++)
+            vf_store(lanes + i * VF_LANES, row_max(row + i, w->rule));
+    for (int i = rows; i < VF_LANES; i++)
+        vf_store(lanes + i * VF_LANES, vf_set1(-INFINITY));
     return vf_hmax_rows(lanes);
 }
 
-/* VF_LANES rows, or the last few: the maxima and sums of all rows are reduced at once, a row a
- * lane, so that no row waits for the horizontal steps of another. */
-INLINE void weigh_group(const struct qkv_score_row *row, const float *max, int rows,
-                        const struct qkv_score_rule *rule, struct qkv_running state, float *factor,
-                        const int mark, exp2_step *exp2) {
-    const vf scale = vf_set1(LOG2_E * (rule->modified ? 1.0f : rule->scale));
-    float lanes[VF_LANES * VF_LANES]; /* a vector of each row */
+/* The weights of these rows, and their sums. */
+INLINE vf exp_of_rows(const struct qkv_weigh *w, int r, int rows, vf factor, const float *base,
+                      const int whole, const int mark, exp2_step *exp2) {
+    const struct qkv_score_row *row = w->row + r;
+    float *s = row->s + row->from;
+    ptrdiff_t n = row->to - row->from;
+    float lanes[VF_LANES * VF_LANES];
+    for (int i = 0; i < rows; i++, s += QKV_SCORES_LD) {
+        if (!whole) {
+            s = row[i].s + row[i].from;
+            n = row[i].to - row[i].from;
+        }
+        vf_store(lanes + i * VF_LANES, row_exp(s, n, factor, vf_set1(base[i]), mark, exp2));
+    }
+    for (int i = rows; i < VF_LANES; i++)
+        vf_store(lanes + i * VF_LANES, vf_set1(0.0f));
+    return vf_hsum_rows(lanes);
+}
+
+/* VF_LANES rows from row r on, or the last few: the maxima and sums of all rows are reduced at
+ * once, a row a lane, so that no row waits for the horizontal steps of another. */
+INLINE void weigh_group(const struct qkv_weigh *w, int r, const int whole, const int mark,
+                        exp2_step *exp2) {
+    const int rows = w->rows - r < VF_LANES ? w->rows - r : VF_LANES;
+    const vf scale = vf_set1(LOG2_E * (w->rule->modified ? 1.0f : w->rule->scale));
     float base[VF_LANES];
 
-    vf top = vf_mul(largest(row, max, rows, rule), scale);
-    vf before = vf_load(state.max), after = vf_max(top, before);
+    vf top = vf_mul(max_of_rows(w, r, rows, whole), scale);
+    vf before = vf_load(w->state.max + r), after = vf_max(top, before);
     vf fall = factor_between(before, after, exp2);
-    vf_store(state.max, after);
-    vf_store(factor, fall);
+    vf_store(w->state.max + r, after);
+    vf_store(w->factor + r, fall);
     vf_store(base, exponent_base(after));
 
-    for (int r = 0; r < rows; r++)
-        vf_store(lanes + r * VF_LANES,
-                 row_exp(row[r].s, row[r].from, row[r].to, scale, vf_set1(base[r]), mark, exp2));
-    for (int r = rows; r < VF_LANES; r++)
-        vf_store(lanes + r * VF_LANES, vf_set1(0.0f));
-    vf_store(state.sum, vf_fma(vf_load(state.sum), fall, vf_hsum_rows(lanes)));
+    vf sum = exp_of_rows(w, r, rows, scale, base, whole, mark, exp2);
+    vf_store(w->state.sum + r, vf_fma(vf_load(w->state.sum + r), fall, sum));
 }
 
-INLINE void weigh_rows(const struct qkv_score_row *row, const float *max, int rows,
-                       const struct qkv_score_rule *rule, struct qkv_running state, float *factor,
-                       const int mark, exp2_step *exp2) {
-    for (int r = 0; r < rows; r += VF_LANES) {
-        const int n = rows - r < VF_LANES ? rows - r : VF_LANES;
-        const struct qkv_running at = {state.max + r, state.sum + r};
-        weigh_group(row + r, max ? max + r * QKV_PANEL : NULL, n, rule, at, factor + r, mark, exp2);
-    }
+INLINE void weigh_rows(const struct qkv_weigh *w, const int whole, const int mark,
+                       exp2_step *exp2) {
+    for (int r = 0; r < w->rows; r += VF_LANES)
+        weigh_group(w, r, whole, mark, exp2);
 }
 
-/* One kernel a tier. */
-#define WEIGH(name, exp2)                                                                        \
-    static void name(const struct qkv_score_row *row, const float *max, int rows,                \
-                     const struct qkv_score_rule *rule, struct qkv_running state, float *factor, \
-                     int mark) {                                                                 \
-        if (mark)                                                                                \
-            weigh_rows(row, max, rows, rule, state, factor, 1, exp2);                            \
-        else                                                                                     \
-            weigh_rows(row, max, rows, rule, state, factor, 0, exp2);                            \
+/* One kernel a tier, and in it one for the usual case, where a row's fixed cost counts most. */
+#define WEIGH(name, exp2)                         \
+    static void name(const struct qkv_weigh *w) { \
+        if (w->mark)                              \
+            weigh_rows(w, 0, 1, exp2);            \
+        else if (w->whole)                        \
+            weigh_rows(w, 1, 0, exp2);            \
+        else                                      \
+            weigh_rows(w, 0, 0, exp2);            \
     }
 WEIGH(weigh_sleef_u10, vf_exp2)
 WEIGH(weigh_sleef_u35, vf_exp2_u35)

@@ -20,17 +20,17 @@ static inline void score_cut(const struct qkv_score_row *row) {
         vf_store(row->s + c, keep_columns(vf_load(row->s + c), masked, c, row->lo, row->hi));
 }
 
-/* The largest, lane by lane, of s[from .. to). */
-static inline vf score_max(const float *s, int from, int to) {
+/* The largest, lane by lane, of n scores, whole vectors. */
+static inline vf score_max(const float *s, ptrdiff_t n) {
     vf a = vf_set1(-INFINITY), b = a, c = a, d = a;
-    int i = from;
-    for (; i + 4 * VF_LANES <= to; i += 4 * VF_LANES) {
+    ptrdiff_t i = 0;
+    for (; i + 4 * VF_LANES <= n; i += 4 * VF_LANES) {
         a = vf_max(vf_load(s + i), a);
         b = vf_max(vf_load(s + i + VF_LANES), b);
         c = vf_max(vf_load(s + i + 2 * VF_LANES), c);
         d = vf_max(vf_load(s + i + 3 * VF_LANES), d);
     }
-    for (; i < to; i += VF_LANES)
+    for (; i < n; i += VF_LANES)
         a = vf_max(vf_load(s + i), a);
     return vf_max(vf_max(a, b), vf_max(c, d));
 }
@@ -91,7 +91,7 @@ static inline __attribute__((always_inline)) vf score_pass(const struct qkv_scor
 /* The usual case, where only intervals mask, and the scale is left to the exponential. */
 static inline vf score_finish_plain(const struct qkv_score_row *row) {
     score_cut(row);
-    return score_max(row->s, row->from, row->to);
+    return score_max(row->s + row->from, row->to - row->from);
 }
 
 /* The whole rule and all masks. Returns the largest scores, lane by lane, before the scale if the

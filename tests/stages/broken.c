@@ -176,20 +176,16 @@ static void mix_reads_past_the_end(float *out, const float *in, const struct qkv
 
 /* ---- attention ---- */
 
-static void weigh(const struct qkv_score_row *row, const float *max, int rows,
-                  const struct qkv_score_rule *rule, struct qkv_running state, float *factor,
-                  int mark) {
-    own.attention->weigh[rule->exp](row, max, rows, rule, state, factor, mark);
+static void weigh(const struct qkv_weigh *w) {
+    own.attention->weigh[w->rule->exp](w);
 }
 
 /* The key is in the sum and not in the values. */
-static void attention_drops_a_key(const struct qkv_score_row *row, const float *max, int rows,
-                                  const struct qkv_score_rule *rule, struct qkv_running state,
-                                  float *factor, int mark) {
-    weigh(row, max, rows, rule, state, factor, mark);
-    for (int r = 0; r < rows; r++)
-        if (row[r].hi > row[r].lo)
-            row[r].s[row[r].hi - 1] = mark ? -0.0F : 0.0F;
+static void attention_drops_a_key(const struct qkv_weigh *w) {
+    weigh(w);
+    for (const struct qkv_score_row *row = w->row; row < w->row + w->rows; row++)
+        if (row->hi > row->lo)
+            row->s[row->hi - 1] = w->mark ? -0.0F : 0.0F;
 }
 
 static void attention_drops_a_term(const struct qkv_gemm *g) {
@@ -198,36 +194,34 @@ static void attention_drops_a_term(const struct qkv_gemm *g) {
     own.attention->gemm(&less);
 }
 
-static void attention_scales_wrongly(const struct qkv_score_row *row, const float *max, int rows,
-                                     const struct qkv_score_rule *rule, struct qkv_running state,
-                                     float *factor, int mark) {
-    struct qkv_score_rule wrong = *rule;
-    wrong.scale *= 1 + 0x1p-12F;
-    weigh(row, max, rows, &wrong, state, factor, mark);
+static void attention_scales_wrongly(const struct qkv_weigh *w) {
+    struct qkv_score_rule rule = *w->rule;
+    struct qkv_weigh wrong = *w;
+    rule.scale *= 1 + 0x1p-12F;
+    wrong.rule = &rule;
+    weigh(&wrong);
 }
 
 typedef struct qkv_score_row cut(const struct qkv_score_row *row);
 
-static void weigh_cut(const struct qkv_score_row *row, int rows, const struct qkv_score_rule *rule,
-                      struct qkv_running state, float *factor, int mark, cut *how) {
-    struct qkv_score_row wrong[QKV_ROWS];
-    for (int r = 0; r < rows; r++)
-        wrong[r] = how(&row[r]);
-    weigh(wrong, NULL, rows, rule, state, factor, mark); /* maxima of what was not cut would do */
+/* Without the maxima, which would be those of what was not cut. */
+static void weigh_cut(const struct qkv_weigh *w, cut *how) {
+    struct qkv_score_row row[QKV_ROWS];
+    struct qkv_weigh wrong = *w;
+    for (int r = 0; r < w->rows; r++)
+        row[r] = how(&w->row[r]);
+    wrong.row = row;
+    wrong.max = NULL;
+    wrong.whole = 0;
+    weigh(&wrong);
 }
 
-static void attention_masks_one_less(const struct qkv_score_row *row, const float *max, int rows,
-                                     const struct qkv_score_rule *rule, struct qkv_running state,
-                                     float *factor, int mark) {
-    (void)max;
-    weigh_cut(row, rows, rule, state, factor, mark, one_key_more);
+static void attention_masks_one_less(const struct qkv_weigh *w) {
+    weigh_cut(w, one_key_more);
 }
 
-static void attention_masks_one_more(const struct qkv_score_row *row, const float *max, int rows,
-                                     const struct qkv_score_rule *rule, struct qkv_running state,
-                                     float *factor, int mark) {
-    (void)max;
-    weigh_cut(row, rows, rule, state, factor, mark, one_key_less);
+static void attention_masks_one_more(const struct qkv_weigh *w) {
+    weigh_cut(w, one_key_less);
 }
 
 static void attention_forgets_to_rescale(const struct qkv_gemm *g) {

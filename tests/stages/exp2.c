@@ -35,12 +35,28 @@ static float inverse_of_log2e(void) {
     return scale;
 }
 
-/* x[COLUMNS], none above 0, to 2^x: a row of scores whose running maximum is 0 already. */
-static void exp2_by_kernel(qkv_weigh_fn *weigh, float *x, int tier, float scale) {
+/* x[COLUMNS], none above 0, to 2^x: a row of scores whose running maximum is 0 already; one that
+ * masks may cut, or one that is known to be whole. */
+static void weigh_row(qkv_weigh_fn *weigh, float *x, int tier, float scale, int whole) {
     float max[QKV_ROWS] = {0}, sum[QKV_ROWS] = {0}, factor[QKV_ROWS];
     const struct qkv_score_row row = {.s = x, .to = COLUMNS, .hi = COLUMNS};
     const struct qkv_score_rule rule = {.scale = scale, .exp = tier};
-    weigh(&row, 0, 1, &rule, (struct qkv_running){max, sum}, factor, 0);
+    const struct qkv_weigh block = {.row = &row,
+                                    .rule = &rule,
+                                    .state = {max, sum},
+                                    .factor = factor,
+                                    .rows = 1,
+                                    .whole = whole};
+    weigh(&block);
+}
+
+/* Either way has the same bits. */
+static void exp2_by_kernel(qkv_weigh_fn *weigh, float *x, int tier, float scale) {
+    _Alignas(64) float y[COLUMNS];
+    memcpy(y, x, sizeof y);
+    weigh_row(weigh, x, tier, scale, 0);
+    weigh_row(weigh, y, tier, scale, 1);
+    ck_assert_mem_eq(x, y, sizeof y);
 }
 
 /* The error of y = 2^x in ulps. */
