@@ -19,14 +19,14 @@ int main(void) {
     qkv_tensors tensors;
     qkv_tensors_init(&tensors);
     tensors.q = VIEW(q), tensors.k = VIEW(k), tensors.v = VIEW(v), tensors.out = VIEW(out);
-    qkv_plan plan; /* tells what memory the call works in: yours, allocated once */
+    qkv_plan plan = {0}; /* made once; tells what memory the calls work in, which is yours */
     qkv_exec exec;
     qkv_exec_init(&exec);
     qkv_status status = qkv_attention_plan(&plan, &params, exec.context);
     exec.workspace_size = qkv_plan_workspace(&plan, exec.threads);
     exec.workspace = aligned_alloc(QKV_ALIGNMENT, exec.workspace_size);
     if (!status)
-        status = qkv_attention(&params, &tensors, &exec);
+        status = qkv_execute(&plan, &tensors, &exec);
     printf("%s: %g %g ...\n", qkv_status_string(status), out[SIZE - 2], out[SIZE - 1]);
     free(exec.workspace);
     return status != QKV_OK;

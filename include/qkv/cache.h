@@ -26,8 +26,9 @@ extern "C" {
  * pages of page_tokens; a page holds all key/value heads of its tokens, K and V each as one of
  *
  *   QKV_F32, QKV_F16, QKV_BF16   rounded to nearest, ties to even
- *   QKV_I8                       x / scale, rounded likewise; each token and head has a scale of
- *                                its own, the largest |x| / 127, and 2^-126 at least
+ *   QKV_I8                       x * (127 / m), both in float32, rounded likewise, and a scale of
+ *                                m / 127 for each token and head, where m is the largest |x| of
+ *                                the row, and 127 * 2^-126 at least
  *
  * An int8 row of zeros has the scale 0; one that holds a NaN or an infinity has the scale NaN, so
  * that whoever attends to it gets NaN. The same rows leave the same bytes in every room (turned by
@@ -40,8 +41,12 @@ extern "C" {
  *
  * Pages may be shared (qkv_cache_share): holders counts the sequences that have tokens in a page.
  * Nothing is appended to a page that two sequences hold. lengths and holders begin as zeros, and
- * belong to the functions below from then on; memory needs no preparation. Functions that write to
- * a cache may not run at the same time as others on the same sequences. */
+ * belong to the functions below from then on; memory needs no preparation.
+ *
+ * Functions that write to a cache may not run at the same time as others on the same sequences;
+ * qkv_append_plan is one of them, as it marks what it has seen while it checks. Of those that claim
+ * or give up pages (append and its plan, truncate, share, copy, load) one may run at a time, on
+ * whatever sequences: holders is one array. */
 typedef struct qkv_cache {
     size_t size;
     uint64_t flags;         /* 0 */
@@ -133,7 +138,8 @@ QKV_API qkv_status qkv_rotate(const qkv_rotate_params *params, const qkv_tensors
  * outside the pages, and QKV_FAULT_SHARED where it names a page that another sequence holds, or
  * that two sequences of this call would begin.
  *
- * Phase 0 writes rows, phase 1, of one part, the lengths. A plan holds for one append: it is made
+ * Phase 0 writes rows, phase 1, of one part, the lengths; the call runs the second itself, so that
+ * the lengths are as they were if exec->parallel_for fails. A plan holds for one append: it is made
  * with the lengths as they are. */
 typedef struct qkv_append_params {
     size_t size;

@@ -12,8 +12,9 @@
  * Conventions that hold for every function here:
  *
  * - A call returns a qkv_status: QKV_OK, or which argument has which fault. Every argument is
- *   checked before anything is written; after an error the outputs are as they were (but for one
- *   that only the work itself can find: see attention_backward's lse).
+ *   checked before anything is written; after an error the outputs are as they were, but for two
+ *   that come up during the work: a parallel_for that fails, after which outputs hold what was done
+ *   by then, and see attention_backward's lse.
  * - Lengths and strides are in elements, sizes of memory in bytes.
  * - No call allocates, locks, prints, starts a thread or enters the operating system. Memory to
  *   work in (the workspace) and threads are the caller's.
@@ -407,9 +408,13 @@ typedef enum qkv_arithmetic {
  *   s = -inf                              where masked
  *
  * A key is masked if j > p (causal), j < p - window_left, j > p + window_right, j beyond the
- * sequence's length, mask[b, h, i, j] is zero, or s is -inf. A masked key contributes nothing,
- * whatever its K and V rows hold. A row with every key masked gives zeros and LSE = -inf (with
- * a sink: zeros and LSE = the sink). The sink is one more logit whose value vector is zero.
+ * sequence's length, mask[b, h, i, j] is zero, bias[b, h, i, j] is below -2^127 (as -inf is, and
+ * the most negative float, which many programs write for it), or s is -inf. A masked key
+ * contributes nothing, whatever its K and V rows hold. A row with every key masked gives zeros and
+ * LSE = -inf (with a sink: zeros and LSE = the sink). A score that is NaN or +inf makes its row
+ * NaN. The sink is one more logit whose value vector is zero; one that is NaN or +inf makes every
+ * row that has a key NaN. attention and qkv_decode take scores as powers of two, log2(e) s: those
+ * beyond 2^127 in magnitude may be infinite there.
  *
  * Sequence lengths: either q_lens (padded: sequence b has rows 0..q_lens[b]-1 of its q_len) or
  * cu_q (ragged: sequence b has rows cu_q[b]..cu_q[b+1]-1 of one long run, at most q_len of
@@ -428,12 +433,13 @@ typedef struct qkv_attention_params {
     int64_t kv_heads;     /* divides q_heads: GQA, MQA */
     int64_t q_len;        /* rows a sequence, at most; may be 0 */
     int64_t kv_len;       /* keys a sequence, at most; may be 0 */
-    int64_t head_dim;     /* 1 to 512, of Q and K; not used by softmax and mix */
+    int64_t head_dim;     /* 1 to 512, of Q and K; not used by softmax, nor by mix if v_dim > 0 */
     int64_t v_dim;        /* 1 to 512, of V and O; 0: as head_dim. Not used by scores and softmax */
     float scale;          /* any finite number, with QKV_FLAG_SCALE */
-    float softcap;        /* 0: none */
+    float softcap;        /* 0: none; else at least FLT_MIN */
     int32_t align;        /* a qkv_align */
-    int32_t exp;          /* a qkv_exp, of attention; the other stages use the default */
+    int32_t exp;          /* a qkv_exp, of attention, its gradients and qkv_decode; the other stages
+                             use the default */
     int64_t window_left;  /* -1: no limit; 0: nothing left of the position */
     int64_t window_right; /* -1: no limit */
     const float *alibi_slopes; /* [q_heads], or NULL */
@@ -598,8 +604,8 @@ QKV_API void qkv_gradients_init(qkv_gradients *gradients);
  * one, has dS = 0 and contributes nothing, whatever stands in Q, K, V or the gradient of out; rows
  * and keys that nothing sees get zeros. The same bits for any number of threads and division into
  * parts, and for a sequence alone or in any batch. Never q_len x kv_len of memory: the shared
- * workspace holds K twice, V once, at most 8 times Q (32 / kv_heads times, if that is less, and at
- * least once), and a dozen numbers of each row.
+ * workspace holds K twice, V once, at most 8 times Q (32 / kv_heads times, rounded up, if that is
+ * less), rows of these padded to 16 numbers, and a dozen numbers of each row.
  *
  * A row's weights must sum up to 1, within 2^-6 + 2^-18 |LSE|. Where they do not, lse comes from
  * another call: the status is then QKV_FAULT_STALE of QKV_ARG_LSE (of qkv_backward_run, in phase

@@ -9,8 +9,9 @@
 
 /* Sixteen short streams are too many for a hardware prefetcher: the next panel's rows are asked for
  * while this one's are used. The address may lie outside the matrix; nothing is read there. */
-static inline void prefetch(const float *base, ptrdiff_t offset) {
-    __builtin_prefetch((const void *)((uintptr_t)base + (uintptr_t)offset * sizeof(float)));
+static inline void prefetch(const float *base, int row, ptrdiff_t ld) {
+    const uintptr_t offset = (uintptr_t)row * (uintptr_t)ld;
+    __builtin_prefetch((const void *)((uintptr_t)base + offset * sizeof(float)));
 }
 
 static inline void transpose_8(__m256 x[8]) {
@@ -37,7 +38,7 @@ static inline __attribute__((always_inline)) void turn_columns(float *dst, ptrdi
                                                                int first, int last, int n) {
     __m256 x[8];
     for (int r = 0; r < 8; r++)
-        prefetch(src, (r + QKV_PANEL) * ld);
+        prefetch(src, r + QKV_PANEL, ld);
     for (int r = 0; r < 8; r++)
         x[r] = r < first || r >= last ? _mm256_setzero_ps()
                : n == 8               ? _mm256_loadu_ps(src + r * ld)

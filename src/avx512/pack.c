@@ -10,8 +10,9 @@
 
 /* Sixteen short streams are too many for a hardware prefetcher: the next panel's rows are asked for
  * while this one's are used. The address may lie outside the matrix; nothing is read there. */
-static inline void prefetch(const float *base, ptrdiff_t offset) {
-    __builtin_prefetch((const void *)((uintptr_t)base + (uintptr_t)offset * sizeof(float)));
+static inline void prefetch(const float *base, int row, ptrdiff_t ld) {
+    const uintptr_t offset = (uintptr_t)row * (uintptr_t)ld;
+    __builtin_prefetch((const void *)((uintptr_t)base + offset * sizeof(float)));
 }
 
 /* Rows 4 q to 4 q + 3 of x become, in each 128-bit lane, the four columns of that lane. */
@@ -47,7 +48,7 @@ static inline __attribute__((always_inline)) void turn_columns(float *dst, ptrdi
     const __mmask16 columns = vec_first(n);
     __m512 x[16];
     for (int r = 0; r < 16; r++)
-        prefetch(src, (r + QKV_PANEL) * ld);
+        prefetch(src, r + QKV_PANEL, ld);
     for (int r = 0; r < 16; r++)
         x[r] = r >= first && r < last ? _mm512_maskz_loadu_ps(columns, src + r * ld)
                                       : _mm512_setzero_ps();

@@ -115,7 +115,8 @@ static int dense_queries(const struct qkv_part *part) {
 static void gather_queries(const struct qkv_part *part) {
     const struct qkv_problem *p = &part->plan->problem;
     const qkv_tensor *t = &part->tensors->q;
-    const int64_t dim = p->head_dim, ahead = part->plan->rows * t->stride[2];
+    const int64_t dim = p->head_dim;
+    const uintptr_t ahead = (uintptr_t)part->plan->rows * (uintptr_t)t->stride[2];
     for (int r = 0; r < part->rows; r++) {
         const struct qkv_row *row = part->row + r;
         float *q = part->q + r * dim;
@@ -125,7 +126,7 @@ static void gather_queries(const struct qkv_part *part) {
         }
         const float *src = qkv_q_row(t, p, &part->sequence, row->head, row->index);
         for (int64_t c = 0; c < dim; c += QKV_PANEL)
-            __builtin_prefetch((const float *)((uintptr_t)src + (uintptr_t)((ahead + c) * 4)));
+            __builtin_prefetch((const float *)((uintptr_t)src + (ahead + (uintptr_t)c) * 4));
         memcpy(q, src, (size_t)dim * sizeof(float));
     }
 }

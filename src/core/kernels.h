@@ -115,7 +115,7 @@ struct qkv_running {
     float *sum;
 };
 
-/* Do the row's masks (boolean, or a bias of -inf) leave it any column of [lo, hi)? */
+/* Do the row's masks (boolean, or a bias below -2^127) leave it any column of [lo, hi)? */
 typedef int qkv_sees_fn(const struct qkv_score_row *row, const struct qkv_score_rule *rule);
 
 /* One block's scores to weights, for the rows of a row block: applies the rule and the masks, moves
@@ -164,7 +164,8 @@ typedef void qkv_score_store_fn(float *out, const struct qkv_score_row *row,
                                 const struct qkv_score_rule *rule, int n);
 
 /* One chunk of a row of softmax: columns [0, n), n <= KEY_BLOCK, of in copied to out with -inf
- * where masked ([lo, hi), bias = -inf, boolean mask). Returns the largest. in == out is fine. */
+ * where masked ([lo, hi), bias below -2^127, boolean mask). Returns the largest. in == out is fine.
+ */
 typedef float qkv_softmax_mask_fn(float *out, const float *in, const struct qkv_score_row *row,
                                   const struct qkv_score_rule *rule, int n);
 

@@ -45,13 +45,14 @@ static qkv_status check_dim(int64_t n, qkv_arg arg) {
     return n > QKV_HEAD_DIM_MAX ? qkv_fail(arg, QKV_FAULT_RANGE) : QKV_OK;
 }
 
-/* heads * length * dim elements of a batch, padded to panels, must fit in memory. */
+/* heads * length * dim elements of a batch, padded to panels, must fit in memory sixteen times: the
+ * gradients work in ten such arrays or so. */
 static qkv_status check_size(const struct qkv_problem *p, int64_t heads, int64_t length,
                              int64_t dim, qkv_arg arg) {
     int64_t n;
     if (__builtin_add_overflow(length, (int64_t)QKV_KEY_BLOCK, &n) ||
         __builtin_mul_overflow(n, dim + QKV_PANEL, &n) || __builtin_mul_overflow(n, heads, &n) ||
-        __builtin_mul_overflow(n, p->batch, &n) || n > PTRDIFF_MAX / (int64_t)sizeof(float) / 2)
+        __builtin_mul_overflow(n, p->batch, &n) || n > PTRDIFF_MAX / (int64_t)sizeof(float) / 32)
         return qkv_fail(arg, QKV_FAULT_OVERFLOW);
     return QKV_OK;
 }
@@ -103,6 +104,8 @@ static qkv_status check_numbers(struct qkv_problem *p, const qkv_attention_param
         return qkv_fail(QKV_ARG_SOFTCAP, QKV_FAULT_VALUE);
     if (params->softcap < 0.0f)
         return qkv_fail(QKV_ARG_SOFTCAP, QKV_FAULT_NEGATIVE);
+    if (params->softcap > 0.0f && params->softcap < FLT_MIN) /* its inverse may be infinite */
+        return qkv_fail(QKV_ARG_SOFTCAP, QKV_FAULT_RANGE);
 
     rule->scale = params->flags & QKV_FLAG_SCALE ? params->scale
                   : p->head_dim > 0              ? 1.0f / sqrtf((float)p->head_dim)
@@ -169,15 +172,15 @@ static qkv_status check_arrays(const struct qkv_problem *p) {
 }
 
 /* Steps of bias and mask along the keys, and whether scores are modified one by one, as the user
- * of the scores stage sees them. A scale that is not a positive normal number can't be left to
- * the exponential, where it would meet -inf. */
+ * of the scores stage sees them. A scale that is not a positive normal number, or is so large that
+ * log2(e) times it overflows, can't be left to the exponential, where it would meet -inf. */
 static void complete_rule(struct qkv_problem *p, int stage) {
     struct qkv_score_rule *rule = &p->rule;
     rule->alibi = p->slopes != NULL;
     rule->bias_step = (int)p->bias.stride[3];
     rule->mask_step = (int)p->mask.stride[3];
     rule->modified = stage == QKV_STAGE_SCORES || rule->softcap > 0.0f || rule->alibi ||
-                     p->bias.data || !(rule->scale >= FLT_MIN);
+                     p->bias.data || !(rule->scale >= FLT_MIN && rule->scale <= 0x1p127f);
 }
 
 qkv_status qkv_problem_make(struct qkv_problem *p, int stage, const qkv_attention_params *params) {

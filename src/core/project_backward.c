@@ -33,7 +33,8 @@ struct target {
 static void ask_for(const float *rows, int64_t ld, int64_t count, int64_t n) {
     for (int64_t r = 0; r < count; r++)
         for (int64_t c = 0; c < n; c += QKV_PANEL)
-            __builtin_prefetch((const void *)((uintptr_t)rows + (uintptr_t)((r * ld + c) * 4)));
+            __builtin_prefetch((const void *)((uintptr_t)rows +
+                                              ((uintptr_t)r * (uintptr_t)ld + (uintptr_t)c) * 4));
 }
 
 /* Steps [first, first + k) of the right side, as panels of [k][16]. Rows that lie beside each other

@@ -141,7 +141,7 @@ static void run_groups(void *argument, int worker, int64_t begin, int64_t end) {
 }
 
 static qkv_status run_on(struct whole_run *w, int threads, int64_t parts, qkv_task task) {
-    if (threads == 1)
+    if (threads == 1 || parts == 1)
         task(w, 0, 0, parts);
     else if (w->exec->parallel_for(w->exec->pool, threads, parts, task, w))
         return qkv_fail(QKV_ARG_PARALLEL_FOR, QKV_FAULT_FAILED);

@@ -9,8 +9,9 @@
 
 /* Sixteen short streams are too many for a hardware prefetcher: the next panel's rows are asked for
  * while this one's are used. The address may lie outside the matrix; nothing is read there. */
-static inline void prefetch(const float *base, ptrdiff_t offset) {
-    __builtin_prefetch((const void *)((uintptr_t)base + (uintptr_t)offset * sizeof(float)));
+static inline void prefetch(const float *base, int row, ptrdiff_t ld) {
+    const uintptr_t offset = (uintptr_t)row * (uintptr_t)ld;
+    __builtin_prefetch((const void *)((uintptr_t)base + offset * sizeof(float)));
 }
 
 static inline void transpose_4(float32x4_t x[4]) {
@@ -29,7 +30,7 @@ static inline __attribute__((always_inline)) void turn_columns(float *dst, ptrdi
                                                                int first, int last, int n) {
     float32x4_t x[4];
     for (int r = 0; r < 4; r++)
-        prefetch(src, (r + QKV_PANEL) * ld);
+        prefetch(src, r + QKV_PANEL, ld);
     for (int r = 0; r < 4; r++)
         x[r] = r < first || r >= last ? vdupq_n_f32(0.0f)
                : n == 4               ? vld1q_f32(src + r * ld)

@@ -182,11 +182,11 @@ static void merge(float *acc, struct qkv_running state, const float *piece,
 }
 
 /* The mass of rows whose maximum is max once the sinks are joined to it: the sum times *fall, which
- * is also what the rows' accumulators fall by, plus the sink's own. */
+ * is also what the rows' accumulators fall by, plus the sink's own. A sink that is NaN is one. */
 static inline vf join_sink(vf max, vf sum, vf sink, vf top, vf *fall) {
     const vf none = vf_set1(-INFINITY), zero = vf_set1(0.0f);
     *fall = vf_set1(1.0f);
-    if (!vm_any(vm_lt(none, sink)))
+    if (!vm_any(vm_lt(none, vf_select(vm_eq(sink, sink), sink, zero))))
         return sum;
     vf base = vf_select(vm_eq(top, none), zero, top);
     *fall = vf_select(vm_eq(max, top), *fall, vf_exp2(vf_sub(max, base)));

@@ -24,8 +24,8 @@ static inline ptrdiff_t round_to(ptrdiff_t n, ptrdiff_t unit) {
  * are too much for a hardware prefetcher. The address may lie outside the matrix; nothing is read
  * there. */
 static inline void ask_ahead(const float *row, ptrdiff_t ld, ptrdiff_t c) {
-    const ptrdiff_t ahead = QKV_PANEL * ld + c;
-    __builtin_prefetch((const void *)((uintptr_t)row + (uintptr_t)ahead * sizeof(float)));
+    const uintptr_t ahead = QKV_PANEL * (uintptr_t)ld + (uintptr_t)c;
+    __builtin_prefetch((const void *)((uintptr_t)row + ahead * sizeof(float)));
 }
 
 /* ---- A few rows of keys, into columns of their panel ---- */

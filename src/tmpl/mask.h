@@ -38,13 +38,19 @@ static inline vm load_bool_columns(const uint8_t *row, int step, int c, int end)
     return vm_load_bool_part(row + c, c < end ? end - c : 0);
 }
 
-/* x where the row's intervals, its boolean mask and a bias of -inf keep the column: what softmax
+/* Does a bias mask? -inf does, and the most negative floats, which stand for it in many programs
+ * and would overflow in units of log2(e). */
+static inline vm bias_masks(vf bias) {
+    return vm_lt(bias, vf_set1(-0x1p127f));
+}
+
+/* x where the row's intervals, its boolean mask and a bias that masks keep the column: what softmax
  * and mix, which do not add the bias, take from it. The row's bias and mask end at `end`. */
 static inline vf keep_unmasked(vf x, vf no, const struct qkv_score_row *row,
                                const struct qkv_score_rule *rule, int c, int end) {
     if (row->bias) {
         vf bias = load_columns(row->bias, rule->bias_step, c, end);
-        x = vf_select(vm_eq(bias, vf_set1(-INFINITY)), no, x);
+        x = vf_select(bias_masks(bias), no, x);
     }
     if (row->mask)
         x = vf_select(load_bool_columns(row->mask, rule->mask_step, c, end), x, no);

@@ -55,7 +55,7 @@ static inline void score_softcap(const struct qkv_score_row *row,
 }
 
 /* Scale, ALiBi, bias, boolean mask and intervals in one pass; which of them is known where this is
- * inlined. Neither bias nor mask is read at columns outside [from, hi). A bias of -inf masks,
+ * inlined. Neither bias nor mask is read at columns outside [from, hi). A bias that masks does so
  * whatever the score is. Returns the largest scores, lane by lane. */
 static inline __attribute__((always_inline)) vf score_pass(const struct qkv_score_row *row,
                                                            const struct qkv_score_rule *rule,
@@ -77,7 +77,7 @@ static inline __attribute__((always_inline)) vf score_pass(const struct qkv_scor
         if (bias) {
             __builtin_prefetch((const void *)((uintptr_t)ahead + (uintptr_t)c * sizeof(float)));
             vf b = load_columns(bias_row, bias_step, c, hi);
-            x = vf_select(vm_eq(b, masked), masked, vf_add(x, b));
+            x = vf_select(bias_masks(b), masked, vf_add(x, b));
         }
         if (mask)
             x = vf_select(load_bool_columns(mask_row, mask_step, c, hi), x, masked);

@@ -38,7 +38,8 @@ int ROOM(sees)(const struct qkv_score_row *row, const struct qkv_score_rule *rul
         if (row->mask)
             x = vf_select(load_bool_columns(row->mask, rule->mask_step, c, row->hi), x, masked);
         if (row->bias && any_kept(x))
-            x = vf_add(x, load_columns(row->bias, rule->bias_step, c, row->hi));
+            x = vf_select(bias_masks(load_columns(row->bias, rule->bias_step, c, row->hi)), masked,
+                          x);
         if (any_kept(x))
             return 1;
     }

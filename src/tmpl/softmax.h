@@ -28,12 +28,13 @@ static void softmax_row(float *row, ptrdiff_t n, float max, float sink, float *l
         store_upto(row + c, exp_from(load_upto(row + c, n - c), base), n - c);
 
     float sum = row_sum(row, 0, n);
-    if (sink > -INFINITY)
+    const int empty = max == -INFINITY && sum == 0.0f; /* its weights stay 0 beside any sink */
+    if (sink != -INFINITY)
         sum += exp_of(sink - top);
     if (lse)
         *lse = sum == 0.0f ? -INFINITY : top + log_of(sum);
 
-    const vf scale = vf_set1(sum == 0.0f ? 0.0f : 1.0f / sum);
+    const vf scale = vf_set1(empty ? 0.0f : 1.0f / sum);
     for (ptrdiff_t c = 0; c < n; c += VF_LANES)
         store_upto(row + c, vf_mul(load_upto(row + c, n - c), scale), n - c);
 }

@@ -58,7 +58,7 @@ bool ref_keeps(const qkv_attention_params *params, int64_t b, int64_t h, int64_t
         ((const uint8_t *)params->mask.data)[element(&params->mask, b, h, i, j)] == 0)
         return false;
     if (params->bias.data &&
-        ((const float *)params->bias.data)[element(&params->bias, b, h, i, j)] == -INFINITY)
+        ((const float *)params->bias.data)[element(&params->bias, b, h, i, j)] < -0x1p127F)
         return false;
     return true;
 }

@@ -17,12 +17,19 @@ static double sink_of(const qkv_attention_params *params, int64_t b, int64_t h, 
     return has_sink ? (double)params->sinks[h] : -INFINITY;
 }
 
-/* True if the row is NaN: a score is, or is +inf. */
-static bool poisoned(const struct ref_value *scores, int64_t n) {
-    for (int64_t j = 0; j < n; j++)
-        if (isnan(scores[j].value) || scores[j].value == INFINITY)
+static bool poisons(double score) {
+    return isnan(score) || score == INFINITY;
+}
+
+/* True if the row is NaN: a score is, or is +inf, or it has a key and its sink is. */
+static bool poisoned(const struct ref_value *scores, int64_t n, double sink) {
+    bool keys = false;
+    for (int64_t j = 0; j < n; j++) {
+        if (poisons(scores[j].value))
             return true;
-    return false;
+        keys |= scores[j].value != -INFINITY;
+    }
+    return keys && poisons(sink);
 }
 
 /* True if there is no saying what a score is. */
@@ -100,7 +107,7 @@ static const struct ref_value anything = {.value = NAN, .bound = INFINITY};
  * weight 0 or NaN. */
 static bool soft_row(struct ref_row *row, struct ref_weight *keys, const struct ref_value *scores,
                      int64_t n, double sink, struct ref_value *weights, struct ref_value *lse) {
-    if (poisoned(scores, n)) {
+    if (poisoned(scores, n, sink)) {
         for (int64_t j = 0; j < n; j++)
             weights[j] = scores[j].value == -INFINITY ? anything : a_nan;
         *lse = anything;
@@ -256,13 +263,14 @@ void ref_attention(const qkv_attention_params *params, const qkv_tensors *tensor
     struct ref_row row = {.rescales = ref_rescales(n),
                           .exp = ref_exp_errors[params->exp],
                           .narrow = params->arithmetic == QKV_ARITHMETIC_NARROW};
-    bool has_mass = soft_row(&row, keys, scores, n, sink_of(params, b, h, i), weights, lse);
+    double sink = sink_of(params, b, h, i);
+    bool has_mass = soft_row(&row, keys, scores, n, sink, weights, lse);
     if (any_score(params, scores))
         fill(out, ref_v_dim(params), *lse = anything);
     else if (has_mass)
         mix_row(params, tensors, b, h, keys, scores, &row, out);
     else
-        fill(out, ref_v_dim(params), poisoned(scores, n) ? a_nan : (struct ref_value){0});
+        fill(out, ref_v_dim(params), poisoned(scores, n, sink) ? a_nan : (struct ref_value){0});
     free(keys);
     free(scores);
 }

@@ -233,8 +233,73 @@ START_TEST(export_refuses_what_is_not_there) {
 }
 END_TEST
 
+/* ---- Threads that fail ---- */
+
+enum { LONG = 256, HEADS = 8, WIDE = 64 };
+
+struct failing {
+    int calls, result;
+};
+
+/* Does all that it is asked for, and says what it is told to. */
+static int run_and_report(void *pool, int threads, int64_t parts, qkv_task task, void *argument) {
+    struct failing *failing = pool;
+    (void)threads;
+    failing->calls++;
+    task(argument, 0, 0, parts);
+    return failing->result;
+}
+
+/* One sequence without a table, and an append that is worth threads. */
+static qkv_status append_long(const qkv_context *context, int32_t *length, struct failing *pool) {
+    static float tokens[HEADS][LONG][WIDE];
+    static _Alignas(QKV_ALIGNMENT) char memory[sizeof tokens * 2 + LONG * HEADS];
+    qkv_cache cache;
+    qkv_append_params params;
+    qkv_tensors tensors;
+    qkv_plan plan;
+    qkv_exec exec;
+    qkv_cache_init(&cache);
+    cache.kv_heads = HEADS;
+    cache.head_dim = WIDE;
+    cache.page_tokens = LONG;
+    cache.pages = cache.sequences = cache.sequence_pages = 1;
+    cache.memory = memory;
+    cache.lengths = length;
+    ck_assert_uint_le(qkv_cache_memory_size(&cache), sizeof memory);
+    qkv_append_params_init(&params);
+    params.batch = 1;
+    params.tokens = LONG;
+    qkv_tensors_init(&tensors);
+    tensors.k = tensors.v = qkv_tensor_bhsd(tokens, HEADS, LONG, WIDE);
+    qkv_exec_init(&exec);
+    exec.context = context;
+    exec.threads = 2;
+    exec.parallel_for = run_and_report;
+    exec.pool = pool;
+    ck_assert_int_eq(qkv_append_plan(&plan, &params, &cache, context), QKV_OK);
+    ck_assert_int_gt(plan.threads, 1);
+    return qkv_append(&params, &cache, &tensors, &exec);
+}
+
+/* The lengths move when all rows have been written, and not on the caller's threads. */
+START_TEST(threads_that_fail_leave_the_lengths) {
+    const qkv_context *context = &rooms_get(_i)->context;
+    struct failing pool = {.result = 1};
+    int32_t length = 0;
+    ck_assert_int_eq(append_long(context, &length, &pool),
+                     (QKV_ARG_PARALLEL_FOR << 8) + QKV_FAULT_FAILED);
+    ck_assert_int_eq(length, 0);
+    pool = (struct failing){.result = 0};
+    ck_assert_int_eq(append_long(context, &length, &pool), QKV_OK);
+    ck_assert_int_eq(length, LONG);
+    ck_assert_int_eq(pool.calls, 1);
+}
+END_TEST
+
 void append_add_refused_tests(TCase *tcase) {
     tcase_add_room_test(tcase, what_is_refused_writes_nothing);
     tcase_add_room_test(tcase, a_plan_holds_for_one_append);
     tcase_add_room_test(tcase, export_refuses_what_is_not_there);
+    tcase_add_room_test(tcase, threads_that_fail_leave_the_lengths);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What masks mean: rows without keys, and keys that may hold anything because nobody sees them. */
+#include <float.h>
 #include <math.h>
 
 #include "options.h"
@@ -51,10 +52,18 @@ static void hide_by_mask(struct test_case *c) {
             *tensor_bool(&c->params.mask, 0, 0, i, j) = 0;
 }
 
-static void hide_by_bias(struct test_case *c) {
+static void fill_bias(struct test_case *c, float bias) {
     for (int64_t i = 0; i < c->desc.q_len; i++)
         for (int64_t j = 0; j < c->desc.kv_len; j++)
-            *tensor_f32(&c->params.bias, 0, 0, i, j) = -INFINITY;
+            *tensor_f32(&c->params.bias, 0, 0, i, j) = bias;
+}
+
+static void hide_by_bias(struct test_case *c) {
+    fill_bias(c, -INFINITY);
+}
+
+static void hide_by_least_bias(struct test_case *c) {
+    fill_bias(c, -FLT_MAX);
 }
 
 static void hide_by_length(struct test_case *c) {
@@ -85,10 +94,11 @@ START_TEST(everything_masked_by_the_boolean_mask) {
 }
 END_TEST
 
-START_TEST(everything_masked_by_a_bias_of_minus_infinity) {
+START_TEST(everything_masked_by_the_bias) {
     struct desc d = desc_plain();
     d.bias = true;
     check_all_masked(_i, d, hide_by_bias);
+    check_all_masked(_i, d, hide_by_least_bias);
 }
 END_TEST
 
@@ -360,7 +370,7 @@ void add_masking_tests(TCase *tcase) {
         fully_masked_row_is_zero_and_lse_minus_infinity,
         fully_masked_row_with_sink_is_zero_and_lse_the_sink,
         everything_masked_by_the_boolean_mask,
-        everything_masked_by_a_bias_of_minus_infinity,
+        everything_masked_by_the_bias,
         everything_masked_by_the_length,
         everything_masked_by_computed_scores,
         everything_masked_by_a_window_beyond_the_keys,

@@ -55,6 +55,40 @@ START_TEST(sink_takes_weight_and_has_no_value) {
 }
 END_TEST
 
+/* Odd sinks in front; the last head has a sink like any other. */
+static void set_odd_sinks(struct test_case *c, float odd) {
+    float *sinks = (float *)(void *)c->sinks.data;
+    for (int64_t h = 0; h + 1 < c->desc.q_heads; h++)
+        sinks[h] = odd;
+    sinks[c->desc.q_heads - 1] = 0.5F;
+}
+
+static void prepare_nan_sinks(struct test_case *c) {
+    set_odd_sinks(c, NAN);
+}
+
+static void prepare_infinite_sinks(struct test_case *c) {
+    set_odd_sinks(c, INFINITY);
+}
+
+static void expect_odd_sinks(const struct test_case *c) {
+    for (int64_t h = 0; h < c->desc.q_heads; h++)
+        ck_assert_int_eq(row_is_nan(c, 0, h, 0), h + 1 < c->desc.q_heads);
+}
+
+/* Whether all rows of a vector have one or some do. */
+START_TEST(sink_of_nan_or_infinity_makes_its_rows_nan) {
+    for (int heads = 1; heads < 4; heads++) {
+        struct desc d = desc_plain();
+        d.sinks = true;
+        d.q_heads = heads;
+        d.kv_heads = 1;
+        semantics_check(rooms_get(_i), &d, prepare_nan_sinks, expect_odd_sinks);
+        semantics_check(rooms_get(_i), &d, prepare_infinite_sinks, expect_odd_sinks);
+    }
+}
+END_TEST
+
 /* ---- The order of the score's steps ---- */
 
 /* One query and two keys of head_dim 1: scores are what these say. */
@@ -190,6 +224,24 @@ START_TEST(score_that_overflows_by_its_scale) {
 }
 END_TEST
 
+/* log2(e) times such a scale is infinite. */
+START_TEST(largest_scale_of_zeros_is_zero) {
+    struct desc d = desc_plain();
+    d.has_scale = true;
+    for (int i = 0; i < 2; i++) {
+        d.scale = i ? FLT_MAX : -FLT_MAX;
+        semantics_check(rooms_get(_i), &d, make_q_zero, expect_log_of_count);
+    }
+}
+END_TEST
+
+START_TEST(least_softcap) {
+    struct desc d = desc_plain();
+    d.softcap = FLT_MIN;
+    semantics_check(rooms_get(_i), &d, NULL, expect_log_of_count);
+}
+END_TEST
+
 static void prepare_denormals(struct test_case *c) {
     for (int64_t i = 0; i < c->desc.q_len; i++)
         set_row(q_at(c, 0, i, 0), c->desc.head_dim, FLT_MIN / 8);
@@ -301,10 +353,13 @@ void add_number_tests(TCase *tcase) {
         lse_of_equal_scores_is_the_log_of_their_count,
         sink_is_mass_in_the_lse,
         sink_takes_weight_and_has_no_value,
+        sink_of_nan_or_infinity_makes_its_rows_nan,
         scale_then_softcap_then_alibi_then_bias,
         scale_is_one_over_the_root_of_head_dim_unless_set,
         scores_of_ten_thousand_do_not_overflow,
         score_that_overflows_by_its_scale,
+        largest_scale_of_zeros_is_zero,
+        least_softcap,
         denormals_are_numbers,
         negative_zero_is_zero,
         no_keys,
