@@ -549,8 +549,8 @@ QKV_API qkv_status qkv_scores(const qkv_attention_params *params, const qkv_tens
                               const qkv_exec *exec);
 
 /* softmax: each row of weights = exp(s - LSE) of the row of scores. Uses of the parameters what
- * masks (causal, window, lengths, mask, -inf in bias) and the sinks; scale, softcap, ALiBi and
- * finite bias belong to scores. weights may be the same view as scores (in place). Writes every
+ * masks (causal, window, lengths, mask, a bias below -2^127) and the sinks; scale, softcap, ALiBi
+ * and finite bias belong to scores. weights may be the same view as scores (in place). Writes every
  * element of weights, 0 where masked, and lse if it is there. */
 QKV_API qkv_status qkv_softmax_plan(qkv_plan *plan, const qkv_attention_params *params,
                                     const qkv_context *context);
@@ -564,9 +564,9 @@ QKV_API qkv_status qkv_mix_plan(qkv_plan *plan, const qkv_attention_params *para
 QKV_API qkv_status qkv_mix(const qkv_attention_params *params, const qkv_tensors *tensors,
                            const qkv_exec *exec);
 
-/* All of a plan of the four stages above, as a plain call would do it, which makes a plan of its
- * own each time: a short call that comes again and again is faster this way. exec's context is not
- * looked at. */
+/* All of a plan of the four stages above, or of qkv_decode, as a plain call would do it, which
+ * makes a plan of its own each time: a short call that comes again and again is faster this way.
+ * exec's context is not looked at. */
 QKV_API qkv_status qkv_execute(const qkv_plan *plan, const qkv_tensors *tensors,
                                const qkv_exec *exec);
 
@@ -701,6 +701,10 @@ QKV_API qkv_status qkv_project_run(const qkv_plan *plan, const qkv_project_tenso
                                    const qkv_workspace *workspace);
 QKV_API qkv_status qkv_project(const qkv_project_params *params, const qkv_project_tensors *tensors,
                                const qkv_exec *exec);
+
+/* The same with a plan that was made before; exec's context is not looked at. */
+QKV_API qkv_status qkv_project_execute(const qkv_plan *plan, const qkv_project_tensors *tensors,
+                                       const qkv_exec *exec);
 
 /* Weights packed ahead of time: the bytes that one matrix takes (0 for a fault, or for a matrix
  * that the parameters leave out), and the packing itself. params->layout says how w is stored

@@ -8,6 +8,9 @@
 
 qkv_parts_fn qkv_decode_parts;
 
+/* A whole call with a plan of decode; exec is the library's own. */
+qkv_status qkv_decode_with(const qkv_plan *plan, const qkv_tensors *tensors, const qkv_exec *exec);
+
 /* Key/value heads that are taken together, at most. */
 enum { QKV_TOGETHER = 4 };
 

@@ -174,16 +174,20 @@ qkv_status qkv_decode_run(const qkv_plan *plan, const qkv_tensors *tensors, int3
     return QKV_OK;
 }
 
+qkv_status qkv_decode_with(const qkv_plan *plan, const qkv_tensors *tensors, const qkv_exec *exec) {
+    struct qkv_operands operands;
+    const struct job job = {qkv_plan_get(plan), &operands.tensors};
+    const struct qkv_problem *p = &job.state->problem;
+    TRY(take_call(&operands, job.state, tensors));
+    TRY(qkv_check_exec(plan, exec));
+    return qkv_run_all(plan, exec, p->batch * p->kv_heads, job.state->grouped, run_job, &job);
+}
+
 qkv_status qkv_decode(const qkv_attention_params *params, const qkv_tensors *tensors,
                       const qkv_cache *cache, const int32_t *sequences, const qkv_exec *exec) {
     qkv_plan plan;
     qkv_exec own;
-    struct qkv_operands operands;
     TRY(qkv_take_exec(&own, exec));
     TRY(qkv_decode_plan(&plan, params, cache, sequences, own.context));
-    const struct job job = {qkv_plan_get(&plan), &operands.tensors};
-    const struct qkv_problem *p = &job.state->problem;
-    TRY(take_call(&operands, job.state, tensors));
-    TRY(qkv_check_exec(&plan, &own));
-    return qkv_run_all(&plan, &own, p->batch * p->kv_heads, job.state->grouped, run_job, &job);
+    return qkv_decode_with(&plan, tensors, &own);
 }

@@ -239,30 +239,52 @@ static void run_job(const void *job, const qkv_workspace *workspace, int32_t pha
     qkv_project_do(j->state, j->tensors, workspace, phase, begin, end);
 }
 
+static const struct qkv_project_state *state_of(const qkv_plan *plan) {
+    return (const struct qkv_project_state *)plan->state;
+}
+
+/* A plan of this stage, or STALE. */
+static qkv_status check_project_plan(const qkv_plan *plan) {
+    TRY(qkv_check_plan(plan));
+    return state_of(plan)->magic == QKV_PROJECT_MAGIC ? QKV_OK
+                                                      : qkv_fail(QKV_ARG_PLAN, QKV_FAULT_STALE);
+}
+
 qkv_status qkv_project_run(const qkv_plan *plan, const qkv_project_tensors *tensors, int32_t phase,
                            int64_t begin, int64_t end, const qkv_workspace *workspace) {
     qkv_project_tensors own;
-    TRY(qkv_check_plan(plan));
-    const struct qkv_project_state *s = (const struct qkv_project_state *)plan->state;
-    if (s->magic != QKV_PROJECT_MAGIC)
-        return qkv_fail(QKV_ARG_PLAN, QKV_FAULT_STALE);
+    TRY(check_project_plan(plan));
+    const struct qkv_project_state *s = state_of(plan);
     TRY(take_tensors(&own, s, tensors));
     TRY(qkv_check_run(plan, phase, begin, end, workspace));
     qkv_project_do(s, &own, workspace, phase, begin, end);
     return QKV_OK;
 }
 
+static qkv_status run_plan(const qkv_plan *plan, const qkv_project_tensors *tensors,
+                           const qkv_exec *exec) {
+    qkv_project_tensors own;
+    const struct job job = {state_of(plan), &own};
+    TRY(take_tensors(&own, job.state, tensors));
+    TRY(qkv_check_exec(plan, exec));
+    return qkv_run_all(plan, exec, 1, plan->phases, run_job, &job);
+}
+
 qkv_status qkv_project(const qkv_project_params *params, const qkv_project_tensors *tensors,
                        const qkv_exec *exec) {
     qkv_plan plan;
     qkv_exec own;
-    qkv_project_tensors own_tensors;
     TRY(qkv_take_exec(&own, exec));
     TRY(qkv_project_plan(&plan, params, own.context));
-    const struct job job = {(const struct qkv_project_state *)plan.state, &own_tensors};
-    TRY(take_tensors(&own_tensors, job.state, tensors));
-    TRY(qkv_check_exec(&plan, &own));
-    return qkv_run_all(&plan, &own, 1, plan.phases, run_job, &job);
+    return run_plan(&plan, tensors, &own);
+}
+
+qkv_status qkv_project_execute(const qkv_plan *plan, const qkv_project_tensors *tensors,
+                               const qkv_exec *exec) {
+    qkv_exec own;
+    TRY(check_project_plan(plan));
+    TRY(qkv_take_exec(&own, exec));
+    return run_plan(plan, tensors, &own);
 }
 
 /* The matrix to be packed, whose layout must be that of plain weights. */

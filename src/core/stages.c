@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The public functions of scores, softmax, mix and attention: the way to the stage's driver. */
 #include "block.h"
+#include "decode.h"
 #include "operands.h"
 #include "run.h"
 #include "status.h"
@@ -23,18 +24,21 @@ static void run_job(const void *job, const qkv_workspace *workspace, int32_t pha
     drivers[j->state->stage](j->state, j->tensors, workspace, phase, begin, end);
 }
 
+static int is_decode(const struct qkv_plan_state *s) {
+    return s && s->stage == QKV_STAGE_DECODE;
+}
+
 /* Is it a plan of one of these stages? */
-static qkv_status check_stage(const qkv_plan *plan) {
-    TRY(qkv_check_plan(plan));
-    const struct qkv_plan_state *s = qkv_plan_get(plan);
+static qkv_status check_stage(const struct qkv_plan_state *s) {
     return s && s->stage <= QKV_STAGE_ATTENTION ? QKV_OK : qkv_fail(QKV_ARG_PLAN, QKV_FAULT_STALE);
 }
 
 qkv_status qkv_run(const qkv_plan *plan, const qkv_tensors *tensors, int32_t phase, int64_t begin,
                    int64_t end, const qkv_workspace *workspace) {
     struct qkv_operands own;
-    TRY(check_stage(plan));
+    TRY(qkv_check_plan(plan));
     const struct qkv_plan_state *s = qkv_plan_get(plan);
+    TRY(check_stage(s));
     TRY(qkv_take_operands(&own, &s->problem, s->stage, tensors, NULL));
     TRY(qkv_check_run(plan, phase, begin, end, workspace));
     drivers[s->stage](s, &own.tensors, workspace, phase, begin, end);
@@ -53,9 +57,12 @@ static qkv_status run_plan(const qkv_plan *plan, const qkv_tensors *tensors, con
 
 qkv_status qkv_execute(const qkv_plan *plan, const qkv_tensors *tensors, const qkv_exec *exec) {
     qkv_exec own;
-    TRY(check_stage(plan));
+    TRY(qkv_check_plan(plan));
+    const struct qkv_plan_state *s = qkv_plan_get(plan);
+    if (!is_decode(s))
+        TRY(check_stage(s));
     TRY(qkv_take_exec(&own, exec));
-    return run_plan(plan, tensors, &own);
+    return is_decode(s) ? qkv_decode_with(plan, tensors, &own) : run_plan(plan, tensors, &own);
 }
 
 typedef qkv_status plan_fn(qkv_plan *plan, const qkv_attention_params *params,

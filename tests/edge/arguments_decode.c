@@ -29,6 +29,11 @@ static qkv_status run_decode(int stage) {
     return qkv_decode_run(f.run_arg, f.tensors_arg, f.phase, f.begin, f.end, f.workspace_arg);
 }
 
+static qkv_status execute_decode(int stage) {
+    (void)stage;
+    return qkv_execute(f.run_arg, f.tensors_arg, f.exec_arg);
+}
+
 static void prepare_decode(int stage) {
     f.plan_arg = &f.other;
     ck_assert_int_eq(call_plan(QKV_STAGE_ATTENTION), QKV_OK);
@@ -168,6 +173,16 @@ static const struct fault_case decode_run_faults[] = {
     FINE(IN_DECODE, INT64(end, 0)),
 };
 
+static const struct fault_case decode_execute_faults[] = {
+    FAULT(IN_DECODE, PLAN, NULL, POINTER(run_arg, NULL)),
+    FAULT(IN_DECODE, PLAN, STALE, POINTER(run_arg, &f.zero_plan)),
+    FAULT(IN_DECODE, EXEC, SIZE, INT64(exec.now.size, 0)),
+    FAULT(IN_DECODE, THREADS, RANGE, INT32(exec.now.threads, 0)),
+    FAULT(IN_DECODE, WORKSPACE, NULL, POINTER(exec_arg, NULL)),
+    FAULT(IN_DECODE, WORKSPACE, TOO_SMALL, INT64(exec.now.workspace_size, 1)),
+    FINE(IN_DECODE, POINTER(exec.now.context, &f.noise)),
+};
+
 static void check_decode_params_faults(const struct fault_case *c) {
     run_case(c, NULL, "the plan", plan_decode);
     run_case(c, NULL, "the plain call", plain_decode);
@@ -182,6 +197,7 @@ TABLE_TEST(decode_plan_faults, check_decode_plan_faults)
 static void check_decode_tensors_faults(const struct fault_case *c) {
     run_case(c, NULL, "the plain call", plain_decode);
     run_case(c, prepare_decode, "the run", run_decode);
+    run_case(c, prepare_decode, "the call with a plan", execute_decode);
 }
 TABLE_TEST(decode_contents_faults, check_decode_tensors_faults)
 TABLE_TEST(decode_tensors_faults, check_decode_tensors_faults)
@@ -196,6 +212,11 @@ static void check_decode_run_faults(const struct fault_case *c) {
 }
 TABLE_TEST(decode_run_faults, check_decode_run_faults)
 
+static void check_decode_execute_faults(const struct fault_case *c) {
+    run_case(c, prepare_decode, "the call with a plan", execute_decode);
+}
+TABLE_TEST(decode_execute_faults, check_decode_execute_faults)
+
 TCase *decode_faults_case(void) {
     TCase *test = tcase_create("decode");
 
@@ -206,5 +227,6 @@ TCase *decode_faults_case(void) {
     ADD_TABLE(test, decode_lens_faults);
     ADD_TABLE(test, decode_tensors_faults);
     ADD_TABLE(test, decode_run_faults);
+    ADD_TABLE(test, decode_execute_faults);
     return test;
 }

@@ -12,6 +12,8 @@
 /* With those that need no memory of a worker, and no memory at all. */
 #define IN_WORKING (IN_ANY | IN_LOSS)
 #define IN_EVERY (IN_WORKING | IN_DESCENT)
+/* Those whose plans can be run as a whole. */
+#define IN_PLANNED (IN_ALL | IN_PROJECT)
 /* The stages whose plan asks for shared memory here. */
 #define IN_SHARING (IN_SCORES | IN_MIX | IN_ATTENTION | IN_PROJECTS | IN_LOSS)
 
@@ -39,16 +41,17 @@ static const struct fault_case exec_faults[] = {
 
 /* Of a plan that stands, as a whole. Its own context is used, and not exec's. */
 static const struct fault_case execute_faults[] = {
-    FAULT(IN_ALL, PLAN, NULL, POINTER(run_arg, NULL)),
-    FAULT(IN_ALL, PLAN, MISALIGNED, MOVE(run_arg, 4)),
-    FAULT(IN_ALL, PLAN, STALE, POINTER(run_arg, &f.other)),
-    FAULT(IN_ALL, PLAN, STALE, POINTER(run_arg, &f.zero_plan)),
-    FAULT(IN_ALL, EXEC, SIZE, INT64(EXEC.size, 0)),
-    FAULT(IN_ALL, THREADS, RANGE, INT32(EXEC.threads, 0)),
-    FAULT(IN_ALL, WORKSPACE, NULL, POINTER(EXEC.workspace, NULL)),
-    FAULT(IN_ALL, WORKSPACE, TOO_SMALL, MOVE(EXEC.workspace_size, -1)),
+    FAULT(IN_PLANNED, PLAN, NULL, POINTER(run_arg, NULL)),
+    FAULT(IN_PLANNED, PLAN, MISALIGNED, MOVE(run_arg, 4)),
+    FAULT(IN_PLANNED, PLAN, STALE, POINTER(run_arg, &f.other)),
+    FAULT(IN_PLANNED, PLAN, STALE, POINTER(run_arg, &f.zero_plan)),
+    FAULT(IN_PLANNED, EXEC, SIZE, INT64(EXEC.size, 0)),
+    FAULT(IN_PLANNED, THREADS, RANGE, INT32(EXEC.threads, 0)),
+    FAULT(IN_PLANNED, WORKSPACE, NULL, POINTER(EXEC.workspace, NULL)),
+    FAULT(IN_PLANNED, WORKSPACE, TOO_SMALL, MOVE(EXEC.workspace_size, -1)),
     FAULT(IN_ALL, TENSORS, NULL, POINTER(tensors_arg, NULL)),
-    FINE(IN_ALL, POINTER(EXEC.context, &f.noise)),
+    FAULT(IN_PROJECT, TENSORS, NULL, POINTER(project_tensors_arg, NULL)),
+    FINE(IN_PLANNED, POINTER(EXEC.context, &f.noise)),
 };
 
 static const struct fault_case run_faults[] = {
@@ -124,7 +127,8 @@ static void check_empty_runs(const struct fault_case *c) {
 TABLE_TEST(empty_runs, check_empty_runs)
 
 static qkv_status call_execute(int stage) {
-    (void)stage;
+    if (stage == QKV_STAGE_PROJECT)
+        return qkv_project_execute(f.run_arg, f.project_tensors_arg, f.exec_arg);
     return qkv_execute(f.run_arg, f.tensors_arg, f.exec_arg);
 }
 

@@ -201,8 +201,13 @@ int run_parallel_for(void *pool, int threads, int64_t parts, qkv_task task, void
 /* A call that makes a plan of its own; or with the one that stands, where the stage takes it. */
 static qkv_status call_whole(const struct call *call, const qkv_plan *plan, uint64_t seed,
                              const qkv_exec *exec) {
-    const bool takes_plan = call->stage >= QKV_STAGE_SCORES && call->stage <= QKV_STAGE_ATTENTION;
-    return takes_plan && seed & 1 ? qkv_execute(plan, call->tensors, exec) : call_plain(call, exec);
+    const int stage = call->stage;
+    if (seed & 1 && stage == QKV_STAGE_PROJECT)
+        return qkv_project_execute(plan, call->tensors, exec);
+    if (seed & 1 &&
+        ((stage >= QKV_STAGE_SCORES && stage <= QKV_STAGE_ATTENTION) || stage == QKV_STAGE_DECODE))
+        return qkv_execute(plan, call->tensors, exec);
+    return call_plain(call, exec);
 }
 
 static struct verdict run_plain(const struct call *call, const qkv_plan *plan, struct how how) {
