@@ -18,6 +18,7 @@ struct step {
     qkv_attention_params params;
     qkv_tensors token, tensors;
     qkv_exec append_exec, exec;
+    qkv_plan plan; /* of decode: one serves all steps */
 };
 
 static qkv_status run_step(const void *argument) {
@@ -26,7 +27,7 @@ static qkv_status run_step(const void *argument) {
     if (status == QKV_OK)
         status = qkv_append(&s->append, &s->cache, &s->token, &s->append_exec);
     if (status == QKV_OK)
-        status = qkv_decode(&s->params, &s->tensors, &s->cache, NULL, &s->exec);
+        status = qkv_execute(&s->plan, &s->tensors, &s->exec);
     return status;
 }
 
@@ -56,12 +57,11 @@ static void run(gb_state *state, void *user) {
     struct bench_memory memory = {.count = 0};
     struct step step;
     struct bench_work work = {.call = run_step, .argument = &step};
-    qkv_plan plan;
     qkv_status status = set_step(&step, &memory, row->type);
     if (status == QKV_OK && !memory.failed)
-        status = qkv_decode_plan(&plan, &step.params, &step.cache, NULL, &bench_room.context);
+        status = qkv_decode_plan(&step.plan, &step.params, &step.cache, NULL, &bench_room.context);
     if (cached_ready(state, &memory, status) &&
-        bench_exec(state, &memory, &step.exec, &plan, pool, row->threads, &work) == 0)
+        bench_exec(state, &memory, &step.exec, &step.plan, pool, row->threads, &work) == 0)
         bench_measure_latency(state, &work);
     bench_free(&memory);
     pool_close(pool);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * qkv as its users call it: parameters, tensors, workspace and threads made once, then again and
- * again qkv_execute with a plan of attention, or one plain call of qkv_project, or qkv_attention
- * and qkv_attention_backward by turns, or qkv_append and qkv_decode.
+ * qkv as its users call it: plan, tensors, workspace and threads made once, then again and again
+ * qkv_execute with a plan of attention, or qkv_project_execute; qkv_append and qkv_execute with a
+ * plan of decode; or qkv_attention and qkv_attention_backward by turns.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +15,7 @@
 
 struct native_qkv {
     qkv_context context;
-    qkv_plan plan; /* of attention */
+    qkv_plan plan; /* of attention, project or decode */
     qkv_attention_params attention;
     qkv_tensors tensors;
     qkv_project_params project;
@@ -28,7 +28,7 @@ struct native_qkv {
     qkv_status (*run)(const struct native_qkv *call);
 };
 
-static qkv_status run_attention(const struct native_qkv *p) {
+static qkv_status run_plan(const struct native_qkv *p) {
     return qkv_execute(&p->plan, &p->tensors, &p->exec);
 }
 
@@ -41,7 +41,7 @@ static qkv_status run_learning(const struct native_qkv *p) {
 }
 
 static qkv_status run_project(const struct native_qkv *p) {
-    return qkv_project(&p->project, &p->project_tensors, &p->exec);
+    return qkv_project_execute(&p->plan, &p->project_tensors, &p->exec);
 }
 
 static int ok(qkv_status status) {
@@ -102,7 +102,7 @@ struct native_qkv *native_qkv_attention(const struct native_attention *call, con
     if (!p || !open_context(p, room)) {
         return NULL;
     }
-    p->run = run_attention;
+    p->run = run_plan;
     describe_attention(p, call);
     if (!ok(qkv_attention_plan(&p->plan, &p->attention, &p->context)) ||
         !make_exec(p, qkv_plan_workspace(&p->plan, (int)call->threads), (int)call->threads)) {
@@ -188,16 +188,11 @@ struct native_qkv *native_qkv_project(const struct native_project *call, const c
         *outputs[i] = columns(call, i);
     }
     params->layout = QKV_W_PACKED;
-    qkv_plan plan;
-    if (!ok(qkv_project_plan(&plan, params, &p->context)) ||
-        !make_exec(p, qkv_plan_workspace(&plan, (int)call->threads), (int)call->threads)) {
+    if (!ok(qkv_project_plan(&p->plan, params, &p->context)) ||
+        !make_exec(p, qkv_plan_workspace(&p->plan, (int)call->threads), (int)call->threads)) {
         return NULL;
     }
     return p;
-}
-
-static qkv_status run_attend(const struct native_qkv *p) {
-    return qkv_decode(&p->attention, &p->tensors, &p->cache, NULL, &p->exec);
 }
 
 /* The token of the call before is forgotten first, so that the cache does not grow. */
@@ -209,7 +204,7 @@ static qkv_status run_decode(const struct native_qkv *p) {
     if (status == QKV_OK) {
         status = qkv_append(&p->append, &p->cache, &p->token, &alone);
     }
-    return status == QKV_OK ? run_attend(p) : status;
+    return status == QKV_OK ? run_plan(p) : status;
 }
 
 /* Rows [first, first + count) of keys or values. */
@@ -265,7 +260,6 @@ static struct native_qkv *make_decode(const struct native_decode *call, const ch
                                            .q = call->q,
                                            .out = call->out};
     struct native_qkv *p = calloc(1, sizeof(*p));
-    qkv_plan plan;
     if (!p || !open_context(p, room) || !fill_cache(p, call)) {
         return NULL;
     }
@@ -273,8 +267,8 @@ static struct native_qkv *make_decode(const struct native_decode *call, const ch
     if (call->narrow) {
         p->attention.arithmetic = QKV_ARITHMETIC_NARROW;
     }
-    if (!ok(qkv_decode_plan(&plan, &p->attention, &p->cache, NULL, &p->context)) ||
-        !make_exec(p, qkv_plan_workspace(&plan, (int)call->threads), (int)call->threads)) {
+    if (!ok(qkv_decode_plan(&p->plan, &p->attention, &p->cache, NULL, &p->context)) ||
+        !make_exec(p, qkv_plan_workspace(&p->plan, (int)call->threads), (int)call->threads)) {
         return NULL;
     }
     return p;
@@ -291,7 +285,7 @@ struct native_qkv *native_qkv_decode(const struct native_decode *call, const cha
 struct native_qkv *native_qkv_attend(const struct native_decode *call, const char *room) {
     struct native_qkv *p = make_decode(call, room);
     if (p) {
-        p->run = run_attend;
+        p->run = run_plan;
     }
     return p;
 }
