@@ -27,7 +27,7 @@ class Attention(ctypes.Structure):
         (name, ctypes.c_int64)
         for name in ("q_heads", "kv_heads", "q_len", "kv_len", "dim", "causal")
     ] + [(name, ctypes.c_void_p) for name in ("q", "k", "v", "out")]
-    _fields_ += [("threads", ctypes.c_int64)]
+    _fields_ += [("threads", ctypes.c_int64), ("exp", ctypes.c_int64)]
 
 
 class Learning(ctypes.Structure):
@@ -59,7 +59,7 @@ class Project(ctypes.Structure):
 def attention_call(shape, inputs, out, threads):
     return Attention(
         shape.q_heads, shape.kv_heads, shape.length, shape.length, shape.head_dim, shape.causal,
-        *(a.ctypes.data for a in (inputs["q"], inputs["k"], inputs["v"], out)), threads,
+        *(a.ctypes.data for a in (inputs["q"], inputs["k"], inputs["v"], out)), threads, 0,
     )
 
 
@@ -70,6 +70,7 @@ def learning_call(shape, inputs, made, threads):
     return Learning(forward, *(array.ctypes.data for array in pointers))
 
 
+EXP_POLY5 = 2  # a qkv_exp
 STORED = {"f32": 1, "f16": 3, "bf16": 4, "i8": 5}  # qkv_dtype
 
 
@@ -86,7 +87,7 @@ def folded_call(shape, inputs, out, threads):
     return Attention(
         shape.kv_heads, shape.kv_heads, shape.q_heads // shape.kv_heads, shape.length,
         shape.head_dim, 0, *(a.ctypes.data for a in (inputs["q"], inputs["k"], inputs["v"], out)),
-        threads,
+        threads, 0,
     )
 
 

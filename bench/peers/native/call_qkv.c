@@ -90,6 +90,7 @@ static void describe_attention(struct native_qkv *p, const struct native_attenti
     params->q_len = call->q_len;
     params->kv_len = call->kv_len;
     params->head_dim = call->dim;
+    params->exp = (int32_t)call->exp;
     qkv_tensors_init(&p->tensors);
     p->tensors.q = qkv_tensor_bhsd(call->q, call->q_heads, call->q_len, call->dim);
     p->tensors.k = qkv_tensor_bhsd(call->k, call->kv_heads, call->kv_len, call->dim);

@@ -26,6 +26,7 @@ struct native_attention {
     const float *q, *k, *v;
     float *out;
     int64_t threads;
+    int64_t exp; /* a qkv_exp: by which qkv takes exponentials */
 };
 
 /* Such a call, which also leaves lse [q_heads, q_len], and its gradients: d_out and d_q as out,

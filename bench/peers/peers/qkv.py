@@ -66,6 +66,22 @@ class Qkv(Peer):
         return call, lambda: [*arrays["d_q"], *arrays["d_k"], *arrays["d_v"]], arrays
 
 
+class Polynomial(Qkv):
+    """With the inlined polynomial of degree 5 for the exponential, as most peers have one, instead of
+    SLEEF's, the default."""
+
+    stages = ("attention",)
+
+    def __init__(self):
+        super().__init__()
+        self.name = "qkv, degree 5"
+
+    def attention(self, shape, inputs, threads):
+        call, output, keep = super().attention(shape, inputs, threads)
+        call.exp = native.EXP_POLY5
+        return call, output, keep
+
+
 class Attend(Qkv):
     """Decoding without the append, which not every peer does."""
 
@@ -96,4 +112,4 @@ class Narrow(Qkv):
         return super().prepare(shape, inputs, threads)
 
 
-PEERS = [Qkv(), Qkv("avx2"), Attend(), Narrow()]
+PEERS = [Qkv(), Qkv("avx2"), Polynomial(), Attend(), Narrow()]
