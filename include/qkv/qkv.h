@@ -382,7 +382,7 @@ typedef enum qkv_align {
 #define QKV_FLAG_CAUSAL ((uint64_t)2) /* keep the keys j <= position */
 
 /* The exponential inside attention, all as powers of two. Their largest errors over the range that
- * softmax sees, and their speeds, are in docs/performance.md. */
+ * softmax sees, and their speeds, are in docs/performance/accuracy.md. */
 typedef enum qkv_exp {
     QKV_EXP_SLEEF_U10, /* the default: SLEEF's exp2, within 1 ULP */
     QKV_EXP_SLEEF_U35, /* SLEEF's exp2, within 3.5 ULP */

@@ -25,7 +25,7 @@ static inline vf vf_load_bf16(const uint32_t *p, int i) {
 
 /* A byte with its sign turned over, x + 128, becomes the last digits of a float, of 2^23 or, from
  * the word's second byte, of 2^15; the others take shifts and a conversion, so that both kinds of
- * pipes have their share (docs/performance.md). */
+ * pipes have their share (docs/performance/tried-decode.md). */
 static inline vf vf_load_i8(const uint32_t *p, int i) {
     const __m256i x = _mm256_loadu_si256((const __m256i *)p);
     if (i >= 2) {

@@ -28,7 +28,7 @@ static inline vf vf_load_bf16(const uint32_t *p, int i) {
 
 /* A byte with its sign turned over, x + 128, becomes the last digits of a float, of 2^23 or, from
  * the word's second byte, of 2^15. Two shifts and a conversion would take longer
- * (docs/performance.md): only one of two pipes shifts 512 bits. */
+ * (docs/performance/tried-decode.md): only one of two pipes shifts 512 bits. */
 static inline vf vf_of_i8(__m512i x, int i) {
     const __m512i pair = i < 2 ? x : _mm512_srli_epi32(x, 16);
     const __m512i byte = _mm512_set1_epi32(i % 2 ? 0xff00 : 0xff);

@@ -55,7 +55,7 @@ static void score(const struct qkv_attention_kernels *kernels, const struct qkv_
 }
 
 /* Are the next keys asked for? Where a head's keys and values stay in the second-level cache, that
- * costs a percent; where they do not, it wins one to four (docs/performance.md). */
+ * costs a percent; where they do not, it wins one to four (docs/performance/tried-attention.md). */
 static int asks_ahead(const struct qkv_plan_state *plan) {
     const int64_t numbers = plan->problem.kv_len * (plan->problem.head_dim + plan->v_pad);
     return plan->packs && numbers * (int64_t)sizeof(float) >= 1 << 20;

@@ -31,8 +31,8 @@ static int64_t q_stride(const struct qkv_part *part) {
     return qkv_round_up(part->plan->problem.head_dim, 4);
 }
 
-/* Of more rows than this an unpacked copy of a block is worth its making, in float32 (docs/
- * performance.md). */
+/* Of more rows than this an unpacked copy of a block is worth its making, in float32
+ * (docs/performance/tried-decode.md). */
 enum { FEW_ROWS = 12 };
 
 int qkv_reads_stored(const struct qkv_part *part) {
@@ -72,7 +72,7 @@ void qkv_load_stored_queries(const struct qkv_part *part) {
  * processor runs far enough ahead by itself. Both are less where the last-level cache is small. Of
  * more than it holds, little is left there from call to call: then, if the work on a line is short
  * and the processor's own prefetchers are good at it, panels are taken in their order, as a stream
- * or two (docs/performance.md). No bit depends on any of it. */
+ * or two (docs/performance/tried-decode.md). No bit depends on any of it. */
 enum { LEAST = 1 << 20, MOST = 8 << 20, LINE = 64, MANY_VECTORS = 8 };
 
 static int64_t panel_bytes(const struct qkv_plan_state *plan) {

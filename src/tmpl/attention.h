@@ -3,11 +3,11 @@
  * The row steps of the fused stage: online softmax over the key blocks of a piece (Milakov and
  * Gimelshein 2018; FlashAttention-2, Dao 2023), the joining of pieces, and the end of a row.
  *
- * Exponentials are powers of two, with log2(e) in the factor of the score (docs/performance.md
- * says what that wins). The running maximum is kept as a rounded exponent of two, and the same
- * rounded number stands in every exponential, so that weights and factors agree exactly. Where two
- * maxima are equal the factor is 1 by decision, not by arithmetic: a block or piece that holds
- * nothing for a row leaves the row's bits alone.
+ * Exponentials are powers of two, with log2(e) in the factor of the score
+ * (docs/performance/tried-attention.md says what that wins). The running maximum is kept as a
+ * rounded exponent of two, and the same rounded number stands in every exponential, so that weights
+ * and factors agree exactly. Where two maxima are equal the factor is 1 by decision, not by
+ * arithmetic: a block or piece that holds nothing for a row leaves the row's bits alone.
  */
 #ifndef QKV_TMPL_ATTENTION_H
 #define QKV_TMPL_ATTENTION_H

@@ -26,7 +26,7 @@ static inline __attribute__((always_inline)) void ask(int wanted, uintptr_t ahea
 }
 
 /* Asks for a few lines of them, where the processor follows by itself: a line that is asked for
- * holds one of its few buffers for misses until it is there (docs/performance.md). */
+ * holds one of its few buffers for misses until it is there (docs/performance/tried-decode.md). */
 static inline void ask_few(uintptr_t ahead, ptrdiff_t bytes) {
     for (ptrdiff_t i = 0; ORDER_ASKS > 0 && i < bytes; i += ORDER_ASKS)
         __builtin_prefetch((const void *)(ahead + (uintptr_t)i), 0, 2);
