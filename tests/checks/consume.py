@@ -50,8 +50,9 @@ int main(void)
 """
 
 PROJECT = """project('guest', 'c', default_options: ['c_std=c11', 'warning_level=3'])
-executable('guest', 'guest.c', dependencies: [dependency('qkv', fallback: 'qkv'),
-  meson.get_compiler('c').find_library('m')])
+math = meson.get_compiler('c').find_library('m')
+executable('guest', 'guest.c', dependencies: [dependency('qkv', fallback: 'qkv'), math])
+executable('guest_static', 'guest.c', dependencies: [dependency('qkv', static: true), math])
 """
 
 INSTALLED = ("include/qkv/qkv.h", "include/qkv/cache.h", "include/qkv/version.h",
@@ -90,6 +91,11 @@ def installation(place, build):
     return prefix
 
 
+def check_linked(program, static):
+    if ("libqkv" in run("readelf", "-dW", program)) == static:
+        raise Broken(f"{program} is linked in the wrong way")
+
+
 def compiled(prefix, program, static, *sources):
     """A program, built with what pkg-config says about the installed library, and run."""
     packages = os.path.dirname(find(prefix, "lib*/**/pkgconfig/qkv.pc"))
@@ -100,8 +106,7 @@ def compiled(prefix, program, static, *sources):
     if static:
         flags = ["-l:libqkv.a" if flag == "-lqkv" else flag for flag in flags]
     run("cc", "-std=c11", "-Wall", "-Werror", "-pthread", *sources, "-o", program, *flags, "-lm")
-    if ("libqkv" in run("readelf", "-dW", program)) == static:
-        raise Broken("is linked in the wrong way")
+    check_linked(program, static)
     run(program, LD_LIBRARY_PATH=libraries)
 
 
@@ -125,15 +130,19 @@ def installed_command(prefix):
 
 
 def subproject(place, source):
-    """The same program in a project that has the library among its subprojects."""
+    """The same program in a project that has the library, and nothing else of it, among its subprojects."""
     os.makedirs(os.path.join(place, "subprojects"))
     os.symlink(source, os.path.join(place, "subprojects", "qkv"))
     with open(os.path.join(place, "meson.build"), "w", encoding="utf-8") as file:
         file.write(PROJECT)
     build = os.path.join(place, "build")
     run("meson", "setup", build, place)
-    run("ninja", "-C", build, "guest")
-    run(os.path.join(build, "guest"))
+    run("ninja", "-C", build)
+    for program, static in (("guest", False), ("guest_static", True)):
+        check_linked(os.path.join(build, program), static)
+        run(os.path.join(build, program))
+    if glob.glob(os.path.join(build, "subprojects/qkv/*/test_*")):
+        raise Broken("the subproject builds its tests")
 
 
 def main():
