@@ -7,7 +7,8 @@
 /* Several pieces, with the largest scores anywhere among them, under each option. */
 START_TEST(many_keys) {
     static const int64_t lengths[] = {2047, 2048, 2049, 3333};
-    for (int i = 0; i < 4 * option_count(); i += test_stride() < 5 ? 1 : 5 * test_thinning()) {
+    const int one_in = test_stride() < 5 ? 1 : 5 * test_thinning();
+    for (int i = test_next(-1, one_in); i < 4 * option_count(); i = test_next(i, one_in)) {
         struct desc d = desc_plain();
         d.seed = test_seed() + (uint64_t)i;
         d.kv_len = lengths[i % 4];
@@ -26,7 +27,8 @@ START_TEST(model_shapes) {
         int64_t q_heads, kv_heads, q_len, kv_len, head_dim;
     } shapes[] = {{12, 12, 96, 96, 64}, {8, 2, 33, 700, 128}, {8, 1, 1, 1500, 128},
                   {4, 4, 200, 200, 80}, {2, 2, 64, 577, 256}, {1, 1, 300, 300, 40}};
-    for (int i = 0; i < 12; i += test_stride() < 5 ? 1 : 5 * test_thinning()) {
+    const int one_in = test_stride() < 5 ? 1 : 5 * test_thinning();
+    for (int i = test_next(-1, one_in); i < 12; i = test_next(i, one_in)) {
         struct desc d = desc_plain();
         d.seed = test_seed() + (uint64_t)i;
         d.q_heads = shapes[i / 2].q_heads;

@@ -16,7 +16,8 @@ static void check(int room, const struct desc *d) {
 /* Several pieces of keys under each option. */
 START_TEST(many_keys) {
     static const int64_t lengths[] = {511, 513, 2047, 2048, 2049};
-    for (int i = 0; i < option_count(); i += test_stride() < 5 ? 1 : 5 * test_thinning()) {
+    const int one_in = test_stride() < 5 ? 1 : 5 * test_thinning();
+    for (int i = test_next(-1, one_in); i < option_count(); i = test_next(i, one_in)) {
         struct desc d = desc_plain();
         d.seed = test_seed() + (uint64_t)i;
         d.kv_len = lengths[i % 5];
@@ -30,7 +31,8 @@ END_TEST
 /* Several row blocks, whose shares of dK and dV are joined, under each option. */
 START_TEST(many_rows) {
     static const int64_t lengths[] = {95, 96, 97, 191, 192, 193, 389};
-    for (int i = 0; i < 2 * option_count(); i += test_stride() < 5 ? 1 : 5 * test_thinning()) {
+    const int one_in = test_stride() < 5 ? 1 : 5 * test_thinning();
+    for (int i = test_next(-1, one_in); i < 2 * option_count(); i = test_next(i, one_in)) {
         struct desc d = desc_plain();
         d.seed = test_seed() + (uint64_t)i;
         d.q_len = lengths[i % 7];
@@ -44,7 +46,8 @@ END_TEST
 /* Every pair of dimensions of Q and V around the edges of panels and tiles. */
 START_TEST(dimensions) {
     static const int64_t dims[] = {1, 15, 16, 17, 63, 64, 65, 80, 128, 256, 512};
-    for (int i = 0; i < 11 * 11; i += test_stride() < 5 ? 1 : 5 * test_thinning()) {
+    const int one_in = test_stride() < 5 ? 1 : 5 * test_thinning();
+    for (int i = test_next(-1, one_in); i < 11 * 11; i = test_next(i, one_in)) {
         struct desc d = desc_plain();
         d.seed = test_seed() + (uint64_t)i;
         d.q_heads = 2;
@@ -64,7 +67,8 @@ START_TEST(model_shapes) {
         int64_t q_heads, kv_heads, q_len, kv_len, head_dim;
     } shapes[] = {{12, 12, 96, 96, 64}, {8, 2, 33, 700, 128}, {8, 1, 1, 1500, 128},
                   {4, 4, 200, 200, 80}, {2, 2, 64, 577, 256}, {1, 1, 300, 300, 40}};
-    for (int i = 0; i < 12; i += test_stride() < 5 ? 1 : 5 * test_thinning()) {
+    const int one_in = test_stride() < 5 ? 1 : 5 * test_thinning();
+    for (int i = test_next(-1, one_in); i < 12; i = test_next(i, one_in)) {
         struct desc d = desc_plain();
         d.seed = test_seed() + (uint64_t)i;
         d.q_heads = shapes[i / 2].q_heads;

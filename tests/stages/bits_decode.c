@@ -249,7 +249,9 @@ static void check_properties(const struct cached_desc *d, int room) {
 }
 
 START_TEST(every_option_with_every_pair_of_types) {
-    for (int i = 0; i < option_count() * CACHED_PAIRS; i += test_stride()) {
+    const int one_in = test_stride();
+    for (int i = test_next(-1, one_in); i < option_count() * CACHED_PAIRS;
+         i = test_next(i, one_in)) {
         const struct cached_desc d = with_option(i);
         check_properties(&d, _i);
     }
@@ -303,7 +305,8 @@ static void assert_streamed(const struct cached_desc *d, const qkv_context *cont
 }
 
 START_TEST(caches_that_are_asked_for_ahead) {
-    for (int i = 0; i < CACHED_PAIRS; i += test_stride() < 5 ? 1 : 5) {
+    const int one_in = test_stride() < 5 ? 1 : 5;
+    for (int i = test_next(-1, one_in); i < CACHED_PAIRS; i = test_next(i, one_in)) {
         const struct cached_desc d = asked_for_ahead(i);
         assert_streamed(&d, &rooms_get(_i)->context);
         check_properties(&d, _i);
@@ -365,71 +368,6 @@ START_TEST(what_is_read_in_order) {
 }
 END_TEST
 
-/* ---- A token at a time ---- */
-
-/* The step of token t: its key and value come, and its query is answered. */
-static struct verdict decode_step(const struct cached *prefill, const struct cached *growing,
-                                  const struct test_case *plain, const qkv_context *context,
-                                  int64_t t) {
-    qkv_tensor k = plain->tensor[ROLE_K].view, v = plain->tensor[ROLE_V].view;
-    k.data = tensor_f32(&k, 0, 0, t, 0);
-    v.data = tensor_f32(&v, 0, 0, t, 0);
-    const qkv_status status =
-        cached_append(growing, context, cached_sequence(growing, 0), &k, &v, 1);
-    if (status != QKV_OK)
-        return verdict_fail("append: %s", qkv_status_string(status));
-    struct cached grown = *prefill;
-    grown.cache = growing->cache;
-    const qkv_attention_params *p = &prefill->c.params;
-    const struct cached_slice step = {0, t - (p->kv_len - p->q_len), 1, -1, p->kv_len - t - 1};
-    return cached_slice_check(&grown, context, &step);
-}
-
-/* Tokens from `first` on are decoded one by one, where others stood and were forgotten. */
-static void check_decoding(int room, const struct cached_desc *d, int64_t first) {
-    const qkv_context *context = &rooms_get(room)->context;
-    struct cached prefill, growing;
-    struct test_case plain; /* what is appended: K and V before they were rounded */
-    case_make(&plain, &d->desc, STAGES_ONE(QKV_STAGE_ATTENTION));
-    struct verdict verdict = cached_make(&prefill, d, context);
-    if (verdict.ok)
-        verdict = run_plainly(&prefill, context);
-    stage_assert(&verdict);
-    verdict = cached_make(&growing, d, context);
-    stage_assert(&verdict);
-    ck_assert_int_eq(qkv_cache_truncate(&growing.cache, cached_sequence(&growing, 0), first),
-                     QKV_OK);
-    for (int64_t t = first; t < d->desc.kv_len && verdict.ok; t++)
-        verdict = decode_step(&prefill, &growing, &plain, context, t);
-    cached_free(&prefill);
-    cached_free(&growing);
-    case_free(&plain);
-    cached_explain(d, &verdict);
-    stage_assert(&verdict);
-}
-
-START_TEST(a_token_at_a_time) {
-    static const int64_t spans[][2] = {{0, 35}, {250, 259}, {1020, 1027}};
-    for (int i = 0; i < 3 * CACHED_PAIRS; i += test_stride() < 5 ? 1 : 7) {
-        struct desc desc = desc_plain();
-        desc.seed = test_seed() + (uint64_t)i;
-        desc.causal = true;
-        desc.kv_len = spans[i % 3][1];
-        desc.q_len = desc.kv_len - spans[i % 3][0];
-        desc.kv_heads = 2;
-        desc.q_heads = i % 2 ? 8 : 2;
-        desc.window_left = i % 5 == 1 ? 20 : -1;
-        desc.alibi = i % 5 == 2;
-        desc.sinks = i % 5 == 3;
-        struct cached_desc d = cached_plain(&desc);
-        cached_set_pair(&d, i / 3);
-        d.mapping = MAPPED_SHUFFLED;
-        d.page_tokens = i % 4 ? 16 : 48;
-        check_decoding(_i, &d, spans[i % 3][0]);
-    }
-}
-END_TEST
-
 static Suite *make(void) {
     Suite *suite = suite_create("bits_decode");
     TCase *tcase = tcase_create("rooms");
@@ -438,9 +376,9 @@ static Suite *make(void) {
         random_descriptions,
         caches_that_are_asked_for_ahead,
         what_is_read_in_order,
-        a_token_at_a_time,
     };
     tcase_add_room_tests(tcase, tests, sizeof tests / sizeof *tests);
+    bits_add_step_tests(tcase);
     suite_add_tcase(suite, tcase);
     return suite;
 }

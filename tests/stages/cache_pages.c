@@ -86,7 +86,8 @@ static void inherit(struct world *w, int to, int from, int64_t tokens) {
 }
 
 static bool is_chosen(int pair, int paging, int i, int j) {
-    return (pair * 7 + paging * 5 + i * 3 + j) % (5 * test_stride()) == 0;
+    const int number = ((pair * PAGINGS + paging) * 16 + i) * 16 + j;
+    return test_takes((uint64_t)number, 5 * test_stride());
 }
 
 /* ---- Truncate ---- */

@@ -46,7 +46,8 @@ static struct cached_desc sized(int i) {
 
 /* Rows at the border between few and many of them, keys at those of panels, blocks and pieces. */
 START_TEST(sizes) {
-    for (int i = 0; i < Q_LENS * GROUPS * KV_LENS; i += test_stride()) {
+    const int one_in = test_stride();
+    for (int i = test_next(-1, one_in); i < Q_LENS * GROUPS * KV_LENS; i = test_next(i, one_in)) {
         const struct cached_desc d = sized(i);
         if (d.desc.q_heads * d.desc.q_len * d.desc.kv_len * 3 > PRODUCTS)
             continue;
@@ -92,7 +93,8 @@ END_TEST
 
 START_TEST(options_pairwise) {
     const int n = option_count();
-    for (int i = 0; i < n * n; i += 2 * test_stride() + 1)
+    const int one_in = 2 * test_stride() + 1;
+    for (int i = test_next(-1, one_in); i < n * n; i = test_next(i, one_in))
         check_options(_i, i, i / n, i % n);
 }
 END_TEST

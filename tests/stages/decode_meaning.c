@@ -190,7 +190,8 @@ START_TEST(a_masked_token_may_hold_anything) {
     static void (*const means[])(struct desc *) = {by_mask, by_bias, by_length, by_causal,
                                                    by_window};
     static const int64_t keys[][2] = {{20, 21}, {3, 40}, {260, 300}, {1090, 1100}};
-    for (int i = 0; i < 5 * 4 * CACHED_DTYPES; i += test_stride() < 5 ? 1 : 7) {
+    const int one_in = test_stride() < 5 ? 1 : 7;
+    for (int i = test_next(-1, one_in); i < 5 * 4 * CACHED_DTYPES; i = test_next(i, one_in)) {
         struct desc desc = desc_plain();
         desc.q_heads = 2;
         desc.q_len = i / 4 % 2 ? 1 : 11;

@@ -259,13 +259,14 @@ static struct desc shape(bool large, uint64_t seed) {
 
 struct verdict check_options_alone(const qkv_context *context, int stage) {
     /* A short run of a backward stage takes the small shape alone. */
-    const int step = stage_share(stage) > 1 && test_stride() > 1 ? 2 : 1;
+    const int shapes = stage_share(stage) > 1 && test_stride() > 1 ? 1 : 2;
     struct verdict verdict = verdict_ok();
-    for (int i = 0; i < 2 * option_count() && verdict.ok; i += step * test_thinning()) {
-        struct desc d = shape(i % 2, test_seed() + (uint64_t)i);
-        option_set(&d, i / 2);
+    const int one_in = test_thinning(), n = shapes * option_count();
+    for (int i = test_next(-1, one_in); i < n && verdict.ok; i = test_next(i, one_in)) {
+        struct desc d = shape(i % shapes, test_seed() + (uint64_t)i);
+        option_set(&d, i / shapes);
         verdict = check_desc(context, stage, &d);
-        verdict_add(&verdict, "option %s", option_name(i / 2));
+        verdict_add(&verdict, "option %s", option_name(i / shapes));
     }
     return verdict;
 }
@@ -273,8 +274,9 @@ struct verdict check_options_alone(const qkv_context *context, int stage) {
 struct verdict check_options_pairwise(const qkv_context *context, int stage) {
     int n = option_count();
     struct verdict verdict = verdict_ok();
-    for (int i = 0; i < n * n && verdict.ok; i += test_stride() * stage_share(stage)) {
-        struct desc d = shape(i % 8 == 0, test_seed() + (uint64_t)i);
+    const int one_in = test_stride() * stage_share(stage);
+    for (int i = test_next(-1, one_in); i < n * n && verdict.ok; i = test_next(i, one_in)) {
+        struct desc d = shape(i % 8 == 0, test_seed() + (uint64_t)i); /* large: one in eight */
         option_set(&d, i / n);
         option_set(&d, i % n);
         verdict = check_desc(context, stage, &d);

@@ -62,7 +62,7 @@ START_TEST(sizes_alone) {
         for (int e = 0; e < count; e++)
             for (int repeat = 0; repeat < 4; repeat++) {
                 struct gradient_desc d = numbered(number);
-                if (number++ % (uint64_t)test_thinning() != 0)
+                if (!test_takes(number++, test_thinning()))
                     continue;
                 *size_of(&d, dimension) = edges[e];
                 struct verdict verdict = check_project_gradients(context, &d);
@@ -77,7 +77,7 @@ static void check_pairs(const qkv_context *context, int a, int b, uint64_t *numb
     for (int i = 0; i < count; i++)
         for (int k = 0; k < count; k++) {
             struct gradient_desc d = numbered(++*number);
-            if (*number % (uint64_t)(4 * test_stride()) != test_seed() % 4)
+            if (!test_takes(*number, 4 * test_stride()))
                 continue;
             *size_of(&d, a) = edges[i];
             *size_of(&d, b) = edges[k];

@@ -168,13 +168,13 @@ static struct verdict check_point(const struct sweep *s, const struct point *p) 
 struct verdict check_sizes_alone(const qkv_context *context, int stage) {
     struct sweep s = sweep_of(context, stage);
     struct verdict verdict = verdict_ok();
-    const uint64_t thinning = (uint64_t)test_thinning();
+    const int one_in = test_thinning();
     uint64_t number = 0;
     for (int i = 0; i < s.count; i++)
         for (int e = 0; e < s.dimension[i].count; e++)
             for (int repeat = 0; repeat < 4 && verdict.ok; repeat++) {
                 struct point p = {&s.dimension[i], &s.dimension[i], e, e, number++};
-                if (p.number % thinning == test_seed() % thinning)
+                if (test_takes(p.number, one_in))
                     verdict = check_point(&s, &p);
             }
     return verdict;
@@ -183,11 +183,11 @@ struct verdict check_sizes_alone(const qkv_context *context, int stage) {
 static struct verdict check_pair(const struct sweep *s, const struct dimension *a,
                                  const struct dimension *b, uint64_t *number) {
     struct verdict verdict = verdict_ok();
-    const uint64_t stride = (uint64_t)(test_stride() * stage_share(s->stage));
+    const int one_in = test_stride() * stage_share(s->stage);
     for (int i = 0; i < a->count; i++)
         for (int j = 0; j < b->count && verdict.ok; j++) {
             struct point p = {a, b, i, j, (*number)++};
-            if (p.number % stride == test_seed() % stride)
+            if (test_takes(p.number, one_in))
                 verdict = check_point(s, &p);
         }
     return verdict;

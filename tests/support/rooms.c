@@ -153,6 +153,21 @@ int test_thinning(void) {
     return cases >= WHOLE_SWEEPS ? 1 : (2 * WHOLE_SWEEPS / cases - 1) | 1;
 }
 
+/* The fractions of the golden ratio's multiples lie evenly in every interval, and the numbers whose
+ * fractions lie in one of length 1 / one_in are two or three distances apart that have no divisor
+ * in common (the three-distance theorem). */
+bool test_takes(uint64_t number, int one_in) {
+    const uint64_t golden = 0x9e3779b97f4a7c15;
+    return number == 0 || (number + seed) * golden <= UINT64_MAX / (uint64_t)one_in;
+}
+
+int test_next(int number, int one_in) {
+    do
+        number++;
+    while (!test_takes((uint64_t)number, one_in));
+    return number;
+}
+
 int suite_main(Suite *(*make)(void)) {
     setvbuf(stdout, NULL, _IOLBF, 0);
     read_numbers();

@@ -46,12 +46,20 @@ int test_cases(void);
 /* The description to run alone, or -1. */
 int test_only(void);
 
-/* Every how many pairs of a sweep one is tested: 1 on a full run. */
+/* Of how many pairs of a sweep one is tested: 1 on a full run. */
 int test_stride(void);
 
-/* Every how many points of a sweep over single sizes, options or shapes one is tested: 1 from 15
- * cases up; an odd number, so that alternating points keep alternating. */
+/* Of how many points of a sweep over single sizes, options or shapes one is tested: 1 from 15 cases
+ * up. */
 int test_thinning(void);
+
+/* Is a sweep's point number 0, 1, 2, ... tested, where one in so many is? The first is, and of the
+ * others a share that keeps no step: what hangs on number % 2 or number % 5 takes all its values.
+ */
+bool test_takes(uint64_t number, int one_in);
+
+/* The next such point after `number`, -1 for the first. */
+int test_next(int number, int one_in);
 
 /* The dtype that QKV_TEST_VARIANT computes with; QKV_DTYPE_NONE where no variant is asked for. */
 int32_t test_narrow_dtype(void);

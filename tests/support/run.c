@@ -202,9 +202,10 @@ int run_parallel_for(void *pool, int threads, int64_t parts, qkv_task task, void
 static qkv_status call_whole(const struct call *call, const qkv_plan *plan, uint64_t seed,
                              const qkv_exec *exec) {
     const int stage = call->stage;
-    if (seed & 1 && stage == QKV_STAGE_PROJECT)
+    const bool stands = seed / WAY_COUNT & 1; /* in every way, which is seed % WAY_COUNT */
+    if (stands && stage == QKV_STAGE_PROJECT)
         return qkv_project_execute(plan, call->tensors, exec);
-    if (seed & 1 &&
+    if (stands &&
         ((stage >= QKV_STAGE_SCORES && stage <= QKV_STAGE_ATTENTION) || stage == QKV_STAGE_DECODE))
         return qkv_execute(plan, call->tensors, exec);
     return call_plain(call, exec);
