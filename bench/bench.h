@@ -16,14 +16,17 @@
  *                     these inputs, in the best of some ways, sampled after each repetition
  *   pct_copy          work that changes more than the caches hold in place: of the speed at which
  *                     the room copies memory onto itself, bytes read and written; sampled likewise
- *   pct_roof          work on a cache: of what reading it and the arithmetic leave possible
- * (roof.h) bytes             of the cache, which one call reads roof_speedup      several threads:
- * the roof's time with one over that with all of them ws_shared         bytes that the plan asks
- * for: shared by all threads, and for each ws_worker threads_used      of those in the name, as
- * many as the plan finds the shape worth speedup           several threads: over one thread, in
- * turn with it in each repetition peak_speedup      the same of the FMA peak: what the machine has
- * to give at that moment (on a virtual machine two CPUs may be one core) pct_plain         options
- * only: see options.c noisy             repetitions of which every try was disturbed
+ *   pct_roof          work on a cache: of what reading it and the arithmetic leave possible (roof.h)
+ *   bytes             of the cache, which one call reads
+ *   roof_speedup      several threads: the roof's time with one over that with all of them
+ *   ws_shared         bytes that the plan asks for: shared by all threads,
+ *   ws_worker         and for each
+ *   threads_used      of those in the name, as many as the plan finds the shape worth
+ *   speedup           several threads: over one thread, in turn with it in each repetition
+ *   peak_speedup      the same of the FMA peak: what the machine has to give at that moment (on a
+ *                     virtual machine two CPUs may be one core)
+ *   pct_plain         options only: see options.c
+ *   noisy             repetitions of which every try was disturbed
  */
 #ifndef QKV_BENCH_BENCH_H
 #define QKV_BENCH_BENCH_H

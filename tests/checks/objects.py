@@ -138,6 +138,19 @@ def room_neon(archive):
                         lambda mnemonic, operands: mnemonic == "fmla" and ".4s" in operands)
 
 
+# What each feature multiplies with; and what a room's variant may not hold, if anything.
+MULTIPLIES = {"avxvnni": "vpdpbusd", "avx512vnni": "vpdpbusd", "avx512bf16": "vdpbf16ps",
+              "fp16": "fmla", "dotprod": "sdot", "i8mm": "smmla", "bf16": "bfmmla"}
+
+
+def variant(archive, feature):
+    """A variant's own multiplication in use, and without AVX-512 nothing of it."""
+    forbidden = EVEX_REGISTER if feature == "avxvnni" else None
+    return disassembled(
+        archive, lambda mnemonic, operands: forbidden and forbidden.search(operands),
+        lambda mnemonic, operands: MULTIPLIES[feature] in (mnemonic, *operands.split()[:1]))  # {vex} may come first
+
+
 def linking(library):
     """Bound when loaded, so that no first call enters the dynamic linker."""
     dynamic = output("readelf", "-dW", library)
@@ -181,7 +194,7 @@ def flags(database, source):
 
 CHECKS = {function.__name__: function for function in (
     exports, imports, names, portable_x86_64, portable_aarch64, room_avx2, room_avx512, room_neon,
-    linking, flags)}
+    variant, linking, flags)}
 
 
 def main():

@@ -24,7 +24,11 @@ static int expected_room(uint64_t features, int cap) {
 
 static int table_is_full(const struct qkv_table *table) {
     return table->project != NULL && table->scores != NULL && table->softmax != NULL &&
-           table->mix != NULL && table->attention != NULL;
+           table->mix != NULL && table->attention != NULL && table->project_backward != NULL &&
+           table->scores_backward != NULL && table->softmax_backward != NULL &&
+           table->mix_backward != NULL && table->attention_backward != NULL &&
+           table->loss != NULL && table->descent != NULL && table->cache != NULL &&
+           table->rotate != NULL && table->decode != NULL && table->merge != NULL;
 }
 
 static int every_variant_is(const qkv_context *context, const char *name) {

@@ -86,7 +86,7 @@ def unpack_kernel(package, path):
 def download_kernel(path):
     """The newest kernel that apt-get knows, to `path`; False if there is none to be had."""
     said = subprocess.run(["apt-cache", "depends", KERNEL], capture_output=True, text=True,
-                          check=False)
+                          check=False, env={**os.environ, "LC_ALL": "C"})
     names = re.findall(r"Depends: (linux-image-\S+)", said.stdout)
     with tempfile.TemporaryDirectory(prefix="qkv-kernel.") as folder:
         subprocess.run(["apt-get", "-q", "download", *names[:1]], cwd=folder, capture_output=True,

@@ -105,14 +105,15 @@ class Build:
                    "--logbase", base, "--wrap", WRAP, *names]
         with tempfile.TemporaryDirectory(prefix="qkv-tap.") as tap:
             with open(log, "w", encoding="utf-8") as file:
-                subprocess.call(command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT,
-                                env={**os.environ, "QKV_RUNNER": "", **environment,
-                                     "CK_TIMEOUT_MULTIPLIER": str(patience),
-                                     "QKV_TAP_DIR": tap, "QKV_BUILT": self.folder})
+                status = subprocess.call(
+                    command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT,
+                    env={**os.environ, "QKV_RUNNER": "", **environment,
+                         "CK_TIMEOUT_MULTIPLIER": str(patience),
+                         "QKV_TAP_DIR": tap, "QKV_BUILT": self.folder})
             found = glob.glob(os.path.join(self.folder, "meson-logs", base + "*.json"))
             if not found:
                 raise Failed(f"{leg}: meson test did not run ({shown(log)})")
-            return results.read_meson(found[0], tap, shown(log))
+            return results.read_meson(found[0], tap, shown(log), len(names), status)
 
     def script(self, what, command):
         """A script that prints `ok NAME` or `not ok NAME: why` for each thing it tried."""

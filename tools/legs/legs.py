@@ -46,6 +46,9 @@ def lacking(programs=(), files=()):
         [path for path in files if not os.path.exists(path)]
 
 
+BUILDING = ("meson", "ninja", "pkg-config")  # every leg builds something
+
+
 @dataclasses.dataclass
 class Leg:
     name: str
@@ -55,7 +58,7 @@ class Leg:
     files: tuple = ()
 
     def lacks(self):
-        return lacking(self.programs, self.files)
+        return lacking((*BUILDING, *self.programs), self.files)
 
 
 def suite(name):

@@ -32,7 +32,7 @@ def run(leg):
         return results.Tally(skipped=[("all of it", f"this machine has no {', '.join(lacks)}")])
     try:
         return leg.run(leg)
-    except build.Failed as failure:
+    except (build.Failed, OSError) as failure:
         return results.Tally(failed=[str(failure)])
 
 

@@ -110,12 +110,19 @@ def read_test(test, tap, log):
     return tally
 
 
-def read_meson(log_json, tap_folder, log):
-    """The tally of one `meson test`."""
+def read_meson(log_json, tap_folder, log, wanted, status):
+    """The tally of one `meson test`, which should have run so many tests and ended with this status;
+    one that stopped midway has failed, whatever had passed by then."""
     tally = Tally()
     logs = read_tap(tap_folder)
+    ended = 0
     with open(log_json, encoding="utf-8") as file:
         for line in file:
             test = json.loads(line)
             tally.add(read_test(test, take_tap(logs, test), log))
+            ended += 1
+    if ended < wanted:
+        tally.failed.append(f"meson test: {ended} of {wanted} tests ended ({log})")
+    elif status and not tally.failed:
+        tally.failed.append(f"meson test: exit status {status} ({log})")
     return tally

@@ -37,6 +37,19 @@ def aligned_copy(source):
     return array
 
 
+def expanded(array, heads):
+    """Keys or values [heads, ...] repeated for operators that know no groups; not timed."""
+    return array if heads == len(array) else aligned_copy(np.repeat(array, heads // len(array), axis=0))
+
+
+def aligned_part(count, dtype=np.float32):
+    """Zeros that begin on a cache line: memory of a peer's own, which counts as its memory."""
+    line, size = 64, np.dtype(dtype).itemsize
+    whole = np.zeros(count + line // size, dtype)
+    first = -whole.ctypes.data % line // size
+    return whole[first : first + count]
+
+
 def bytes_made():
     """Of all such arrays: inputs and outputs, which do not count as a peer's memory."""
     return _made

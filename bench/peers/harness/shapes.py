@@ -222,11 +222,11 @@ QUICK = (
 
 
 def last_cache():
-    """Bytes of the last-level cache; 0 if the system does not say."""
+    """Bytes of the last-level cache; infinite if the system does not say."""
     try:
         text = Path("/sys/devices/system/cpu/cpu0/cache/index3/size").read_text()
     except OSError:
-        return 0
+        return float("inf")
     return int(text.rstrip("K\n")) << 10
 
 

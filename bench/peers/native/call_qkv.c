@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <qkv/cache.h>
 
@@ -139,6 +140,16 @@ struct native_qkv *native_qkv_learning(const struct native_learning *call, const
     return make_exec(p, first > second ? first : second, threads) ? p : NULL;
 }
 
+/* Memory in huge pages where there are any, as everyone's inputs and the peers' packed weights. */
+static void *huge_pages(size_t bytes) {
+    const size_t page = (size_t)2 << 20, whole = (bytes + page - 1) / page * page;
+    void *memory = aligned_alloc(page, whole);
+    if (memory) {
+        madvise(memory, whole, MADV_HUGEPAGE);
+    }
+    return memory;
+}
+
 /* Packs weight matrix `which`, [d_model, width] of the call, into memory of its own. */
 static int pack(struct native_qkv *p, const struct native_project *call, int which,
                 qkv_tensor *to) {
@@ -146,7 +157,7 @@ static int pack(struct native_qkv *p, const struct native_project *call, int whi
     w.stride[2] = call->width / call->matrices;
     w.stride[3] = 1;
     size_t bytes = qkv_project_pack_size(&p->project, which, &p->context);
-    to->data = aligned_alloc(QKV_ALIGNMENT, (bytes + 63) / 64 * 64);
+    to->data = huge_pages(bytes);
     to->dtype = QKV_F32;
     return to->data && ok(qkv_project_pack(&p->project, which, &w, to->data, bytes, &p->context));
 }

@@ -192,7 +192,7 @@ class PackedSgemm(Blas):
         x, blas = inputs["x"], self.blas
         blas.cblas_sgemm_pack_get_size.restype = ctypes.c_size_t
         size = blas.cblas_sgemm_pack_get_size(*i32(MATRIX_B, m, n, k))
-        packed = np.zeros(size // 4 + 16, np.float32)
+        packed = memory.aligned_part(size // 4 + 1)
         blas.cblas_sgemm_pack(*i32(ROW_MAJOR, MATRIX_B, PLAIN, m, n, k), ONE, pointer(w),
                               *i32(n), pointer(packed))
         run = prepared(

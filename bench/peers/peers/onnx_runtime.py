@@ -21,11 +21,6 @@ def heads_first(array, heads):
     return array[0].reshape(array.shape[1], heads, -1).transpose(1, 0, 2)
 
 
-def expanded(array, heads):
-    """Keys or values repeated for operators that know no groups; not timed."""
-    return np.repeat(array, heads // len(array), axis=0)
-
-
 class Onnx(Peer):
     def load(self, threads):
         import onnx
@@ -73,7 +68,7 @@ class MultiHeadAttention(Onnx):
 
     def prepare(self, shape, inputs, threads):
         keys, values = (
-            memory.aligned_copy(expanded(inputs[name], shape.q_heads)[None]) for name in "kv"
+            memory.aligned_copy(memory.expanded(inputs[name], shape.q_heads)[None]) for name in "kv"
         )
         arrays = {"q": rows_first(inputs["q"]), "k": keys, "v": values}
         out = memory.aligned(arrays["q"].shape)
@@ -181,11 +176,11 @@ class ThreeOperators(Onnx):
     name = "onnxruntime MatMul-Softmax"
 
     def prepare(self, shape, inputs, threads):
-        keys = expanded(inputs["k"], shape.q_heads).transpose(0, 2, 1)
+        keys = memory.expanded(inputs["k"], shape.q_heads).transpose(0, 2, 1)
         arrays = {
             "q": memory.aligned_copy(inputs["q"][None] / np.float32(np.sqrt(shape.head_dim))),
             "k": memory.aligned_copy(keys[None]),
-            "v": memory.aligned_copy(expanded(inputs["v"], shape.q_heads)[None]),
+            "v": memory.aligned_copy(memory.expanded(inputs["v"], shape.q_heads)[None]),
         }
         out = memory.aligned(arrays["q"].shape)
         scores = "s"

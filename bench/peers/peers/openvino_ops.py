@@ -5,8 +5,6 @@ CPUs with bfloat16 instructions is bfloat16)."""
 from harness import memory
 from harness.peer import Call, Peer
 
-from .onnx_runtime import expanded
-
 
 class OpenVino(Peer):
     name = "openvino sdpa"
@@ -27,7 +25,7 @@ class OpenVino(Peer):
         ov = self.openvino
         keys, values = inputs["k"], inputs["v"]
         if shape.kv_heads != shape.q_heads:
-            keys, values = (memory.aligned_copy(expanded(a, shape.q_heads)) for a in (keys, values))
+            keys, values = (memory.expanded(a, shape.q_heads) for a in (keys, values))
         arrays = [array[None] for array in (inputs["q"], keys, values)]
         out = memory.aligned(arrays[0].shape)
         options = {

@@ -43,8 +43,12 @@ class Attention(Torch):
         return functools.partial(attend, **options), chosen
 
     def prepare(self, shape, inputs, threads):
+        """The operator would repeat K and V of a group in every call; here it gets them repeated."""
         attend, chosen = self.attend(shape)
-        q, k, v = (self.tensor(inputs[name]).unsqueeze(0) for name in "qkv")
+        attend = functools.partial(attend, enable_gqa=False)
+        q, k, v = (
+            self.tensor(memory.expanded(inputs[name], shape.q_heads)).unsqueeze(0) for name in "qkv"
+        )
 
         def run():
             return attend(q, k, v)
