@@ -128,17 +128,22 @@ static void json_character(unsigned char c) {
     }
 }
 
-/* "a,b" as ["a", "b"]. */
+/* "a,b" as ["a", "b"]; nothing between two commas is no name. */
 static void json_names(const char *names) {
+    const char *between = "";
     putchar('[');
-    for (; *names; names += *names == ',') {
-        putchar('"');
-        for (; *names && *names != ','; names++) {
+    while (*names) {
+        const char *end = names + strcspn(names, ",");
+        if (end > names) {
+            printf("%s\"", between);
+            between = "\", ";
+        }
+        for (; names < end; names++) {
             json_character((unsigned char)*names);
         }
-        printf("\"%s", *names ? ", " : "");
+        names += *names == ',';
     }
-    putchar(']');
+    printf("%s]", *between ? "\"" : "");
 }
 
 static const char *json_bool(bool value) {

@@ -122,12 +122,15 @@ static int write_and_close(int fd, const void *head, size_t head_size, const voi
     return bad ? -1 : 0;
 }
 
-/* Opens a new file beside the target; its name goes to *name. */
+/* Opens a new file beside the target; its name goes to *name. The target's own may be as long as
+ * names can be. */
 static int open_beside(const char *target, mode_t mode, char **name) {
-    size_t room = strlen(target) + 40;
+    const char *slash = strrchr(target, '/');
+    const int folder = slash ? (int)(slash - target) + 1 : 0;
+    const size_t room = (size_t)folder + 48;
     *name = malloc(room);
     for (int i = 0; *name && i < 1000; i++) {
-        snprintf(*name, room, "%s.%ld-%d.tmp", target, (long)getpid(), i);
+        snprintf(*name, room, "%.*sqkv-%ld-%d.tmp", folder, target, (long)getpid(), i);
         int fd = open(*name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
         if (fd >= 0 || errno != EEXIST) {
             return fd;
@@ -145,10 +148,13 @@ static int write_directly(const char *path, const void *head, size_t head_size, 
     return FINE;
 }
 
-/* The file that `path` means, links followed; malloc'd, NULL with errno on failure. */
+/* The file that `path` means, links followed; malloc'd, NULL with errno on failure, as for a link
+ * to nothing. */
 static char *find_target(const char *path) {
+    struct stat st;
     char *target = realpath(path, NULL);
-    if (!target && errno == ENOENT) {
+    if (!target && errno == ENOENT && (lstat(path, &st) || !S_ISLNK(st.st_mode))) {
+        errno = ENOENT;
         target = strdup(path);
     } else if (target && access(target, W_OK)) {
         free(target);

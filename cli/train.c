@@ -168,7 +168,10 @@ static int learn(const struct train_settings *settings, const struct task *task,
         print_start(&trainer);
         status = train_run(&trainer);
         if (!isfinite(trainer.best_loss)) {
-            status = FAILED; /* there are no weights worth keeping */
+            status = status ? status
+                            : complain(FAILED, "train",
+                                       "the loss on what is kept aside was never a finite number; "
+                                       "there are no good weights");
         } else if (settings->folder && train_save(&trainer)) {
             status = FAILED;
         } else {

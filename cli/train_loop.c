@@ -30,11 +30,19 @@ static void ask_to_stop(int signal) {
     asked_to_stop = signal;
 }
 
+/* Whoever started the process with a signal ignored, as a shell does with SIGINT of its background
+ * jobs, meant that. */
+static void listen_for(int signal) {
+    struct sigaction action = {.sa_handler = ask_to_stop, .sa_flags = (int)SA_RESETHAND}, old;
+    if (sigaction(signal, NULL, &old) == 0 && old.sa_handler != SIG_IGN) {
+        sigaction(signal, &action, NULL);
+    }
+}
+
 static void listen_for_signals(void) {
-    struct sigaction action = {.sa_handler = ask_to_stop, .sa_flags = (int)SA_RESETHAND};
     asked_to_stop = 0;
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
+    listen_for(SIGINT);
+    listen_for(SIGTERM);
 }
 
 static double now(void) {

@@ -386,7 +386,8 @@ typedef enum qkv_align {
 typedef enum qkv_exp {
     QKV_EXP_SLEEF_U10, /* the default: SLEEF's exp2, within 1 ULP */
     QKV_EXP_SLEEF_U35, /* SLEEF's exp2, within 3.5 ULP */
-    QKV_EXP_POLY5,     /* inlined polynomial of degree 5: about 2 ULP; below 2^-126 it is 0 */
+    QKV_EXP_POLY5,     /* inlined polynomial of degree 5: about 2 ULP; below 2^-126 it is 0, and in
+                          AVX-512 may be denormal */
     QKV_EXP_POLY4,     /* of degree 4: a relative error of about 3e-6 */
     QKV_EXP_COUNT
 } qkv_exp;

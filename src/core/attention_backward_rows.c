@@ -38,7 +38,7 @@ static void clear_bias(const struct qkv_plan_state *plan, const qkv_tensor *bias
                0, (size_t)p->kv_len * sizeof(float));
 }
 
-/* A row block's numbers; its sink's part goes to *sink. */
+/* A row block's numbers, its part of the sink's gradient among them. */
 static void take_rows(const struct qkv_plan_state *plan, const qkv_tensors *tensors,
                       const qkv_tensor *d_out, char *shared, const struct qkv_sequence *s,
                       int64_t head, int64_t begin) {
@@ -153,12 +153,14 @@ static int row_is_stale(const struct rows *rows, const qkv_tensor *t, int64_t i)
     const int64_t pieces = rows->seen.end - rows->seen.begin;
     const float lse = *qkv_q_row(t, &plan->problem, &rows->part.sequence, rows->head, i);
     const int empty = lse == -INFINITY;
-    const float slack = 0x1p-6f + (empty ? 0.0f : 0x1p-18f * fabsf(lse));
+    const float slack = 0x1p-6f + 0x1p-18f * fabsf(lse);
     const float *mass = (const float *)(rows->part.shared + plan->backward.mass) +
                         first_slot(rows) + i - rows->begin;
-    float sum = empty ? 1.0f : sink_mass(rows, i);
+    float sum = empty ? 0.0f : sink_mass(rows, i);
     for (int64_t piece = 0; piece < pieces; piece++)
         sum += mass[piece * plan->backward.query_rows];
+    if (empty) /* a key that is seen has infinite weight */
+        return sum > 0.0f;
     /* e^slack < 1 + 1.75 slack and 1 - slack < e^-slack. A sum of NaN or infinity shows in the
      * gradients: such scores have no LSE to speak of. */
     return slack < 1.0f && isfinite(sum) && (sum > 1.0f + 1.75f * slack || sum < 1.0f - slack);

@@ -109,6 +109,31 @@ INLINE vf exp_of_rows(const struct qkv_weigh *w, int r, int rows, vf factor, con
     return vf_hsum_rows(lanes);
 }
 
+/* A maximum beyond this, as a power of two, differs from the fused product of its score by so much
+ * that all weights of its row could overflow or vanish. There products are rounded first, as the
+ * maximum was; below it they are not, which keeps the distances between scores exact. */
+#define FAR 0x1p30f
+
+static inline int any_far(vf base) {
+    return vm_any(vm_lt(vf_set1(FAR), vf_abs(base)));
+}
+
+/* As exp_of_rows, where some of the rows have such a maximum; rare. */
+static __attribute__((noinline)) vf exp_of_far_rows(const struct qkv_weigh *w, int r, int rows,
+                                                    vf factor, const float *base, exp2_step *exp2) {
+    float lanes[VF_LANES * VF_LANES] = {0};
+    for (int i = 0; i < rows; i++) {
+        const struct qkv_score_row *row = w->row + r + i;
+        const int far = fabsf(base[i]) > FAR;
+        for (int c = row->from; c < row->to && far; c += VF_LANES)
+            vf_store(row->s + c, vf_mul(vf_load(row->s + c), factor));
+        vf_store(lanes + i * VF_LANES,
+                 row_exp(row->s + row->from, row->to - row->from, far ? vf_set1(1.0f) : factor,
+                         vf_set1(base[i]), w->mark, exp2));
+    }
+    return vf_hsum_rows(lanes);
+}
+
 /* VF_LANES rows from row r on, or the last few: the maxima and sums of all rows are reduced at
  * once, a row a lane, so that no row waits for the horizontal steps of another. */
 INLINE void weigh_group(const struct qkv_weigh *w, int r, const int whole, const int mark,
@@ -122,9 +147,11 @@ INLINE void weigh_group(const struct qkv_weigh *w, int r, const int whole, const
     vf fall = factor_between(before, after, exp2);
     vf_store(w->state.max + r, after);
     vf_store(w->factor + r, fall);
-    vf_store(base, exponent_base(after));
+    vf bases = exponent_base(after);
+    vf_store(base, bases);
 
-    vf sum = exp_of_rows(w, r, rows, scale, base, whole, mark, exp2);
+    vf sum = any_far(bases) ? exp_of_far_rows(w, r, rows, scale, base, exp2)
+                            : exp_of_rows(w, r, rows, scale, base, whole, mark, exp2);
     vf_store(w->state.sum + r, vf_fma(vf_load(w->state.sum + r), fall, sum));
 }
 

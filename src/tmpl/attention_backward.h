@@ -54,7 +54,7 @@ static int sees_no_key(const struct qkv_backward_row *row) {
 
 static int backward_row(const struct qkv_backward_row *row, float *delta, float *base) {
     const int empty = sees_no_key(row);
-    *base = row->lse == -INFINITY ? 0.0f : row->lse == INFINITY ? NAN : -row->lse * LOG2_E;
+    *base = row->lse == INFINITY ? NAN : -row->lse * LOG2_E; /* +inf: no key may have a weight */
     *delta = empty ? 0.0f : row_dot(row->d_out, row->out, row->v_dim);
     return row_not_finite(row->q, row->head_dim) | row_not_finite(row->d_out, row->v_dim);
 }
@@ -87,9 +87,13 @@ static inline void mark_columns(float *row, int from, int to) {
 INLINE vf weigh_step(float *s, float *d, vf factor, vf base, vf delta, const int mark,
                      exp2_step *exp2) {
     const vf zero = vf_set1(0.0f), none = vf_set1(-0.0f);
-    /* Also where base is NaN: a masked key has no part in its row's NaN. */
-    vf p = exp2(vf_fma(vf_load(s), factor, base));
-    p = vf_select(vm_eq(vf_load(s), vf_set1(-INFINITY)), zero, p);
+    /* Far above 1 where the LSE is not the row's own. The polynomials go no further than 2^128. */
+    vf x = vf_fma(vf_load(s), factor, base), most = vf_set1(128.0f);
+    vf p = exp2(vf_select(vm_lt(most, x), most, x));
+    /* Also where base is not finite: a masked key, as the forward call takes it, has no part in
+     * that.
+     */
+    p = vf_select(vm_eq(vf_mul(vf_load(s), factor), vf_set1(-INFINITY)), zero, p);
     vf slack = vf_sub(vf_load(d), delta);
     vm gone = vm_eq(p, zero);
     vf ds = vf_select(gone, mark ? none : zero, vf_mul(p, slack));

@@ -22,7 +22,8 @@ static inline void copy_row(float *out, const float *x, ptrdiff_t n) {
         store_upto(out + c, load_upto(x + c, n - c), n - c);
 }
 
-/* The larger logsumexp's weight is 1 before both are divided by their sum. */
+/* The larger logsumexp's weight is 1 before both are divided by their sum. Beside an infinite one
+ * nothing has a share that is a number. */
 static void join_row(float *out, float *lse, const float *x, float x_lse, ptrdiff_t n) {
     const int nothing = *lse == -INFINITY;
     if (x_lse == -INFINITY) {
@@ -37,7 +38,7 @@ static void join_row(float *out, float *lse, const float *x, float x_lse, ptrdif
     }
     const int rises = *lse < x_lse;
     const float low = rises ? *lse : x_lse, high = rises ? x_lse : *lse;
-    const float fall = exp_of(low - high), mass = 1.0f + fall;
+    const float fall = high == INFINITY ? NAN : exp_of(low - high), mass = 1.0f + fall;
     const vf major = vf_set1(1.0f / mass), minor = vf_set1(fall / mass);
     const vf a = rises ? minor : major, b = rises ? major : minor;
     for (ptrdiff_t c = 0; c < n; c += VF_LANES) {

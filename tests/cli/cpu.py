@@ -108,6 +108,12 @@ class Cpu(Case):
         self.assertEqual(report, self.plain)
         self.assertIn("mean nothing here: z80,mmx", self.fine(qkv("cpu", env=env)))
 
+    def test_unknown_without_names(self):
+        """Commas with nothing between or behind them are no names."""
+        for value, names in (("avx2,", ["avx2"]), (",", []), (",,z80,,mmx,", ["z80", "mmx"])):
+            with self.subTest(value):
+                self.assertEqual(self.report(QKV_CPU_MAX=value)["unknown_overrides"], names)
+
     def test_isa_option(self):
         """qkv attend --isa takes the rooms that qkv cpu calls usable, and no other."""
         for room in ROOMS:

@@ -222,6 +222,19 @@ class Writing(Case):
         self.assertTrue(os.path.islink(out))
         self.assertEqual(read(target)[:6], b"\x93NUMPY")
 
+    def test_link_to_nothing(self):
+        out = self.path("out.npy")
+        os.symlink("missing.npy", out)
+        done = qkv("attend", *self.arguments, "--out", out)
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, r"\Aqkv: .*out.npy: No such file or directory\n\Z")
+        self.assertTrue(os.path.islink(out))
+
+    def test_longest_name(self):
+        out = self.path("o" * 251 + ".npy")
+        self.fine(qkv("attend", *self.arguments, "--out", out))
+        self.assertEqual(read(out)[:6], b"\x93NUMPY")
+
     def test_input_is_output(self):
         self.fine(qkv("attend", *self.arguments, "--out", self.path("q.npy")))
         self.assertEqual(read(self.path("q.npy"))[:6], b"\x93NUMPY")

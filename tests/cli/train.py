@@ -309,6 +309,15 @@ class Trouble(Train):
                       done.stderr)
         self.same(before, self.kept("w"))
 
+    def test_loss_that_is_no_number(self):
+        """Gradients that are numbers, and a loss that never is."""
+        def edit(x, y):
+            del x
+            y[:] = [value * 1e25 for value in y]
+        done = self.train(*self.pair(edit=edit), "--steps", 3, "--out", self.path("w"))
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("there are no good weights", done.stderr)
+
     def test_no_room(self):
         """The disk is full before the last file is written: all old ones are whole."""
         folder = self.path("w")

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The gradients of the fused attention against the reference and against the scalar room. */
+#include <math.h>
 #include <string.h>
 
 #include "stage.h"
@@ -94,8 +95,9 @@ static void run_changed(int room, struct test_case *c) {
     stage_assert(&verdict);
 }
 
-/* A row's LSE that is not its own is told, whichever row it is and however the call runs; one that
- * another program rounded is none. */
+/* A row's LSE that is not its own is told, whichever row it is and however the call runs, with each
+ * exponential; one that another program rounded is none. A shift of -inf makes it that of a row
+ * without keys. */
 static void check_lse(int room, enum way way, int64_t row, float shift, bool stale) {
     struct desc d = desc_plain();
     struct test_case c;
@@ -104,6 +106,7 @@ static void check_lse(int room, enum way way, int64_t row, float shift, bool sta
     d.q_len = 100;
     d.kv_len = 300;
     d.sinks = row % 2;
+    d.exp = (int)way % QKV_EXP_COUNT;
     case_make(&c, &d, STAGES_ONE(QKV_STAGE_ATTENTION_BACKWARD));
     *tensor_f32(&c.tensors.lse, 0, row % d.q_heads, row, 0) += shift;
     struct verdict verdict =
@@ -124,7 +127,47 @@ START_TEST(lse_of_another_call) {
         check_lse(_i, (enum way)way, rows[way], -0.1F, true);
         check_lse(_i, (enum way)way, rows[way], 40, true);
         check_lse(_i, (enum way)way, rows[way], -40, true);
+        check_lse(_i, (enum way)way, rows[way], -INFINITY, true);
         check_lse(_i, (enum way)way, rows[way], 1e-4F, false);
+    }
+}
+END_TEST
+
+/* The key's weight by its score alone would be next to nothing. */
+START_TEST(lse_of_a_row_without_keys) {
+    struct desc d = desc_plain();
+    struct test_case c;
+    d.kv_len = d.q_len = d.head_dim = 1;
+    d.has_scale = true;
+    d.scale = 1;
+    case_make(&c, &d, STAGES_ONE(QKV_STAGE_ATTENTION_BACKWARD));
+    *tensor_f32(&c.tensors.q, 0, 0, 0, 0) = -10;
+    *tensor_f32(&c.tensors.k, 0, 0, 0, 0) = 1;
+    *tensor_f32(&c.tensors.lse, 0, 0, 0, 0) = -INFINITY;
+    const struct verdict verdict = run_backward(
+        &c, QKV_STAGE_ATTENTION_BACKWARD, &rooms_get(_i)->context, (struct how){WAY_PLAIN, 1, 0});
+    ck_assert(!verdict.ok);
+    ck_assert_ptr_nonnull(
+        strstr(verdict.message, qkv_status_string(QKV_ARG_LSE << 8 | QKV_FAULT_STALE)));
+    case_free(&c);
+}
+END_TEST
+
+/* So far off that weights overflow: the gradients tell, whatever the exponential. */
+START_TEST(lse_far_off_shows) {
+    for (int exp = 0; exp < QKV_EXP_COUNT; exp++) {
+        struct desc d = desc_plain();
+        struct test_case c;
+        d.exp = exp;
+        case_make(&c, &d, STAGES_ONE(QKV_STAGE_ATTENTION_BACKWARD));
+        for (int64_t i = 0; i < d.q_len; i++)
+            *tensor_f32(&c.tensors.lse, 0, 0, i, 0) -= 355; /* 512 ln 2 */
+        const struct verdict verdict =
+            run_backward(&c, QKV_STAGE_ATTENTION_BACKWARD, &rooms_get(_i)->context,
+                         (struct how){WAY_PLAIN, 1, 0});
+        stage_assert(&verdict);
+        ck_assert(!isfinite(*tensor_f32(&c.gradients.v, 0, 0, 0, 0)));
+        case_free(&c);
     }
 }
 END_TEST
@@ -188,8 +231,10 @@ START_TEST(any_of_the_gradients) {
 END_TEST
 
 static void add(TCase *tcase) {
-    const TTest *const tests[] = {many_keys,           many_rows,           dimensions,
-                                  model_shapes,        lse_of_another_call, slices_of_one_buffer,
+    const TTest *const tests[] = {many_keys,           many_rows,
+                                  dimensions,          model_shapes,
+                                  lse_of_another_call, lse_of_a_row_without_keys,
+                                  lse_far_off_shows,   slices_of_one_buffer,
                                   any_of_the_gradients};
     tcase_add_room_tests(tcase, tests, sizeof tests / sizeof *tests);
 }

@@ -189,6 +189,23 @@ START_TEST(rows_that_hold_nothing) {
 }
 END_TEST
 
+/* What a sink of +inf leaves, with and without keys; alone it stays as it is. */
+START_TEST(rows_of_infinite_mass) {
+    const qkv_context *context = &rooms_get(_i)->context;
+    float x[2][V_DIM], out[V_DIM];
+    for (int first = 0; first < 2; first++) {
+        const float other = first ? INFINITY : 3.0f;
+        set_rows(x, (const float[]){0.0f, 5.0f}, 2);
+        ck_assert(isnan(join_rows(context, x, (float[]){INFINITY, other}, 2, out)));
+        ck_assert(isnan(out[0]));
+        ck_assert(isnan(join_rows(context, x, (float[]){other, INFINITY}, 2, out)));
+        ck_assert(isnan(out[0]));
+    }
+    ck_assert(join_rows(context, x, (float[]){-INFINITY, INFINITY}, 2, out) == INFINITY);
+    assert_row(out, 5.0f);
+}
+END_TEST
+
 START_TEST(weights_at_the_ends_of_the_range) {
     const qkv_context *context = &rooms_get(_i)->context;
     float x[2][V_DIM], out[V_DIM];
@@ -265,9 +282,9 @@ END_TEST
 
 static Suite *make(void) {
     const TTest *const room_tests[] = {
-        random_shapes_and_places, a_part_of_one_row,        the_same_bits_in_any_way,
-        one_part_after_the_other, rows_that_hold_nothing,   weights_at_the_ends_of_the_range,
-        nan_is_not_lost,          broken_kernels_are_found,
+        random_shapes_and_places,         a_part_of_one_row,      the_same_bits_in_any_way,
+        one_part_after_the_other,         rows_that_hold_nothing, rows_of_infinite_mass,
+        weights_at_the_ends_of_the_range, nan_is_not_lost,        broken_kernels_are_found,
     };
     Suite *suite = suite_create("merge");
     TCase *tcase = tcase_create("rooms");

@@ -200,6 +200,47 @@ START_TEST(scores_of_ten_thousand_do_not_overflow) {
 }
 END_TEST
 
+/* Beyond what the reference has a bound for: one key takes all, whatever the products round to. */
+START_TEST(scores_as_large_as_they_come) {
+    static const int64_t lengths[] = {7, 300, 1100};
+    for (int i = 0; i < 3 * QKV_EXP_COUNT; i++) {
+        struct desc d = desc_plain();
+        d.head_dim = 1;
+        d.has_scale = true;
+        d.scale = 1;
+        d.kv_len = lengths[i % 3];
+        d.exp = i / 3;
+        for (extreme = 2e6F; extreme < 1.7e38F; extreme *= 3.7F) {
+            struct test_case c;
+            semantics_run(&c, rooms_get(_i), &d, prepare_extreme);
+            expect_extreme(&c);
+            case_free(&c);
+        }
+    }
+}
+END_TEST
+
+static void make_one_row_large(struct test_case *c) {
+    for (int64_t x = 0; x < c->desc.head_dim; x++)
+        *q_at(c, 0, 3, x) *= 1e15F;
+}
+
+/* It is weighed in another way, and the rows beside it are not. */
+START_TEST(large_scores_of_one_row_leave_the_others) {
+    struct desc d = desc_plain();
+    struct test_case plain, large;
+    d.q_len = 21;
+    d.kv_len = 300;
+    semantics_run(&plain, rooms_get(_i), &d, NULL);
+    semantics_run(&large, rooms_get(_i), &d, make_one_row_large);
+    for (int64_t i = 0; i < d.q_len; i++)
+        ck_assert_int_eq(semantics_same_row(&plain, &large, 0, 0, i), i != 3);
+    ck_assert(isfinite(lse_at(&large, 0, 0, 3)));
+    case_free(&plain);
+    case_free(&large);
+}
+END_TEST
+
 static void prepare_huge(struct test_case *c) {
     set_row(q_at(c, 0, 0, 0), 1, 1e19F);
     set_row(q_at(c, 0, 1, 0), 1, -1e19F);
@@ -357,6 +398,8 @@ void add_number_tests(TCase *tcase) {
         scale_then_softcap_then_alibi_then_bias,
         scale_is_one_over_the_root_of_head_dim_unless_set,
         scores_of_ten_thousand_do_not_overflow,
+        scores_as_large_as_they_come,
+        large_scores_of_one_row_leave_the_others,
         score_that_overflows_by_its_scale,
         largest_scale_of_zeros_is_zero,
         least_softcap,
