@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "forbid.h"
-#include "sanitized.h"
+#include "../support/sanitized.h"
 #include "work.h"
 
 enum { SKIPPED = 77, LACKING = 78, WRONG_STATUS = 6 };

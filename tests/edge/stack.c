@@ -8,7 +8,7 @@
 #include <ucontext.h>
 
 #include "support/rooms.h"
-#include "sanitized.h"
+#include "support/sanitized.h"
 #include "work.h"
 
 /* What docs/design.md promises: no call uses more than this. */

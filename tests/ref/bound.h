@@ -86,6 +86,7 @@ struct ref_row {
     double exp;      /* E */
     double relative; /* r_L */
     bool narrow;     /* weights are rounded on their way to V (narrow.h) */
+    bool alone;      /* softmax by itself, whose scores are taken as they are */
 };
 
 /* x . y as one chain, and its bound; y's elements are y_step apart. */

@@ -65,6 +65,8 @@ static void add_weight(struct ref_row *row, const struct ref_weight *w) {
 static void weigh_row(struct ref_row *row, struct ref_weight *weights,
                       const struct ref_value *scores, int64_t n, double sink) {
     double magnitude = measure(row, scores, n, sink);
+    if (row->alone)
+        magnitude = 0;
     for (int64_t j = 0; j < n; j++) {
         weights[j] = (struct ref_weight){0};
         if (scores[j].value == -INFINITY)
@@ -133,7 +135,7 @@ void ref_softmax(const qkv_attention_params *params, const qkv_tensors *tensors,
     const float *given = ref_row_of(&tensors->scores, ref_query_place(params, b, i), h);
     for (int64_t j = 0; j < n; j++)
         scores[j].value = ref_keeps(params, b, h, i, j) ? (double)given[j] : -INFINITY;
-    struct ref_row row = {.rescales = ref_rescales(n), .exp = ref_exp_errors[QKV_EXP_SLEEF_U10]};
+    struct ref_row row = {.alone = true, .exp = ref_exp_errors[QKV_EXP_SLEEF_U10]};
     soft_row(&row, keys, scores, n, sink_of(params, b, h, i), weights, lse);
     free(keys);
     free(scores);

@@ -3,6 +3,7 @@
  * is replaced by a wrapper that does the work wrongly, and the checks of the stage suites must
  * fail with it; a mutant that survives fails this suite. The checks run in a process of their own,
  * as a mutant may run into a guard page. */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,7 @@
 #include "stage.h"
 #include "support/cached.h"
 #include "support/project_case.h"
+#include "support/sanitized.h"
 #include "support/stages.h"
 
 /* Decode's types make its random descriptions many: a mutant is looked for in so many of them,
@@ -53,7 +55,8 @@ static _Noreturn void report(const qkv_context *context, int stage) {
     _exit(verdict.ok ? SURVIVED : FAILED_A_CHECK);
 }
 
-/* A mutant may also be killed by a signal, or by a sanitizer with a status of its own. */
+/* A mutant may also be killed by the guard page's signal, or by a sanitizer with a status of its
+ * own; whatever else ends it has found nothing. */
 static enum outcome outcome_of(const qkv_context *context, int stage) {
     fflush(stdout);
     pid_t child = fork();
@@ -64,6 +67,9 @@ static enum outcome outcome_of(const qkv_context *context, int stage) {
     ck_assert_int_eq(waitpid(child, &status, 0), child);
     if (WIFEXITED(status) && WEXITSTATUS(status) <= FAILED_A_CHECK)
         return (enum outcome)WEXITSTATUS(status);
+    ck_assert_msg(SANITIZED || (WIFSIGNALED(status) &&
+                                (WTERMSIG(status) == SIGSEGV || WTERMSIG(status) == SIGBUS)),
+                  "ended with the wait status 0x%x", (unsigned)status);
     return HIT_A_GUARD;
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Whether this is built with a sanitizer whose runtime allocates, enters the system and uses the
  * stack by itself. */
-#ifndef QKV_TESTS_SANITIZED_H
-#define QKV_TESTS_SANITIZED_H
+#ifndef QKV_TEST_SANITIZED_H
+#define QKV_TEST_SANITIZED_H
 
 #if defined(__has_feature) /* clang */
 #if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
