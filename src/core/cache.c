@@ -46,14 +46,6 @@ const char *qkv_narrow_variant(const qkv_context *context, int32_t dtype) {
     return state->table.narrow[type->type]->variant;
 }
 
-static qkv_status check_positive(int64_t n, int64_t most, qkv_arg arg) {
-    if (n < 0)
-        return qkv_fail(arg, QKV_FAULT_NEGATIVE);
-    if (n == 0)
-        return qkv_fail(arg, QKV_FAULT_ZERO);
-    return n > most ? qkv_fail(arg, QKV_FAULT_RANGE) : QKV_OK;
-}
-
 static size_t lines(size_t bytes) {
     return (bytes + QKV_ALIGNMENT - 1) / QKV_ALIGNMENT * QKV_ALIGNMENT;
 }
@@ -88,15 +80,15 @@ static qkv_status lay_out_page(struct qkv_cache_state *s) {
 /* Lengths are numbers of 32 bits, and so are pages in a table. */
 static qkv_status check_counts(const qkv_cache *c) {
     int64_t entries;
-    TRY(check_positive(c->kv_heads, INT32_MAX, QKV_ARG_KV_HEADS));
-    TRY(check_positive(c->head_dim, QKV_HEAD_DIM_MAX, QKV_ARG_HEAD_DIM));
-    TRY(check_positive(c->v_dim, QKV_HEAD_DIM_MAX, QKV_ARG_V_DIM));
-    TRY(check_positive(c->page_tokens, INT32_MAX, QKV_ARG_PAGE_TOKENS));
+    TRY(qkv_check_count(c->kv_heads, INT32_MAX, QKV_ARG_KV_HEADS));
+    TRY(qkv_check_count(c->head_dim, QKV_HEAD_DIM_MAX, QKV_ARG_HEAD_DIM));
+    TRY(qkv_check_count(c->v_dim, QKV_HEAD_DIM_MAX, QKV_ARG_V_DIM));
+    TRY(qkv_check_count(c->page_tokens, INT32_MAX, QKV_ARG_PAGE_TOKENS));
     if (c->page_tokens % QKV_PANEL)
         return qkv_fail(QKV_ARG_PAGE_TOKENS, QKV_FAULT_RANGE);
-    TRY(check_positive(c->pages, INT32_MAX, QKV_ARG_PAGES));
-    TRY(check_positive(c->sequences, INT32_MAX, QKV_ARG_SEQUENCES));
-    TRY(check_positive(c->sequence_pages, INT32_MAX, QKV_ARG_SEQUENCE_PAGES));
+    TRY(qkv_check_count(c->pages, INT32_MAX, QKV_ARG_PAGES));
+    TRY(qkv_check_count(c->sequences, INT32_MAX, QKV_ARG_SEQUENCES));
+    TRY(qkv_check_count(c->sequence_pages, INT32_MAX, QKV_ARG_SEQUENCE_PAGES));
     if (c->sequence_pages > INT32_MAX / c->page_tokens)
         return qkv_fail(QKV_ARG_SEQUENCE_PAGES, QKV_FAULT_OVERFLOW);
     entries = c->sequences * c->sequence_pages;

@@ -35,12 +35,6 @@ void qkv_merge_tensors_init(qkv_merge_tensors *tensors) {
     *tensors = (qkv_merge_tensors){.size = sizeof(*tensors)};
 }
 
-static qkv_status check_count(int64_t n, qkv_arg arg) {
-    if (n < 0)
-        return qkv_fail(arg, QKV_FAULT_NEGATIVE);
-    return n == 0 ? qkv_fail(arg, QKV_FAULT_ZERO) : QKV_OK;
-}
-
 /* rows *= n, while rows of any width still fit in memory. */
 static qkv_status multiply(int64_t *rows, int64_t n, qkv_arg arg) {
     const int64_t most = PTRDIFF_MAX / (int64_t)sizeof(float) / QKV_HEAD_DIM_MAX;
@@ -54,14 +48,12 @@ static qkv_status make_state(struct qkv_merge_state *s, const qkv_merge_params *
     TRY(qkv_take_struct(&p, sizeof(p), params, sizeof(p), QKV_ARG_PARAMS));
     if (p.flags)
         return qkv_fail(QKV_ARG_FLAGS, QKV_FAULT_FLAG);
-    TRY(check_count(p.batch, QKV_ARG_BATCH));
-    TRY(check_count(p.heads, QKV_ARG_HEADS));
+    TRY(qkv_check_count(p.batch, INT64_MAX, QKV_ARG_BATCH));
+    TRY(qkv_check_count(p.heads, INT64_MAX, QKV_ARG_HEADS));
     if (p.length < 0)
         return qkv_fail(QKV_ARG_LENGTH, QKV_FAULT_NEGATIVE);
-    TRY(check_count(p.v_dim, QKV_ARG_V_DIM));
-    if (p.v_dim > QKV_HEAD_DIM_MAX)
-        return qkv_fail(QKV_ARG_V_DIM, QKV_FAULT_RANGE);
-    TRY(check_count(p.parts, QKV_ARG_PARTS));
+    TRY(qkv_check_count(p.v_dim, QKV_HEAD_DIM_MAX, QKV_ARG_V_DIM));
+    TRY(qkv_check_count(p.parts, INT64_MAX, QKV_ARG_PARTS));
     if (p.parts > PTRDIFF_MAX / (int64_t)sizeof(qkv_tensor))
         return qkv_fail(QKV_ARG_PARTS, QKV_FAULT_OVERFLOW);
     *s = (struct qkv_merge_state){
@@ -116,13 +108,6 @@ static qkv_status check_array(const qkv_tensor *array, qkv_arg arg) {
     return (uintptr_t)array % _Alignof(qkv_tensor) ? qkv_fail(arg, QKV_FAULT_MISALIGNED) : QKV_OK;
 }
 
-static int same_view(const qkv_tensor *a, const qkv_tensor *b, const int64_t shape[4]) {
-    int same = a->data == b->data;
-    for (int d = 0; d < 3; d++)
-        same &= shape[d] <= 1 || a->stride[d] == b->stride[d];
-    return same;
-}
-
 /* An output, on its own and beside the arrays that describe the parts. */
 static qkv_status check_output(struct qkv_footprint *f, const struct qkv_merge_state *s,
                                const qkv_merge_tensors *t, const qkv_tensor *tensor,
@@ -144,8 +129,8 @@ static qkv_status check_part(const struct qkv_merge_state *s, const qkv_merge_te
                              const struct qkv_footprint *out, const struct qkv_footprint *lse) {
     const struct shapes shapes = shapes_of(s);
     const qkv_tensor *part_out = t->part_out + p, *part_lse = t->part_lse + p;
-    const int out_in_place = p == 0 && same_view(&t->out, part_out, shapes.out);
-    const int lse_in_place = p == 0 && same_view(&t->lse, part_lse, shapes.lse);
+    const int out_in_place = p == 0 && qkv_same_view(&t->out, part_out, shapes.out);
+    const int lse_in_place = p == 0 && qkv_same_view(&t->lse, part_lse, shapes.lse);
     struct qkv_footprint rows, numbers;
     TRY(qkv_check_tensor(&rows, part_out, shapes.out, QKV_ARG_PART_OUT));
     TRY(qkv_check_tensor(&numbers, part_lse, shapes.lse, QKV_ARG_PART_LSE));

@@ -34,17 +34,6 @@ qkv_tensor qkv_tensor_bshd(const void *data, int64_t heads, int64_t length, int6
                         .dtype = QKV_F32};
 }
 
-static qkv_status check_count(int64_t n, qkv_arg arg) {
-    if (n < 0)
-        return qkv_fail(arg, QKV_FAULT_NEGATIVE);
-    return n == 0 ? qkv_fail(arg, QKV_FAULT_ZERO) : QKV_OK;
-}
-
-static qkv_status check_dim(int64_t n, qkv_arg arg) {
-    TRY(check_count(n, arg));
-    return n > QKV_HEAD_DIM_MAX ? qkv_fail(arg, QKV_FAULT_RANGE) : QKV_OK;
-}
-
 /* heads * length * dim elements of a batch, padded to panels, must fit in memory sixteen times: the
  * gradients work in ten such arrays or so. */
 static qkv_status check_size(const struct qkv_problem *p, int64_t heads, int64_t length,
@@ -59,9 +48,9 @@ static qkv_status check_size(const struct qkv_problem *p, int64_t heads, int64_t
 
 static qkv_status check_sizes(const struct qkv_problem *p, int stage) {
     int64_t width = qkv_max(p->head_dim, p->v_dim);
-    TRY(check_count(p->batch, QKV_ARG_BATCH));
-    TRY(check_count(p->q_heads, QKV_ARG_Q_HEADS));
-    TRY(check_count(p->kv_heads, QKV_ARG_KV_HEADS));
+    TRY(qkv_check_count(p->batch, INT64_MAX, QKV_ARG_BATCH));
+    TRY(qkv_check_count(p->q_heads, INT64_MAX, QKV_ARG_Q_HEADS));
+    TRY(qkv_check_count(p->kv_heads, INT64_MAX, QKV_ARG_KV_HEADS));
     if (p->q_heads % p->kv_heads)
         return qkv_fail(QKV_ARG_Q_HEADS, QKV_FAULT_MULTIPLE);
     if (p->q_len < 0)
@@ -79,13 +68,13 @@ static qkv_status check_sizes(const struct qkv_problem *p, int stage) {
 
 static qkv_status check_dims(struct qkv_problem *p, int stage, const qkv_attention_params *params) {
     if (stage == QKV_STAGE_SCORES || stage == QKV_STAGE_ATTENTION) {
-        TRY(check_dim(params->head_dim, QKV_ARG_HEAD_DIM));
+        TRY(qkv_check_count(params->head_dim, QKV_HEAD_DIM_MAX, QKV_ARG_HEAD_DIM));
         p->head_dim = params->head_dim;
     }
     if (stage == QKV_STAGE_MIX || stage == QKV_STAGE_ATTENTION) {
         int same = params->v_dim == 0;
         p->v_dim = same ? params->head_dim : params->v_dim;
-        TRY(check_dim(p->v_dim, same ? QKV_ARG_HEAD_DIM : QKV_ARG_V_DIM));
+        TRY(qkv_check_count(p->v_dim, QKV_HEAD_DIM_MAX, same ? QKV_ARG_HEAD_DIM : QKV_ARG_V_DIM));
     }
     return QKV_OK;
 }

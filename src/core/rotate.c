@@ -35,12 +35,6 @@ static int64_t first_of(const struct rotate_state *s, int64_t b) {
     return s->first ? s->first[b] : 0;
 }
 
-static qkv_status check_count(int64_t n, int64_t most, qkv_arg arg) {
-    if (n < 1)
-        return qkv_fail(arg, n ? QKV_FAULT_NEGATIVE : QKV_FAULT_ZERO);
-    return n > most ? qkv_fail(arg, QKV_FAULT_RANGE) : QKV_OK;
-}
-
 /* Where nothing tells sequences apart, one stands for all. */
 static qkv_status check_places(const struct rotate_state *s) {
     const struct qkv_token_rows *r = &s->rows;
@@ -68,8 +62,8 @@ static qkv_status make_state(struct rotate_state *s, const qkv_rotate_params *pa
         .head_dim = p.head_dim,
     };
     TRY(qkv_check_token_rows(&s->rows));
-    TRY(check_count(p.heads, INT32_MAX, QKV_ARG_HEADS));
-    TRY(check_count(p.head_dim, QKV_HEAD_DIM_MAX, QKV_ARG_HEAD_DIM));
+    TRY(qkv_check_count(p.heads, INT32_MAX, QKV_ARG_HEADS));
+    TRY(qkv_check_count(p.head_dim, QKV_HEAD_DIM_MAX, QKV_ARG_HEAD_DIM));
     TRY(qkv_take_rope(&s->rope, &p.rope, p.head_dim));
     return check_places(s);
 }
