@@ -116,7 +116,8 @@ typedef struct qkv_rotate_params {
     int64_t head_dim;
     const int32_t *lens;  /* [batch], or NULL: rows beyond stay as they are */
     const int32_t *cu;    /* [batch + 1], or NULL: ragged, as cu_q is */
-    const int32_t *first; /* [batch]: the position of each sequence's first row; NULL: 0 */
+    const int32_t *first; /* [batch]: the position of each sequence's first row; NULL: 0. Not looked
+                             at if rope.positions are there */
     qkv_rope rope;
 } qkv_rotate_params;
 
@@ -135,8 +136,8 @@ QKV_API qkv_status qkv_rotate(const qkv_rotate_params *params, const qkv_tensors
  * tokens rows) or cu (ragged), or neither. rope turns K on the way; its position is that of the
  * token in the sequence. Nothing is written if anything is wrong: QKV_ARG_CACHE is QKV_FAULT_FULL
  * when a sequence has no room, QKV_ARG_TABLE is QKV_FAULT_RANGE where an entry that is needed lies
- * outside the pages, and QKV_FAULT_SHARED where it names a page that another sequence holds, or
- * that two sequences of this call would begin.
+ * outside the pages, and QKV_FAULT_SHARED where it names a page that a sequence holds, or a page
+ * twice. It needs no workspace, unless rope computes its angles from theta.
  *
  * Phase 0 writes rows, phase 1, of one part, the lengths; the call runs the second itself, so that
  * the lengths are as they were if exec->parallel_for fails. A plan holds for one append: it is made
@@ -228,6 +229,7 @@ QKV_API const char *qkv_narrow_variant(const qkv_context *context, int32_t dtype
  *
  *   LSE = log sum_p exp(lse_p)      O = sum_p exp(lse_p - LSE) O_p
  *
+ * whose error is that of the LSEs: their rounding, 2^-24 |LSE|, is one of the weights.
  * (FlashAttention-2, section 3.1.1.) Writes out, and lse if it is there, which may be those of part
  * 0. A row of a part whose lse is -inf counts for nothing, whatever its out holds. If the call has
  * a sink, exactly one part was computed with it. */

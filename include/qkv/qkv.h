@@ -51,34 +51,35 @@ typedef int32_t qkv_status;
 #define QKV_OK 0
 
 /* What can be wrong with an argument: DO(NAME, sentence). */
-#define QKV_FAULTS(DO)                                                                 \
-    DO(NULL, "is a null pointer")                                                      \
-    DO(MISALIGNED, "is not aligned as its type needs")                                 \
-    DO(NEGATIVE, "is negative")                                                        \
-    DO(ZERO, "is zero")                                                                \
-    DO(RANGE, "is out of range")                                                       \
-    DO(MULTIPLE, "is not a multiple of the key/value heads")                           \
-    DO(STRIDE, "has strides that are not allowed here")                                \
-    DO(SELF_OVERLAP, "has strides that make it overlap itself")                        \
-    DO(OVERLAP, "overlaps another argument")                                           \
-    DO(OVERFLOW, "is too large: its size does not fit in memory")                      \
-    DO(TOO_SMALL, "is too small")                                                      \
-    DO(DTYPE, "has a dtype that this stage does not have")                             \
-    DO(FLAG, "has a flag that this library does not know")                             \
-    DO(FUTURE, "comes from a newer header and uses what this library lacks")           \
-    DO(SIZE, "does not begin with its size (was it initialised?)")                     \
-    DO(LENGTH, "holds a sequence length that is negative or beyond the declared size") \
-    DO(ORDER, "decreases")                                                             \
-    DO(CONFLICT, "cannot be given together with another argument")                     \
-    DO(VALUE, "is not a finite number")                                                \
-    DO(LAYOUT, "is not packed in the layout, version or shape that is needed here")    \
-    DO(STALE, "was not made by the function that goes with this call")                 \
-    DO(FAILED, "reported a failure")                                                   \
-    DO(FULL, "has no room for more tokens")                                            \
-    DO(SHARED, "names a page that another sequence holds")                             \
-    DO(CHECKSUM, "was altered: its checksum does not match")                           \
-    DO(NOT_EMPTY, "has tokens already")                                                \
-    DO(UNAVAILABLE, "is not available for these types with this context's features")
+#define QKV_FAULTS(DO)                                                                      \
+    DO(NULL, "is a null pointer")                                                           \
+    DO(MISALIGNED, "is not aligned (workspaces, caches, packed weights: to QKV_ALIGNMENT)") \
+    DO(NEGATIVE, "is negative")                                                             \
+    DO(ZERO, "is zero")                                                                     \
+    DO(RANGE, "is out of range")                                                            \
+    DO(MULTIPLE, "is not a multiple of what its comment says")                              \
+    DO(STRIDE, "has strides that are not allowed here")                                     \
+    DO(SELF_OVERLAP, "has strides that make it overlap itself")                             \
+    DO(OVERLAP, "overlaps another argument")                                                \
+    DO(OVERFLOW, "is too large: its size does not fit in memory")                           \
+    DO(TOO_SMALL, "is too small")                                                           \
+    DO(DTYPE, "has no dtype, or one that this stage does not have")                         \
+    DO(FLAG, "has a flag that this library does not know")                                  \
+    DO(FUTURE, "comes from a newer header and uses what this library lacks")                \
+    DO(SIZE, "does not begin with its size (was it initialised?)")                          \
+    DO(LENGTH, "holds a sequence length that is negative or beyond the declared size")      \
+    DO(ORDER, "decreases")                                                                  \
+    DO(CONFLICT, "cannot be given together with another argument: see its comment")         \
+    DO(VALUE, "is not a finite number")                                                     \
+    DO(LAYOUT, "is not packed in the layout, version or shape that is needed here")         \
+    DO(STALE, "was not made by the function that goes with this call")                      \
+    DO(FAILED, "reported a failure, or left out parts")                                     \
+    DO(FULL, "has no room for more tokens")                                                 \
+    DO(SHARED, "names a page that is held already, or names it twice")                      \
+    DO(CHECKSUM, "was altered: its checksum does not match")                                \
+    DO(NOT_EMPTY, "has tokens already")                                                     \
+    DO(UNAVAILABLE, "is not available for these types with this context's features")        \
+    DO(MISMATCH, "is not that of the cache")
 
 /* Which argument is meant: DO(NAME, name as the caller knows it). */
 #define QKV_ARGS(DO)                          \
@@ -365,9 +366,16 @@ typedef struct qkv_tensor {
     int32_t reserved;
 } qkv_tensor;
 
-/* Contiguous float32 [batch, heads, length, dim], and [batch, length, heads, dim]. */
+/* Contiguous float32 [batch, heads, length, dim], and [batch, length, heads, dim]. A slice of rows
+ * of `width` numbers, as Q is of a packed QKV buffer, is the second with stride[2] = width and
+ * stride[0] = length * width. */
 QKV_API qkv_tensor qkv_tensor_bhsd(const void *data, int64_t heads, int64_t length, int64_t dim);
 QKV_API qkv_tensor qkv_tensor_bshd(const void *data, int64_t heads, int64_t length, int64_t dim);
+
+/* A boolean mask [q_len, kv_len] for all heads and sequences; and weights that qkv_project_pack has
+ * packed. */
+QKV_API qkv_tensor qkv_tensor_mask(const void *data, int64_t kv_len);
+QKV_API qkv_tensor qkv_tensor_packed(const void *packed);
 
 /* ---- The parameters of attention --------------------------------------------------------- */
 
@@ -378,8 +386,8 @@ typedef enum qkv_align {
     QKV_ALIGN_COUNT
 } qkv_align;
 
-#define QKV_FLAG_SCALE ((uint64_t)1)  /* scale is set; without it 1/sqrt(head_dim) */
-#define QKV_FLAG_CAUSAL ((uint64_t)2) /* keep the keys j <= position */
+#define QKV_FLAG_SCALE UINT64_C(1)  /* scale is set; without it 1/sqrt(head_dim) */
+#define QKV_FLAG_CAUSAL UINT64_C(2) /* keep the keys j <= position */
 
 /* The exponential inside attention, all as powers of two. Their largest errors over the range that
  * softmax sees, and their speeds, are in docs/performance/accuracy.md. */
@@ -415,7 +423,8 @@ typedef enum qkv_arithmetic {
  * LSE = -inf (with a sink: zeros and LSE = the sink). A score that is NaN or +inf makes its row
  * NaN. The sink is one more logit whose value vector is zero; one that is NaN or +inf makes every
  * row that has a key NaN. attention and qkv_decode take scores as powers of two, log2(e) s: those
- * beyond 2^127 in magnitude may be infinite there.
+ * beyond 2^127 in magnitude may be infinite there. Sums are float32 before they are scaled: q . k,
+ * and in attention and qkv_decode what V adds up to before the division by the weights' sum.
  *
  * Sequence lengths: either q_lens (padded: sequence b has rows 0..q_lens[b]-1 of its q_len) or
  * cu_q (ragged: sequence b has rows cu_q[b]..cu_q[b+1]-1 of one long run, at most q_len of
@@ -425,18 +434,21 @@ typedef enum qkv_arithmetic {
  * positions use the sequence's own lengths. Output rows beyond a padded sequence's length are
  * written as a fully masked row without sink.
  *
- * Every pointer is read when the plan is made and when it runs, and must stay as it was. */
+ * The struct is copied into a plan; what its pointers point to is not, and is read when the plan is
+ * made and when it runs. In between, the numbers of bias, mask, slopes and sinks may change, and
+ * so may q_lens and kv_lens within what the plan was made for: a new sequence needs no new plan.
+ * cu_q and cu_kv, which tell how much memory there is, must stay as they were. */
 typedef struct qkv_attention_params {
     size_t size;
     uint64_t flags; /* QKV_FLAG_ */
-    int64_t batch;
+    int64_t batch;  /* 1 or more */
     int64_t q_heads;
     int64_t kv_heads;     /* divides q_heads: GQA, MQA */
     int64_t q_len;        /* rows a sequence, at most; may be 0 */
     int64_t kv_len;       /* keys a sequence, at most; may be 0 */
     int64_t head_dim;     /* 1 to 512, of Q and K; not used by softmax, nor by mix if v_dim > 0 */
     int64_t v_dim;        /* 1 to 512, of V and O; 0: as head_dim. Not used by scores and softmax */
-    float scale;          /* any finite number, with QKV_FLAG_SCALE */
+    float scale;          /* any finite number, with QKV_FLAG_SCALE; else 0 */
     float softcap;        /* 0: none; else at least FLT_MIN */
     int32_t align;        /* a qkv_align */
     int32_t exp;          /* a qkv_exp, of attention, its gradients and qkv_decode; the other stages
@@ -486,8 +498,8 @@ QKV_API void qkv_tensors_init(qkv_tensors *tensors);
  * the parts of a phase are independent of each other and may run on any threads in any order.
  * Neither workspace shrinks as a length, a dimension or the batch grows. */
 typedef struct qkv_plan {
-    size_t workspace_shared;       /* bytes that all workers share */
-    size_t workspace_worker;       /* bytes that each worker needs for itself */
+    size_t workspace_shared;       /* bytes that all workers share; a multiple of QKV_ALIGNMENT */
+    size_t workspace_worker;       /* bytes that each worker needs for itself; likewise */
     int32_t phases;                /* 0 when there is nothing to do */
     int32_t threads;               /* how many threads the shape is worth, at least 1 */
     int64_t parts[QKV_MAX_PHASES]; /* parts of each phase */
@@ -509,13 +521,15 @@ typedef struct qkv_workspace {
  * at the same time have the same worker. */
 typedef void (*qkv_task)(void *argument, int worker, int64_t begin, int64_t end);
 
-/* The caller's threads: runs task over disjoint ranges that cover [0, parts), using at most
- * `threads` workers, and returns when all are done: 0, or anything else for a failure. */
+/* The caller's threads: runs task over disjoint ranges that cover [0, parts), with workers from 0
+ * to threads - 1, and returns when all are done: 0, or anything else for a failure. One that leaves
+ * out parts, or names a worker or a part that is not there, has failed, too. */
 typedef int (*qkv_parallel_for)(void *pool, int threads, int64_t parts, qkv_task task,
                                 void *argument);
 
-/* How a plain call runs. workspace holds plan.workspace_shared + threads *
- * plan.workspace_worker bytes (qkv_plan_workspace), aligned to QKV_ALIGNMENT. */
+/* How a plain call runs; NULL in its place stands for the defaults. workspace holds
+ * plan.workspace_shared + threads * plan.workspace_worker bytes (qkv_plan_workspace), aligned to
+ * QKV_ALIGNMENT. */
 typedef struct qkv_exec {
     size_t size;
     const qkv_context *context; /* NULL: the default one */
@@ -610,8 +624,9 @@ QKV_API void qkv_gradients_init(qkv_gradients *gradients);
  *
  * A row's weights must sum up to 1, within 2^-6 + 2^-18 |LSE|. Where they do not, lse comes from
  * another call: the status is then QKV_FAULT_STALE of QKV_ARG_LSE (of qkv_backward_run, in phase
- * 2), and the outputs, which are written by then, have no use. Of an LSE of 2^18 or more, and where
- * the sum is infinite or NaN, nothing is said; the gradients show it. */
+ * 2), and the outputs, which are written by then, have no use. Of an LSE that is 2^18 or more in
+ * magnitude, or no number, nothing is said: its own rounding is a part of the weights then, which
+ * stay at 1 at most. */
 QKV_API qkv_status qkv_attention_backward_plan(qkv_plan *plan, const qkv_attention_params *params,
                                                const qkv_context *context);
 QKV_API qkv_status qkv_attention_backward(const qkv_attention_params *params,
@@ -709,8 +724,9 @@ QKV_API qkv_status qkv_project_execute(const qkv_plan *plan, const qkv_project_t
 
 /* Weights packed ahead of time: the bytes that one matrix takes (0 for a fault, or for a matrix
  * that the parameters leave out), and the packing itself. params->layout says how w is stored
- * (IN_OUT or OUT_IN); run later with params->layout = QKV_W_PACKED. The result begins with a
- * header of 64 bytes (layout, dtype, shape, version) and may be stored and used in every room. */
+ * (IN_OUT or OUT_IN); batch and tokens are not looked at. Run later with params->layout =
+ * QKV_W_PACKED and qkv_tensor_packed(packed) in w's place. The result begins with a header of 64
+ * bytes (layout, dtype, shape, version) and may be stored and used in every room. */
 QKV_API size_t qkv_project_pack_size(const qkv_project_params *params, int which,
                                      const qkv_context *context);
 QKV_API qkv_status qkv_project_pack(const qkv_project_params *params, int which,
@@ -781,7 +797,8 @@ typedef struct qkv_loss_tensors {
     qkv_tensor prediction;
     qkv_tensor target;     /* of QKV_LOSS_SQUARED */
     const int32_t *labels; /* [rows], of QKV_LOSS_CROSS_ENTROPY */
-    qkv_tensor gradient;   /* of the loss with respect to prediction; optional, may be prediction */
+    qkv_tensor gradient;   /* of the loss with respect to prediction; optional, may be prediction,
+                              unless that is needed again: attention_backward reads its out */
     float *loss;           /* one number */
 } qkv_loss_tensors;
 
@@ -831,7 +848,7 @@ typedef struct qkv_descent_params {
     int64_t count;        /* numbers */
     int64_t step;         /* from 1 */
     int32_t rule;         /* a qkv_descent_rule */
-    float rate;           /* a positive finite number */
+    float rate;           /* a finite number, 0 or more */
     float gradient_scale; /* 1, or what clipping by the global norm asks for; finite, 0 or more */
     float momentum;       /* in [0, 1) */
     float weight_decay;   /* finite, 0 or more */
@@ -843,7 +860,7 @@ typedef struct qkv_descent_params {
  * 1e-8 */
 QKV_API void qkv_descent_params_init(qkv_descent_params *params);
 
-/* Arrays of count numbers, aligned to theirs; weights, and the running means where the rule has
+/* Arrays of count floats, aligned as floats; weights, and the running means where the rule has
  * them, are changed in place, in one pass over memory. None may overlap another. */
 typedef struct qkv_descent_arrays {
     size_t size;

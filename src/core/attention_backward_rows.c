@@ -161,9 +161,8 @@ static int row_is_stale(const struct rows *rows, const qkv_tensor *t, int64_t i)
         sum += mass[piece * plan->backward.query_rows];
     if (empty) /* a key that is seen has infinite weight */
         return sum > 0.0f;
-    /* e^slack < 1 + 1.75 slack and 1 - slack < e^-slack. A sum of NaN or infinity shows in the
-     * gradients: such scores have no LSE to speak of. */
-    return slack < 1.0f && isfinite(sum) && (sum > 1.0f + 1.75f * slack || sum < 1.0f - slack);
+    /* e^slack < 1 + 1.75 slack and 1 - slack < e^-slack. */
+    return slack < 1.0f && !(sum >= 1.0f - slack && sum <= 1.0f + 1.75f * slack);
 }
 
 /* One row block of one query head: its dQ, and whether its LSE was its own. */

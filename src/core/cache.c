@@ -85,7 +85,7 @@ static qkv_status check_counts(const qkv_cache *c) {
     TRY(qkv_check_count(c->v_dim, QKV_HEAD_DIM_MAX, QKV_ARG_V_DIM));
     TRY(qkv_check_count(c->page_tokens, INT32_MAX, QKV_ARG_PAGE_TOKENS));
     if (c->page_tokens % QKV_PANEL)
-        return qkv_fail(QKV_ARG_PAGE_TOKENS, QKV_FAULT_RANGE);
+        return qkv_fail(QKV_ARG_PAGE_TOKENS, QKV_FAULT_MULTIPLE);
     TRY(qkv_check_count(c->pages, INT32_MAX, QKV_ARG_PAGES));
     TRY(qkv_check_count(c->sequences, INT32_MAX, QKV_ARG_SEQUENCES));
     TRY(qkv_check_count(c->sequence_pages, INT32_MAX, QKV_ARG_SEQUENCE_PAGES));

@@ -41,10 +41,10 @@ static qkv_status check_shape(const struct qkv_problem *p, const qkv_cache *c) {
     if (p->cu_kv)
         return qkv_fail(QKV_ARG_CU_KV, QKV_FAULT_CONFLICT);
     if (p->kv_heads != c->kv_heads)
-        return qkv_fail(QKV_ARG_KV_HEADS, QKV_FAULT_RANGE);
+        return qkv_fail(QKV_ARG_KV_HEADS, QKV_FAULT_MISMATCH);
     if (p->head_dim != c->head_dim)
-        return qkv_fail(QKV_ARG_HEAD_DIM, QKV_FAULT_RANGE);
-    return p->v_dim != c->v_dim ? qkv_fail(QKV_ARG_V_DIM, QKV_FAULT_RANGE) : QKV_OK;
+        return qkv_fail(QKV_ARG_HEAD_DIM, QKV_FAULT_MISMATCH);
+    return p->v_dim != c->v_dim ? qkv_fail(QKV_ARG_V_DIM, QKV_FAULT_MISMATCH) : QKV_OK;
 }
 
 static qkv_status check_sequences(const struct qkv_problem *p, const qkv_cache *c) {

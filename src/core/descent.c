@@ -89,7 +89,7 @@ static qkv_status take_params(qkv_descent_params *p, const qkv_descent_params *p
     TRY(check_count(p->count));
     if (p->step < 1)
         return qkv_fail(QKV_ARG_STEP, p->step ? QKV_FAULT_NEGATIVE : QKV_FAULT_ZERO);
-    TRY(check_positive(p->rate, QKV_ARG_RATE));
+    TRY(check_not_negative(p->rate, QKV_ARG_RATE));
     TRY(check_not_negative(p->gradient_scale, QKV_ARG_GRADIENT_SCALE));
     TRY(check_not_negative(p->weight_decay, QKV_ARG_WEIGHT_DECAY));
     return check_rule(p);
@@ -267,5 +267,5 @@ float qkv_clip_scale(double sum, float max_norm) {
     if (norm <= (double)max_norm)
         return 1.0f;
     const float scale = (float)((double)max_norm / norm);
-    return (double)scale * norm > (double)max_norm ? scale * (1.0f - FLT_EPSILON / 2) : scale;
+    return (double)scale * norm > (double)max_norm ? nextafterf(scale, 0.0f) : scale;
 }

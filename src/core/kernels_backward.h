@@ -107,8 +107,8 @@ struct qkv_mix_backward_kernels {
 };
 
 /* One query row, for the gradients of attention: D = sum of d_out * out, in lanes of a vector and
- * then by the room's tree, and base = -lse * log2(e). D is 0 for a row that sees no key (an lse of
- * -inf, or the sink's own beside an out of zeros), base is 0 for an lse of -inf and NaN for +inf.
+ * then by the room's tree, and base = -lse. D is 0 for a row that sees no key (an lse of
+ * -inf, or the sink's own beside an out of zeros), base is NaN for an lse of +inf.
  * Returns non-zero if q or d_out holds infinities or NaN. */
 struct qkv_backward_row {
     const float *q, *d_out, *out;
@@ -123,7 +123,7 @@ typedef float qkv_backward_sink_fn(const float *base, const float *delta, ptrdif
 
 /* One block's scores to weights, and the gradients of the weights to those of the scores, for the
  * rows of a row block. Row r's gradients of the weights stand in d_scores + r * SCORES_LD, its
- * numbers in base[r] and delta[r]. With p = 2^(score + base) in the rule's units:
+ * numbers in base[r] and delta[r]. With p = exp(score + base):
  *   s = p and d_scores = p * (d_scores - delta), both -0 in the columns [begin, end) that are
  * outside the row's [from, to), and, if mark is set, wherever p is 0. With a soft-cap d_scores is
  * then multiplied by the cap's slope, and slope (of the same shape; else not looked at) has it as

@@ -240,6 +240,9 @@ qkv_status qkv_take_operands(struct qkv_operands *own, const struct qkv_problem 
     if (is_backward(stage))
         TRY(qkv_take_struct(&own->gradients, gradients_size, gradients, gradients_size,
                             QKV_ARG_GRADIENTS));
+    /* They may have changed since the plan was made, and say what memory is read. */
+    TRY(qkv_check_lengths(p->q_lens, p->batch, p->q_len, QKV_ARG_Q_LENS));
+    TRY(qkv_check_lengths(p->kv_lens, p->batch, p->kv_len, QKV_ARG_KV_LENS));
     t.count = 0;
     for (const struct use *use = uses[stage]; use->role != NONE; use++)
         if (takes_part(own, use)) {

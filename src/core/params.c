@@ -28,6 +28,14 @@ qkv_tensor qkv_tensor_bhsd(const void *data, int64_t heads, int64_t length, int6
                         .dtype = QKV_F32};
 }
 
+qkv_tensor qkv_tensor_mask(const void *data, int64_t kv_len) {
+    return (qkv_tensor){.data = (void *)data, .stride = {0, 0, kv_len, 1}, .dtype = QKV_BOOL};
+}
+
+qkv_tensor qkv_tensor_packed(const void *packed) {
+    return (qkv_tensor){.data = (void *)packed, .dtype = QKV_F32};
+}
+
 qkv_tensor qkv_tensor_bshd(const void *data, int64_t heads, int64_t length, int64_t dim) {
     return (qkv_tensor){.data = (void *)data,
                         .stride = {length * heads * dim, dim, heads * dim, 1},
@@ -87,6 +95,8 @@ static qkv_status check_numbers(struct qkv_problem *p, const qkv_attention_param
         return qkv_fail(QKV_ARG_WINDOW_LEFT, QKV_FAULT_RANGE);
     if (params->window_right < -1)
         return qkv_fail(QKV_ARG_WINDOW_RIGHT, QKV_FAULT_RANGE);
+    if (!(params->flags & QKV_FLAG_SCALE) && params->scale != 0.0f) /* it would be of no use */
+        return qkv_fail(QKV_ARG_SCALE, QKV_FAULT_CONFLICT);
     if ((params->flags & QKV_FLAG_SCALE) && !isfinite(params->scale))
         return qkv_fail(QKV_ARG_SCALE, QKV_FAULT_VALUE);
     if (!isfinite(params->softcap))

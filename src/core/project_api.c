@@ -290,7 +290,11 @@ qkv_status qkv_project_execute(const qkv_plan *plan, const qkv_project_tensors *
 /* The matrix to be packed, whose layout must be that of plain weights. */
 static qkv_status pack_matrix(struct qkv_project_state *s, const qkv_project_params *params,
                               int which, const qkv_context *context) {
-    TRY(qkv_project_make(s, params, 0));
+    qkv_project_params p;
+    TRY(qkv_take_struct(&p, sizeof(p), params, sizeof(p), QKV_ARG_PARAMS));
+    p.batch = 1; /* weights know no tokens */
+    p.tokens = 0;
+    TRY(qkv_project_make(s, &p, 0));
     if (s->layout == QKV_W_PACKED)
         return qkv_fail(QKV_ARG_LAYOUT, QKV_FAULT_RANGE);
     if (which < 0 || which >= QKV_WHICH_COUNT || s->matrix[which].width == 0)

@@ -2,6 +2,8 @@
 /* From a plan to its phases: the checks, and the caller's threads (run.h). */
 #include "run.h"
 
+#include <stdatomic.h>
+
 #include "context.h"
 #include "param_size.h"
 #include "status.h"
@@ -108,6 +110,9 @@ struct whole_run {
     int64_t groups;
     int32_t grouped;
     int32_t phase; /* the one under way, where phases follow each other */
+    int threads;
+    int64_t parts;              /* of the job that the caller's threads have */
+    _Atomic int64_t parts_left; /* that none of them has done */
 };
 
 static qkv_workspace workspace_of(const struct whole_run *w, int worker) {
@@ -122,8 +127,19 @@ static qkv_workspace workspace_of(const struct whole_run *w, int worker) {
     };
 }
 
+/* Is the task one of the job's? A worker or a part that is not there would be memory that is not.
+ */
+static int takes_task(struct whole_run *w, int worker, int64_t begin, int64_t end) {
+    if (worker < 0 || worker >= w->threads || begin < 0 || end < begin || end > w->parts)
+        return 0;
+    atomic_fetch_sub_explicit(&w->parts_left, end - begin, memory_order_relaxed);
+    return 1;
+}
+
 static void run_parts(void *argument, int worker, int64_t begin, int64_t end) {
-    const struct whole_run *w = argument;
+    struct whole_run *w = argument;
+    if (!takes_task(w, worker, begin, end))
+        return;
     const qkv_workspace workspace = workspace_of(w, worker);
     w->run(w->job, &workspace, w->phase, begin, end);
 }
@@ -131,7 +147,9 @@ static void run_parts(void *argument, int worker, int64_t begin, int64_t end) {
 /* Groups of parts, each through all phases: what one phase leaves is still in the cache when the
  * next one wants it. */
 static void run_groups(void *argument, int worker, int64_t begin, int64_t end) {
-    const struct whole_run *w = argument;
+    struct whole_run *w = argument;
+    if (!takes_task(w, worker, begin, end))
+        return;
     const qkv_workspace workspace = workspace_of(w, worker);
     for (int64_t g = begin; g < end; g++)
         for (int32_t phase = 0; phase < w->grouped; phase++) {
@@ -140,12 +158,15 @@ static void run_groups(void *argument, int worker, int64_t begin, int64_t end) {
         }
 }
 
-static qkv_status run_on(struct whole_run *w, int threads, int64_t parts, qkv_task task) {
-    if (threads == 1 || parts == 1)
+/* A parallel_for that says it is done has done all parts. */
+static qkv_status run_on(struct whole_run *w, int64_t parts, qkv_task task) {
+    int failed = 0;
+    w->parts = w->parts_left = parts;
+    if (w->threads == 1 || parts == 1)
         task(w, 0, 0, parts);
-    else if (w->exec->parallel_for(w->exec->pool, threads, parts, task, w))
-        return qkv_fail(QKV_ARG_PARALLEL_FOR, QKV_FAULT_FAILED);
-    return QKV_OK;
+    else
+        failed = w->exec->parallel_for(w->exec->pool, w->threads, parts, task, w);
+    return failed || w->parts_left ? qkv_fail(QKV_ARG_PARALLEL_FOR, QKV_FAULT_FAILED) : QKV_OK;
 }
 
 /* Threads that get as many groups each, or so many that one more or less does not matter, need not
@@ -156,13 +177,20 @@ static int groups_come_out_even(int64_t groups, int threads) {
 
 qkv_status qkv_run_all(const qkv_plan *plan, const qkv_exec *exec, int64_t groups, int32_t grouped,
                        qkv_run_fn *run, const void *job) {
-    const int threads = threads_of(plan, exec);
-    struct whole_run w = {plan, exec, run, job, groups, grouped, 0};
-    if (grouped > 1 && groups_come_out_even(groups, threads)) {
-        TRY(run_on(&w, threads, groups, run_groups));
+    struct whole_run w = {
+        .plan = plan,
+        .exec = exec,
+        .run = run,
+        .job = job,
+        .groups = groups,
+        .grouped = grouped,
+        .threads = threads_of(plan, exec),
+    };
+    if (grouped > 1 && groups_come_out_even(groups, w.threads)) {
+        TRY(run_on(&w, groups, run_groups));
         w.phase = grouped;
     }
     for (; w.phase < plan->phases; w.phase++)
-        TRY(run_on(&w, threads, plan->parts[w.phase], run_parts));
+        TRY(run_on(&w, plan->parts[w.phase], run_parts));
     return QKV_OK;
 }

@@ -109,13 +109,14 @@ INLINE vf exp_of_rows(const struct qkv_weigh *w, int r, int rows, vf factor, con
     return vf_hsum_rows(lanes);
 }
 
-/* A maximum beyond this, as a power of two, differs from the fused product of its score by so much
- * that all weights of its row could overflow or vanish. There products are rounded first, as the
- * maximum was; below it they are not, which keeps the distances between scores exact. */
-#define FAR 0x1p30f
+/* Of a maximum beyond this, as a power of two, the rounding is larger than half a unit of the
+ * exponent, and with the fused products of scores all weights of its row would be too large or too
+ * small by as much, up to overflow. There products are rounded first, as the maximum was; below it
+ * they are not, which keeps the distances between scores exact. */
+#define FAR 0x1p24f
 
-static inline int any_far(vf base) {
-    return vm_any(vm_lt(vf_set1(FAR), vf_abs(base)));
+static inline vm is_far(vf base) {
+    return vm_lt(vf_set1(FAR), vf_abs(base));
 }
 
 /* As exp_of_rows, where some of the rows have such a maximum; rare. */
@@ -150,8 +151,8 @@ INLINE void weigh_group(const struct qkv_weigh *w, int r, const int whole, const
     vf bases = exponent_base(after);
     vf_store(base, bases);
 
-    vf sum = any_far(bases) ? exp_of_far_rows(w, r, rows, scale, base, exp2)
-                            : exp_of_rows(w, r, rows, scale, base, whole, mark, exp2);
+    vf sum = vm_any(is_far(bases)) ? exp_of_far_rows(w, r, rows, scale, base, exp2)
+                                   : exp_of_rows(w, r, rows, scale, base, whole, mark, exp2);
     vf_store(w->state.sum + r, vf_fma(vf_load(w->state.sum + r), fall, sum));
 }
 
@@ -209,23 +210,27 @@ static void merge(float *acc, struct qkv_running state, const float *piece,
 }
 
 /* The mass of rows whose maximum is max once the sinks are joined to it: the sum times *fall, which
- * is also what the rows' accumulators fall by, plus the sink's own. A sink that is NaN is one. */
+ * is also what the rows' accumulators fall by, plus the sink's own, whose product with log2(e) is
+ * taken as scores' are. A sink that is NaN is one. */
 static inline vf join_sink(vf max, vf sum, vf sink, vf top, vf *fall) {
-    const vf none = vf_set1(-INFINITY), zero = vf_set1(0.0f);
+    const vf none = vf_set1(-INFINITY), zero = vf_set1(0.0f), log2_e = vf_set1(LOG2_E);
     *fall = vf_set1(1.0f);
     if (!vm_any(vm_lt(none, vf_select(vm_eq(sink, sink), sink, zero))))
         return sum;
     vf base = vf_select(vm_eq(top, none), zero, top);
     *fall = vf_select(vm_eq(max, top), *fall, vf_exp2(vf_sub(max, base)));
-    return vf_add(vf_mul(sum, *fall), vf_exp2(vf_sub(sink, base)));
+    vf fused = vf_fma(sink, log2_e, vf_sub(zero, base));
+    vf rounded = vf_sub(vf_mul(sink, log2_e), base);
+    vf own = vf_exp2(vf_select(is_far(base), rounded, fused));
+    return vf_add(vf_mul(sum, *fall), own);
 }
 
 static void seal(struct qkv_running state, const float *sink, int rows, float *scale, float *lse) {
     const vf zero = vf_set1(0.0f);
     for (int r = 0; r < rows; r += VF_LANES) {
         vf max = vf_load(state.max + r), sum = vf_load(state.sum + r);
-        vf extra = vf_mul(vf_load(sink + r), vf_set1(LOG2_E));
-        vf fall, top = vf_max(extra, max);
+        vf extra = vf_load(sink + r);
+        vf fall, top = vf_max(vf_mul(extra, vf_set1(LOG2_E)), max);
         vf mass = join_sink(max, sum, extra, top, &fall);
         vm empty = vm_eq(sum, zero);
         vf_store(scale + r, vf_select(empty, zero, vf_div(fall, mass)));
@@ -233,7 +238,7 @@ static void seal(struct qkv_running state, const float *sink, int rows, float *s
             continue;
         /* Without keys the sink itself, which does not survive the way to base 2 and back. */
         vf ln = vf_fma(top, vf_set1(LN_2), vf_log(mass));
-        vf_store(lse + r, vf_select(empty, vf_load(sink + r), ln));
+        vf_store(lse + r, vf_select(empty, extra, ln));
     }
 }
 

@@ -54,17 +54,17 @@ static int sees_no_key(const struct qkv_backward_row *row) {
 
 static int backward_row(const struct qkv_backward_row *row, float *delta, float *base) {
     const int empty = sees_no_key(row);
-    *base = row->lse == INFINITY ? NAN : -row->lse * LOG2_E; /* +inf: no key may have a weight */
+    *base = row->lse == INFINITY ? NAN : -row->lse; /* +inf: no key may have a weight */
     *delta = empty ? 0.0f : row_dot(row->d_out, row->out, row->v_dim);
     return row_not_finite(row->q, row->head_dim) | row_not_finite(row->d_out, row->v_dim);
 }
 
 static float backward_sink(const float *base, const float *delta, ptrdiff_t rows, float sink) {
-    const vf extra = vf_set1(sink * LOG2_E), zero = vf_set1(0.0f);
+    const vf extra = vf_set1(sink), zero = vf_set1(0.0f);
     vf sum = zero;
     for (ptrdiff_t r = 0; r < rows; r += VF_LANES) {
         vf d = load_upto(delta + r, rows - r);
-        vf p = vf_exp2(vf_add(extra, load_upto(base + r, rows - r)));
+        vf p = exp_from(extra, vf_sub(zero, load_upto(base + r, rows - r)));
         sum = vf_sub(sum, vf_select(vm_eq(d, zero), zero, vf_mul(p, d)));
     }
     return vf_hsum(sum);
@@ -83,12 +83,30 @@ static inline void mark_columns(float *row, int from, int to) {
         vf_store(row + c, vf_set1(-0.0f));
 }
 
+/* log2(e) times a row's base as two numbers, so that what is left of a large LSE and a large score
+ * is not the rounding of the product; and the largest exponent. The polynomials go no further than
+ * 2^128. From 2^18 on an LSE's own rounding is a part of the weights, which then stay below 1. */
+struct base2 {
+    float high, low, most;
+};
+
+static inline struct base2 in_base_2(float base) {
+    float rest[VF_LANES];
+    const float high = base * LOG2_E;
+    vf_store(rest, vf_fma(vf_set1(base), vf_set1(LOG2_E), vf_set1(-high)));
+    return (struct base2){
+        .high = high,
+        .low = isfinite(high) ? rest[0] : 0.0f,
+        .most = fabsf(base) >= 0x1p18f ? 0.0f : 128.0f,
+    };
+}
+
 /* One vector: s to p, which is returned, and d from dP to dS. */
-INLINE vf weigh_step(float *s, float *d, vf factor, vf base, vf delta, const int mark,
-                     exp2_step *exp2) {
+INLINE vf weigh_step(float *s, float *d, vf factor, const struct base2 *base, vf delta,
+                     const int mark, exp2_step *exp2) {
     const vf zero = vf_set1(0.0f), none = vf_set1(-0.0f);
-    /* Far above 1 where the LSE is not the row's own. The polynomials go no further than 2^128. */
-    vf x = vf_fma(vf_load(s), factor, base), most = vf_set1(128.0f);
+    const vf most = vf_set1(base->most);
+    vf x = vf_add(vf_fma(vf_load(s), factor, vf_set1(base->high)), vf_set1(base->low));
     vf p = exp2(vf_select(vm_lt(most, x), most, x));
     /* Also where base is not finite: a masked key, as the forward call takes it, has no part in
      * that.
@@ -117,7 +135,8 @@ INLINE float weigh_row(const struct qkv_weigh_backward *w, int r, const int mark
     const struct qkv_score_row *row = w->row + r;
     const struct qkv_score_rule *rule = w->rule;
     const vf factor = vf_set1(LOG2_E * (rule->modified ? 1.0f : rule->scale));
-    const vf base = vf_set1(w->base[r]), delta = vf_set1(w->delta[r]);
+    const struct base2 base = in_base_2(w->base[r]);
+    const vf delta = vf_set1(w->delta[r]);
     float *d = w->d_scores + r * QKV_SCORES_LD, *slope = w->slope + r * QKV_SCORES_LD;
     const int capped = rule->softcap > 0.0f;
 
@@ -129,7 +148,7 @@ INLINE float weigh_row(const struct qkv_weigh_backward *w, int r, const int mark
         score_cut(row);
     vf sum = vf_set1(0.0f);
     for (int c = row->from; c < row->to; c += VF_LANES)
-        sum = vf_add(sum, weigh_step(row->s + c, d + c, factor, base, delta, mark, exp2));
+        sum = vf_add(sum, weigh_step(row->s + c, d + c, factor, &base, delta, mark, exp2));
     if (capped)
         apply_slope(d, slope, row->from, row->to);
     return vf_hsum(sum);

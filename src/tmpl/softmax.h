@@ -32,7 +32,7 @@ static void softmax_row(float *row, ptrdiff_t n, float max, float sink, float *l
     if (sink != -INFINITY)
         sum += exp_of(sink - top);
     if (lse)
-        *lse = sum == 0.0f ? -INFINITY : top + log_of(sum);
+        *lse = empty ? sink : top + log_of(sum);
 
     const vf scale = vf_set1(empty ? 0.0f : 1.0f / sum);
     for (ptrdiff_t c = 0; c < n; c += VF_LANES)

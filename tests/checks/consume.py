@@ -118,6 +118,7 @@ def linked(prefix, place, static):
 def copied_examples(prefix, place):
     """The examples that were installed, the pool among them, with nothing else of the sources."""
     for program, sources in {"embed": ["embed.c"], "threads": ["threads.c", "pool.c"],
+                             "train_step": ["train_step.c"],
                              "decode_loop": ["decode_loop.c", "pool.c"]}.items():
         files = [find(prefix, os.path.join(EXAMPLES, name)) for name in sources]
         compiled(prefix, os.path.join(place, program), False, *files)

@@ -28,7 +28,7 @@ EVEX_REGISTER = re.compile(r"%[xy]mm(1[6-9]|2\d|3[01])|%k[0-7]\b|%zmm")
 IMPORTS = re.compile(
     r"^(Sleef_\w+_u\d+(purec|avx2|avx512f|advsimd)|mem(cpy|move|set|cmp|chr)|bcmp"
     r"|str(len|cmp|ncmp|chr|cspn|spn)|(secure_)?getenv|(__)?getauxval|__stack_chk_(fail|guard)"
-    r"|cos|pow|sin|sincos|__cxa_finalize|__gmon_start__|_ITM_\w+)$")
+    r"|cos|nextafterf|pow|sin|sincos|__cxa_finalize|__gmon_start__|_ITM_\w+)$")
 
 
 def output(tool, *arguments):

@@ -41,7 +41,8 @@ static const struct fault_case descent_params_faults[] = {
     FINE(IN_DESCENT, INT64(PARAMS.step, INT64_MAX)),
     FAULT(IN_DESCENT, RULE, RANGE, INT32(PARAMS.rule, -1)),
     FAULT(IN_DESCENT, RULE, RANGE, INT32(PARAMS.rule, QKV_DESCENT_COUNT)),
-    ABOVE_0(RATE, rate),
+    AT_LEAST_0(RATE, rate),
+    FINE(IN_DESCENT, FLOAT(PARAMS.rate, 0.0f)),                /* as schedules begin or end */
     FAULT(IN_DESCENT, RATE, RANGE, FLOAT(PARAMS.rate, 1e38f)), /* corrected: beyond float32 */
     FINE(IN_DESCENT, FLOAT(PARAMS.rate, 1e38f), SGD),
     AT_LEAST_0(GRADIENT_SCALE, gradient_scale),

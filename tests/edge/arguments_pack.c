@@ -190,6 +190,32 @@ START_TEST(a_matrix_left_out_needs_no_blob) {
 }
 END_TEST
 
+/* Weights are packed before anybody knows how many tokens will come. */
+START_TEST(weights_know_no_tokens) {
+    fixture_reset();
+    prepare_packed(QKV_STAGE_PROJECT);
+    const size_t size = qkv_project_pack_size(&f.PARAMS, QKV_WHICH_Q, NULL);
+    f.PARAMS.layout = QKV_W_IN_OUT;
+    const size_t whole = qkv_project_pack_size(&f.PARAMS, QKV_WHICH_Q, NULL);
+    f.PARAMS.batch = f.PARAMS.tokens = 0;
+    ck_assert_uint_eq(size, 0); /* packed weights are not packed again */
+    ck_assert_uint_gt(whole, 0);
+    ck_assert_uint_eq(qkv_project_pack_size(&f.PARAMS, QKV_WHICH_Q, NULL), whole);
+}
+END_TEST
+
+START_TEST(packed_weights_and_masks_as_tensors) {
+    static unsigned char mask[2][3];
+    fixture_reset();
+    prepare_packed(QKV_STAGE_PROJECT);
+    f.TENSORS.wq = qkv_tensor_packed(f.TENSORS.wq.data);
+    ck_assert_int_eq(call_plain(QKV_STAGE_PROJECT), QKV_OK);
+    const qkv_tensor t = qkv_tensor_mask(mask, 3);
+    ck_assert(t.data == mask && t.dtype == QKV_BOOL && !t.reserved);
+    ck_assert(!t.stride[0] && !t.stride[1] && t.stride[2] == 3 && t.stride[3] == 1);
+}
+END_TEST
+
 TCase *pack_case(void) {
     TCase *test = tcase_create("pack");
 
@@ -202,5 +228,7 @@ TCase *pack_case(void) {
     tcase_add_test(test, a_byte_less_than_the_size_is_too_small);
     tcase_add_test(test, packing_writes_its_bytes_alone);
     tcase_add_test(test, a_matrix_left_out_needs_no_blob);
+    tcase_add_test(test, weights_know_no_tokens);
+    tcase_add_test(test, packed_weights_and_masks_as_tensors);
     return test;
 }

@@ -85,9 +85,9 @@ static const struct fault_case number_faults[] = {
     FAULT(IN_ALL, SCALE, VALUE, INT64(PARAMS.flags, QKV_FLAG_SCALE), FLOAT(PARAMS.scale, INFINITY)),
     FAULT(IN_ALL, SCALE, VALUE, INT64(PARAMS.flags, QKV_FLAG_SCALE),
           FLOAT(PARAMS.scale, -INFINITY)),
+    FAULT(IN_ALL, SCALE, CONFLICT, FLOAT(PARAMS.scale, 1.0f)), /* and no flag that says so */
     FINE(IN_ALL, INT64(PARAMS.flags, QKV_FLAG_SCALE), FLOAT(PARAMS.scale, 0.0f)),
     FINE(IN_ALL, INT64(PARAMS.flags, QKV_FLAG_SCALE), FLOAT(PARAMS.scale, -1.0f)),
-    FINE(IN_ALL, FLOAT(PARAMS.scale, NAN)), /* without its flag it is not set */
     FAULT(IN_ALL, SOFTCAP, VALUE, FLOAT(PARAMS.softcap, NAN)),
     FAULT(IN_ALL, SOFTCAP, VALUE, FLOAT(PARAMS.softcap, INFINITY)),
     FAULT(IN_ALL, SOFTCAP, NEGATIVE, FLOAT(PARAMS.softcap, -1.0f)),

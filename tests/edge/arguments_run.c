@@ -191,6 +191,59 @@ START_TEST(a_failing_parallel_for_is_reported) {
 }
 END_TEST
 
+/* Ways to be a parallel_for that are none, though each says that all is done. */
+enum wrong {
+    LEAVES_OUT_A_PART,
+    NAMES_ONE_WORKER_MORE,
+    NAMES_NO_WORKER,
+    GOES_BEYOND,
+    GOES_BACK,
+    WRONGS
+};
+
+static int does_it_wrong(void *pool, int threads, int64_t parts, qkv_task task, void *argument) {
+    const enum wrong wrong = *(const enum wrong *)pool;
+    const int workers[WRONGS] = {[NAMES_ONE_WORKER_MORE] = threads, [NAMES_NO_WORKER] = -1};
+    task(argument, 0, 0, parts - 1);
+    if (wrong == GOES_BACK)
+        task(argument, 0, parts, parts - 1);
+    else if (wrong != LEAVES_OUT_A_PART)
+        task(argument, workers[wrong], parts - 1, parts + (wrong == GOES_BEYOND));
+    return 0;
+}
+
+START_TEST(a_wrong_parallel_for_is_found) {
+    for (enum wrong wrong = 0; wrong < WRONGS; wrong++) {
+        describe_a_large_call(QKV_STAGE_ATTENTION);
+        f.exec.now.threads = 2;
+        f.exec.now.parallel_for = does_it_wrong;
+        f.exec.now.pool = &wrong;
+        f.exec.now.workspace_size = qkv_plan_workspace(&f.plan, 2);
+        f.exec.now.workspace = static_memory(f.exec.now.workspace_size);
+        ck_assert_int_eq(call_plain(QKV_STAGE_ATTENTION),
+                         (QKV_ARG_PARALLEL_FOR << 8) + QKV_FAULT_FAILED);
+    }
+}
+END_TEST
+
+/* They say what memory is read, and may be others in every run of a plan. */
+START_TEST(lengths_are_looked_at_in_every_run) {
+    fixture_reset();
+    f.params.now.q_lens = f.q_lens;
+    f.params.now.kv_lens = f.kv_lens;
+    prepare_ready(QKV_STAGE_ATTENTION);
+    ck_assert_int_eq(call_execute(QKV_STAGE_ATTENTION), QKV_OK);
+    f.kv_lens[1] = 1;
+    ck_assert_int_eq(call_execute(QKV_STAGE_ATTENTION), QKV_OK);
+    f.kv_lens[1] = KV_LEN + 1;
+    ck_assert_int_eq(call_execute(QKV_STAGE_ATTENTION), (QKV_ARG_KV_LENS << 8) + QKV_FAULT_LENGTH);
+    ck_assert_int_eq(call_run(QKV_STAGE_ATTENTION), (QKV_ARG_KV_LENS << 8) + QKV_FAULT_LENGTH);
+    f.kv_lens[1] = 0;
+    f.q_lens[0] = -1;
+    ck_assert_int_eq(call_execute(QKV_STAGE_ATTENTION), (QKV_ARG_Q_LENS << 8) + QKV_FAULT_LENGTH);
+}
+END_TEST
+
 /* With two workers the workspace must hold two. */
 START_TEST(a_workspace_for_one_is_too_small_for_two) {
     static int fine;
@@ -251,6 +304,8 @@ TCase *run_case_suite(void) {
     ADD_TABLE(test, run_faults);
     ADD_TABLE(test, empty_runs);
     tcase_add_test(test, a_failing_parallel_for_is_reported);
+    tcase_add_test(test, a_wrong_parallel_for_is_found);
+    tcase_add_test(test, lengths_are_looked_at_in_every_run);
     tcase_add_test(test, a_workspace_for_one_is_too_small_for_two);
     tcase_add_test(test, the_workspace_of_a_plan);
     tcase_add_test(test, a_plan_of_nothing_has_no_phases);

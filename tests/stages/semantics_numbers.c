@@ -220,6 +220,37 @@ START_TEST(scores_as_large_as_they_come) {
 }
 END_TEST
 
+/* One query and one key, whose score is `extreme`. */
+static struct desc one_score(void) {
+    struct desc d = desc_plain();
+    d.q_len = d.kv_len = d.head_dim = d.v_dim = 1;
+    d.has_scale = true;
+    d.scale = 1;
+    return d;
+}
+
+static void prepare_score(struct test_case *c) {
+    *q_at(c, 0, 0, 0) = 1;
+    *k_at(c, 0, 0, 0) = extreme;
+    *v_at(c, 0, 0, 0) = 1e38F; /* weights are not far from 1, whatever the score is */
+    if (c->desc.sinks)
+        *(float *)(void *)c->sinks.data = extreme;
+}
+
+/* Alone the key takes all; beside a sink of its size, half. */
+START_TEST(score_of_any_size_alone_or_beside_its_equal) {
+    for (int i = 0; i < 132; i++) {
+        struct desc d = one_score();
+        struct test_case c;
+        d.sinks = i % 2;
+        extreme = powf(10, (float)(i / 4 + 1)) * (i % 4 > 1 ? -1.7F : 1.3F);
+        semantics_run(&c, rooms_get(_i), &d, prepare_score);
+        ck_assert(near((double)out_at(&c, 0, 0, 0, 0) / 1e38, d.sinks ? 0.5 : 1));
+        case_free(&c);
+    }
+}
+END_TEST
+
 static void make_one_row_large(struct test_case *c) {
     for (int64_t x = 0; x < c->desc.head_dim; x++)
         *q_at(c, 0, 3, x) *= 1e15F;
@@ -399,6 +430,7 @@ void add_number_tests(TCase *tcase) {
         scale_is_one_over_the_root_of_head_dim_unless_set,
         scores_of_ten_thousand_do_not_overflow,
         scores_as_large_as_they_come,
+        score_of_any_size_alone_or_beside_its_equal,
         large_scores_of_one_row_leave_the_others,
         score_that_overflows_by_its_scale,
         largest_scale_of_zeros_is_zero,
