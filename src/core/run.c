@@ -161,7 +161,8 @@ static void run_groups(void *argument, int worker, int64_t begin, int64_t end) {
 /* A parallel_for that says it is done has done all parts. */
 static qkv_status run_on(struct whole_run *w, int64_t parts, qkv_task task) {
     int failed = 0;
-    w->parts = w->parts_left = parts;
+    w->parts = parts;
+    w->parts_left = parts;
     if (w->threads == 1 || parts == 1)
         task(w, 0, 0, parts);
     else

@@ -52,7 +52,7 @@ MACHINES = (
         Sample("dispatch_environment without avx512bw"),
     ),
 )
-SECONDS = 1800  # when a machine is given up
+SECONDS = 600  # when a machine is given up
 
 
 def commands_of(built, samples):

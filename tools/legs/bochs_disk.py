@@ -15,6 +15,7 @@ BUSYBOX = "/bin/busybox"
 MARK = "@qkv "
 PAGE = 4096
 SECTOR = 512
+AT_ONCE = 128 * SECTOR  # what bochs.S reads at once, beyond the end of the contents, too
 CYLINDER = 16 * 63 * SECTOR  # a disk has whole ones
 BASE = 0x100000  # where bochs.S loads the disk to
 MEMORY = 512  # MiB
@@ -136,6 +137,6 @@ def make(kernel, commands):
     setup = kernel[0x1f1:0x202 + kernel[0x201]]
     initrd = file_system(commands)
     body = padded(initrd, PAGE)
-    return padded(parameters(setup, len(initrd), BASE + 2 * PAGE + len(body)) +
-                  KERNEL_LINE.encode().ljust(PAGE, b"\0") + body + kernel[(setup[0] + 1) * SECTOR:],
-                  CYLINDER)
+    contents = (parameters(setup, len(initrd), BASE + 2 * PAGE + len(body)) +
+                KERNEL_LINE.encode().ljust(PAGE, b"\0") + body + kernel[(setup[0] + 1) * SECTOR:])
+    return padded(padded(contents, AT_ONCE), CYLINDER)
