@@ -8,6 +8,7 @@ with "@t " in front, and "@qkv done" at the end.
 """
 
 import os
+import re
 import struct
 import subprocess
 
@@ -67,8 +68,8 @@ def script(words, environment):
 def libraries(program):
     """The files that ldd names: none for a static program or for what is none."""
     said = subprocess.run(["ldd", program], capture_output=True, text=True, check=False)
-    return {word for line in said.stdout.splitlines() for word in line.split()
-            if word.startswith("/") and os.path.isfile(word)}
+    named = re.findall(r"(/.*) \(0x[0-9a-f]+\)$", said.stdout, re.MULTILINE)
+    return set(filter(os.path.isfile, named))
 
 
 def contents_of(path):

@@ -4,6 +4,7 @@
 import glob
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -102,7 +103,7 @@ class Build:
             os.remove(old)
         command = [*prefix, "meson", "test", "-C", self.folder, "--no-rebuild", "--print-errorlogs",
                    "--num-processes", JOBS, "--timeout-multiplier", str(patience),
-                   "--logbase", base, "--wrap", WRAP, *names]
+                   "--logbase", base, "--wrap", shlex.quote(WRAP), *names]
         with tempfile.TemporaryDirectory(prefix="qkv-tap.") as tap:
             with open(log, "w", encoding="utf-8") as file:
                 status = subprocess.call(
