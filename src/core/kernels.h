@@ -164,8 +164,7 @@ typedef void qkv_score_store_fn(float *out, const struct qkv_score_row *row,
                                 const struct qkv_score_rule *rule, int n);
 
 /* One chunk of a row of softmax: columns [0, n), n <= KEY_BLOCK, of in copied to out with -inf
- * where masked ([lo, hi), bias below -2^127, boolean mask). Returns the largest. in == out is fine.
- */
+ * where masked ([lo, hi), bias below -2^127, boolean mask). Returns the largest. in may be out. */
 typedef float qkv_softmax_mask_fn(float *out, const float *in, const struct qkv_score_row *row,
                                   const struct qkv_score_rule *rule, int n);
 

@@ -127,8 +127,7 @@ static qkv_workspace workspace_of(const struct whole_run *w, int worker) {
     };
 }
 
-/* Is the task one of the job's? A worker or a part that is not there would be memory that is not.
- */
+/* Is the task one of the job's? Workers and parts that are not there have no memory. */
 static int takes_task(struct whole_run *w, int worker, int64_t begin, int64_t end) {
     if (worker < 0 || worker >= w->threads || begin < 0 || end < begin || end > w->parts)
         return 0;

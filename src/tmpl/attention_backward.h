@@ -108,9 +108,7 @@ INLINE vf weigh_step(float *s, float *d, vf factor, const struct base2 *base, vf
     const vf most = vf_set1(base->most);
     vf x = vf_add(vf_fma(vf_load(s), factor, vf_set1(base->high)), vf_set1(base->low));
     vf p = exp2(vf_select(vm_lt(most, x), most, x));
-    /* Also where base is not finite: a masked key, as the forward call takes it, has no part in
-     * that.
-     */
+    /* Also where base is not finite: a key that the forward call masks has no part in that. */
     p = vf_select(vm_eq(vf_mul(vf_load(s), factor), vf_set1(-INFINITY)), zero, p);
     vf slack = vf_sub(vf_load(d), delta);
     vm gone = vm_eq(p, zero);

@@ -2,9 +2,9 @@
 /*
  * Powers of two for softmax, inlined: 2^x = 2^n p(r), r = x - n in [-1/2, 1/2], where p is the
  * polynomial of the smallest relative error among those with p(0) = 1 (Lawson's algorithm), so
- * that 2^0 is exactly 1. Results below the smallest normal number are 0 (in AVX-512,
- * whose scaling instruction rounds, denormal). The errors that
- * tests/stages/exp2.c finds stand in docs/performance/accuracy.md.
+ * that 2^0 is exactly 1. Results below the smallest normal number are 0 (in AVX-512, whose scaling
+ * instruction rounds, denormal). The errors that tests/stages/exp2.c finds stand in
+ * docs/performance/accuracy.md.
  */
 #ifndef QKV_TMPL_EXP2_H
 #define QKV_TMPL_EXP2_H

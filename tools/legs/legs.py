@@ -101,11 +101,11 @@ def starts_threads(test):
 
 
 def takes_exponentials(test):
-    """What is another code without SLEEF: softmax, and what has one in it."""
+    """What is another code without SLEEF: softmax, the tanh of a soft-cap, and what has them in it."""
     return not_checks(test) and test["name"].startswith(
-        ("softmax ", "attention", "decode ", "bits", "semantics", "merge ", "loss ", "exp2 ",
-         "float_env ", "no_syscalls", "stack ", "unseen", "plans", "dispatch", "cli_attend",
-         "cli_cpu", "example "))
+        ("scores", "softmax ", "attention", "decode ", "bits", "semantics", "merge ", "loss ",
+         "differences", "exp2 ", "mutants ", "float_env ", "no_syscalls", "stack ", "unseen", "fused",
+         "plans", "dispatch", "cli_attend", "cli_cache", "cli_cpu", "cli_party", "example "))
 
 
 def command_binds(tally, emulator, qkv, room, environment):
