@@ -106,7 +106,8 @@ QKV_API qkv_status qkv_rope_tables(float *cos, float *sin, int64_t first, int64_
                                    int64_t dims, double theta);
 
 /* rotate: out = x with every row turned to its position, as append does it with K. x and out are
- * q and out of the tensors, [batch, heads, tokens, head_dim]; they may be the same view. */
+ * q and out of the tensors, [batch, heads, tokens, head_dim]; they may be the same view. A plan
+ * serves whatever lens, cu, first and positions hold when it runs. */
 typedef struct qkv_rotate_params {
     size_t size;
     uint64_t flags; /* 0 */
@@ -137,11 +138,13 @@ QKV_API qkv_status qkv_rotate(const qkv_rotate_params *params, const qkv_tensors
  * token in the sequence. Nothing is written if anything is wrong: QKV_ARG_CACHE is QKV_FAULT_FULL
  * when a sequence has no room, QKV_ARG_TABLE is QKV_FAULT_RANGE where an entry that is needed lies
  * outside the pages, and QKV_FAULT_SHARED where it names a page that a sequence holds, or a page
- * twice. It needs no workspace, unless rope computes its angles from theta.
+ * twice. It needs no workspace without rope.
  *
  * Phase 0 writes rows, phase 1, of one part, the lengths; the call runs the second itself, so that
  * the lengths are as they were if exec->parallel_for fails. A plan holds for one append: it is made
- * with the lengths as they are. */
+ * with the lengths as they are, and is QKV_FAULT_STALE of QKV_ARG_PLAN when they have moved, or
+ * when a sequence has more new tokens than then. Every run looks at the arrays again, and at the
+ * entries of the table that it needs. */
 typedef struct qkv_append_params {
     size_t size;
     uint64_t flags; /* 0 */
@@ -186,7 +189,8 @@ QKV_API qkv_status qkv_cache_export(const qkv_cache *cache, int64_t sequence, in
  * empty sequence of a cache of the same types and shape, whose pages have room; QKV_ARG_BUFFER is
  * QKV_FAULT_LAYOUT for other bytes, QKV_FAULT_TOO_SMALL for too few, QKV_FAULT_CHECKSUM for altered
  * ones, and QKV_FAULT_VALUE where a scale is negative or infinite; the cache is as it was then. The
- * buffer needs no alignment; what is left of it behind the file is not looked at. */
+ * buffer needs no alignment; what is left of it behind the file is not looked at. The size is 0
+ * where save would find a fault. */
 QKV_API size_t qkv_cache_save_size(const qkv_cache *cache, int64_t sequence);
 QKV_API qkv_status qkv_cache_save(const qkv_cache *cache, int64_t sequence, void *buffer,
                                   size_t buffer_size);

@@ -18,10 +18,6 @@ void qkv_append_params_init(qkv_append_params *params) {
 
 /* ---- The plan ---- */
 
-static int64_t length_of(const struct qkv_append_state *s, int64_t b) {
-    return s->cache.cache.lengths[qkv_append_sequence(s, b)];
-}
-
 static qkv_status make_state(struct qkv_append_state *s, const qkv_append_params *params,
                              const qkv_cache *cache) {
     qkv_append_params p;
@@ -37,16 +33,15 @@ static qkv_status make_state(struct qkv_append_state *s, const qkv_append_params
     TRY(qkv_take_cache(&s->cache, cache));
     TRY(qkv_take_rope(&s->rope, &p.rope, s->cache.cache.head_dim));
     TRY(qkv_append_check(s));
-    for (int64_t b = 0; b < p.batch; b++)
-        TRY(qkv_check_positions(&s->rope, &s->rows, b, length_of(s, b)));
     s->total = qkv_append_total(s);
+    s->longest = qkv_longest(&s->rows);
     return QKV_OK;
 }
 
 /* Runs count from the panel that the first token goes to, which may have others before. */
 static qkv_status lay_out(struct qkv_append_state *s, qkv_plan *plan) {
     const qkv_cache *c = &s->cache.cache;
-    const int64_t tokens = qkv_longest(&s->rows), row = c->head_dim * (int64_t)sizeof(float);
+    const int64_t tokens = s->longest, row = c->head_dim * (int64_t)sizeof(float);
     memset(plan, 0, sizeof(*plan));
     plan->threads = 1;
     if (tokens == 0)
@@ -144,7 +139,7 @@ static struct run run_at(const struct qkv_append_state *s, int64_t index) {
     const int64_t heads = s->cache.cache.kv_heads, entry = index / heads;
     struct run run = {.b = entry / s->runs, .head = index % heads};
     run.sequence = qkv_append_sequence(s, run.b);
-    run.length = length_of(s, run.b);
+    run.length = qkv_append_length(s, run.b);
     run.from = run.length / QKV_PANEL * QKV_PANEL + entry % s->runs * QKV_RUN;
     run.to = qkv_min(run.from + QKV_RUN, run.length + qkv_tokens_of(&s->rows, run.b));
     run.from = qkv_max(run.from, run.length);
@@ -224,7 +219,7 @@ static void append_parts(const struct qkv_append_state *s, const qkv_tensors *te
 static void commit(const struct qkv_append_state *s) {
     const qkv_cache *c = &s->cache.cache;
     for (int64_t b = 0; b < s->rows.batch; b++) {
-        const int64_t sequence = qkv_append_sequence(s, b), from = length_of(s, b);
+        const int64_t sequence = qkv_append_sequence(s, b), from = qkv_append_length(s, b);
         const int64_t to = from + qkv_tokens_of(&s->rows, b);
         for (int64_t t = qkv_round_up(from, c->page_tokens); c->holders && t < to;
              t += c->page_tokens)
@@ -252,8 +247,9 @@ qkv_status qkv_append_run(const qkv_plan *plan, const qkv_tensors *tensors, int3
     qkv_tensors own;
     TRY(qkv_check_plan(plan));
     const struct job job = {state_of(plan), &own};
-    if (!job.state || qkv_append_total(job.state) != job.state->total)
+    if (!job.state)
         return qkv_fail(QKV_ARG_PLAN, QKV_FAULT_STALE);
+    TRY(qkv_append_check_again(job.state));
     TRY(take_tensors(&own, job.state, tensors));
     TRY(qkv_check_run(plan, phase, begin, end, workspace));
     run_job(&job, workspace, phase, begin, end);

@@ -18,6 +18,7 @@ struct __attribute__((may_alias)) qkv_append_state {
     int64_t run;   /* new tokens of one, at most */
     size_t turned; /* offset in a worker's memory of a panel's keys with rope */
     int64_t total; /* of the batch's lengths, as they were: a plan holds for one append */
+    int64_t longest; /* the most new tokens of a sequence, as they were */
 };
 
 #define QKV_APPEND_MAGIC 0x6e707061766b71ULL /* "qkvappn" */
@@ -28,12 +29,22 @@ static inline int64_t qkv_append_sequence(const struct qkv_append_state *s, int6
     return s->sequences ? s->sequences[b] : b;
 }
 
-/* The tokens that the batch's sequences have already. */
+/* The tokens that sequence b of the batch has already. */
+static inline int64_t qkv_append_length(const struct qkv_append_state *s, int64_t b) {
+    return s->cache.cache.lengths[qkv_append_sequence(s, b)];
+}
+
+/* Those of all of the batch. */
 int64_t qkv_append_total(const struct qkv_append_state *s);
 
-/* Sequences, lengths, pages and their holders: is there room for every token? Whether the call
- * names a sequence or begins a page twice is found with marks in lengths and holders, which are as
- * they were when it returns; nobody else may look at those of these sequences meanwhile. */
+/* Sequences, lengths, pages and their holders, positions: is there room for every token? Whether
+ * the call names a sequence or begins a page twice is found with marks in lengths and holders,
+ * which are as they were when it returns; nobody else may look at those of these sequences
+ * meanwhile. */
 qkv_status qkv_append_check(const struct qkv_append_state *s);
+
+/* The same but for what takes marks, when a plan's parts run: by then the arrays may hold other
+ * numbers. Lengths that have moved, and more tokens than there were, are QKV_FAULT_STALE. */
+qkv_status qkv_append_check_again(const struct qkv_append_state *s);
 
 #endif

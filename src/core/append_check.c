@@ -61,6 +61,23 @@ static qkv_status check_table(const struct qkv_append_state *s, int64_t b) {
     return QKV_OK;
 }
 
+/* A page that is continued is this sequence's alone; one that begins is nobody's. */
+static int is_free(const struct qkv_append_state *s, const struct pages *p, int64_t i) {
+    return s->cache.cache.holders[page_at(s, p, i)] == (i == p->first && p->continues);
+}
+
+/* Whether the tables hold what the tokens need, and the positions. */
+static qkv_status check_entries(const struct qkv_append_state *s) {
+    for (int64_t b = 0; b < s->rows.batch; b++) {
+        if (s->cache.cache.table)
+            TRY(check_table(s, b));
+        TRY(qkv_check_positions(&s->rope, &s->rows, b, qkv_append_length(s, b)));
+    }
+    return QKV_OK;
+}
+
+/* ---- A page must not begin twice ---- */
+
 /* Every page's holders are 0 or 1: the sign bit marks a page that was met. */
 #define MARK INT32_MIN
 
@@ -77,14 +94,12 @@ static void unmark(const struct qkv_append_state *s, int64_t b) {
     }
 }
 
-/* A page that is continued is this sequence's alone; one that begins is nobody's. */
 static qkv_status mark(const struct qkv_append_state *s, int64_t b) {
     const struct pages p = pages_of(s, b);
     for (int64_t i = p.first; i < p.end; i++) {
-        int32_t *holders = s->cache.cache.holders + page_at(s, &p, i);
-        if (*holders != (i == p.first && p.continues))
+        if (!is_free(s, &p, i))
             return qkv_fail(QKV_ARG_TABLE, QKV_FAULT_SHARED);
-        *holders ^= MARK;
+        s->cache.cache.holders[page_at(s, &p, i)] ^= MARK;
     }
     return QKV_OK;
 }
@@ -99,10 +114,12 @@ static qkv_status check_holders(const struct qkv_append_state *s) {
     return status;
 }
 
+/* ---- Before a plan, and when it runs ---- */
+
 int64_t qkv_append_total(const struct qkv_append_state *s) {
     int64_t total = 0;
     for (int64_t b = 0; b < s->rows.batch; b++)
-        total += s->cache.cache.lengths[qkv_append_sequence(s, b)];
+        total += qkv_append_length(s, b);
     return total;
 }
 
@@ -113,7 +130,27 @@ qkv_status qkv_append_check(const struct qkv_append_state *s) {
         TRY(check_sequence(s, b));
     if (s->sequences)
         TRY(check_different(s));
-    for (int64_t b = 0; b < s->rows.batch && s->cache.cache.table; b++)
-        TRY(check_table(s, b));
+    TRY(check_entries(s));
     return s->cache.cache.holders ? check_holders(s) : QKV_OK;
+}
+
+/* Others may look at the holders meanwhile: no marks. */
+static qkv_status check_holders_again(const struct qkv_append_state *s, int64_t b) {
+    const struct pages p = pages_of(s, b);
+    for (int64_t i = p.first; i < p.end; i++)
+        if (!is_free(s, &p, i))
+            return qkv_fail(QKV_ARG_TABLE, QKV_FAULT_SHARED);
+    return QKV_OK;
+}
+
+qkv_status qkv_append_check_again(const struct qkv_append_state *s) {
+    TRY(qkv_check_token_rows(&s->rows));
+    for (int64_t b = 0; b < s->rows.batch; b++)
+        TRY(check_sequence(s, b));
+    if (qkv_append_total(s) != s->total || qkv_longest(&s->rows) > s->longest)
+        return qkv_fail(QKV_ARG_PLAN, QKV_FAULT_STALE);
+    TRY(check_entries(s));
+    for (int64_t b = 0; b < s->rows.batch && s->cache.cache.holders; b++)
+        TRY(check_holders_again(s, b));
+    return QKV_OK;
 }

@@ -35,12 +35,10 @@ static int64_t first_of(const struct rotate_state *s, int64_t b) {
     return s->first ? s->first[b] : 0;
 }
 
-/* Where nothing tells sequences apart, one stands for all. */
+/* What the arrays hold now. Where nothing tells sequences apart, one stands for all. */
 static qkv_status check_places(const struct rotate_state *s) {
     const struct qkv_token_rows *r = &s->rows;
     const int differ = s->first || r->lens || r->cu || s->rope.rope.positions;
-    if ((uintptr_t)s->first % sizeof(int32_t))
-        return qkv_fail(QKV_ARG_FIRST, QKV_FAULT_MISALIGNED);
     for (int64_t b = 0; b < (differ ? r->batch : 1); b++) {
         if (first_of(s, b) < 0)
             return qkv_fail(QKV_ARG_FIRST, QKV_FAULT_NEGATIVE);
@@ -57,7 +55,6 @@ static qkv_status make_state(struct rotate_state *s, const qkv_rotate_params *pa
     *s = (struct rotate_state){
         .magic = MAGIC,
         .rows = {p.batch, p.tokens, p.lens, p.cu},
-        .first = p.first,
         .heads = p.heads,
         .head_dim = p.head_dim,
     };
@@ -65,13 +62,16 @@ static qkv_status make_state(struct rotate_state *s, const qkv_rotate_params *pa
     TRY(qkv_check_count(p.heads, INT32_MAX, QKV_ARG_HEADS));
     TRY(qkv_check_count(p.head_dim, QKV_HEAD_DIM_MAX, QKV_ARG_HEAD_DIM));
     TRY(qkv_take_rope(&s->rope, &p.rope, p.head_dim));
+    s->first = s->rope.rope.positions ? NULL : p.first;
+    if ((uintptr_t)s->first % sizeof(int32_t))
+        return qkv_fail(QKV_ARG_FIRST, QKV_FAULT_MISALIGNED);
     return check_places(s);
 }
 
-/* Parts: sequences, runs and heads. */
-static qkv_status count_parts(struct rotate_state *s, int64_t tokens, int64_t *parts) {
-    s->run = qkv_min(tokens, QKV_RUN);
-    s->runs = (tokens - 1) / QKV_RUN + 1;
+/* Parts: sequences, runs and heads. The lengths may grow until the plan runs. */
+static qkv_status count_parts(struct rotate_state *s, int64_t *parts) {
+    s->run = qkv_min(s->rows.tokens, QKV_RUN);
+    s->runs = (s->rows.tokens - 1) / QKV_RUN + 1;
     if (__builtin_mul_overflow(s->rows.batch, s->heads, parts))
         return qkv_fail(QKV_ARG_HEADS, QKV_FAULT_OVERFLOW);
     if (__builtin_mul_overflow(*parts, s->runs, parts))
@@ -88,13 +88,12 @@ qkv_status qkv_rotate_plan(qkv_plan *plan, const qkv_rotate_params *params,
     TRY(qkv_check_context(context));
     s.kernels = &qkv_context_get(context)->table;
 
-    const int64_t tokens = qkv_longest(&s.rows);
-    if (tokens > 0)
-        TRY(count_parts(&s, tokens, &parts));
+    if (s.rows.tokens > 0)
+        TRY(count_parts(&s, &parts));
     memset(plan, 0, sizeof(*plan));
     plan->threads = 1;
-    if (tokens > 0) {
-        const int64_t angles = qkv_angles_size(&s.rope, s.run);
+    if (s.rows.tokens > 0) {
+        const int64_t angles = qkv_angles_size(&s.rope, s.run), tokens = qkv_longest(&s.rows);
         const double numbers = (double)(s.rows.batch * s.heads) * (double)(tokens * s.head_dim);
         plan->phases = 1;
         plan->parts[0] = parts;
@@ -169,6 +168,8 @@ qkv_status qkv_rotate_run(const qkv_plan *plan, const qkv_tensors *tensors, int3
     const struct job job = {state_of(plan), &own};
     if (!job.state)
         return qkv_fail(QKV_ARG_PLAN, QKV_FAULT_STALE);
+    TRY(qkv_check_token_rows(&job.state->rows));
+    TRY(check_places(job.state));
     TRY(take_tensors(&own, job.state, tensors));
     TRY(qkv_check_run(plan, phase, begin, end, workspace));
     run_job(&job, workspace, phase, begin, end);

@@ -14,6 +14,7 @@ struct small {
     qkv_append_params params;
     qkv_tensors tensors;
     int32_t table[SEQUENCES][2], lengths[SEQUENCES], holders[PAGES], sequences[SEQUENCES];
+    int32_t lens[SEQUENCES], positions[SEQUENCES];
     struct guard memory;
 };
 
@@ -22,7 +23,8 @@ static void make_small(struct small *s) {
     *s = (struct small){.table = {{0, 1}, {2, 3}, {3, 2}},
                         .lengths = {20, 0, 0},
                         .holders = {1, 1, 0, 0},
-                        .sequences = {1, 2, 0}};
+                        .sequences = {1, 2, 0},
+                        .lens = {1, 1, 1}};
     qkv_cache_init(&s->cache);
     s->cache.kv_heads = 1;
     s->cache.head_dim = DIM;
@@ -148,6 +150,63 @@ START_TEST(what_is_refused_writes_nothing) {
         ck_assert_msg(memcmp(&s, &before, sizeof s) == 0, "%zu: the books were changed", i);
         for (size_t k = 0; k < s.memory.size; k++)
             ck_assert_msg(s.memory.data[k] == (k % 4 == 3 ? 0x7f : 0xc5), "%zu: byte %zu", i, k);
+        guard_free(&s.memory);
+    }
+}
+END_TEST
+
+static void longer(struct small *s) {
+    s->lens[0] = 2;
+}
+static void longer_than_may_be(struct small *s) {
+    s->lens[0] = 3;
+}
+static void negative_position(struct small *s) {
+    s->positions[0] = -1;
+}
+static void moved_on(struct small *s) {
+    s->lengths[1] = 1;
+    s->holders[2] = 1;
+}
+
+START_TEST(a_plan_looks_at_the_arrays_again) {
+    const struct {
+        spoil_fn *spoil;
+        qkv_arg arg;
+        qkv_fault fault;
+    } refused[] = {
+        {outside, QKV_ARG_TABLE, QKV_FAULT_RANGE},
+        {held_by_another, QKV_ARG_TABLE, QKV_FAULT_SHARED},
+        {no_such_sequence, QKV_ARG_SEQUENCES, QKV_FAULT_RANGE},
+        {spoilt_length, QKV_ARG_LENGTHS, QKV_FAULT_LENGTH},
+        {longer, QKV_ARG_PLAN, QKV_FAULT_STALE},
+        {longer_than_may_be, QKV_ARG_LENS, QKV_FAULT_LENGTH},
+        {negative_position, QKV_ARG_ROPE_POSITIONS, QKV_FAULT_NEGATIVE},
+        {moved_on, QKV_ARG_PLAN, QKV_FAULT_STALE},
+    };
+    static _Alignas(QKV_ALIGNMENT) char memory[4096];
+    const qkv_workspace workspace = {NULL, 0, memory, sizeof memory};
+    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+        struct small s, before;
+        qkv_plan plan;
+        make_small(&s);
+        s.params.tokens = 2;
+        s.params.lens = s.lens;
+        s.params.rope.pairs = QKV_ROPE_HALF;
+        s.params.rope.dims = 4;
+        s.params.rope.positions = s.positions;
+        ck_assert_int_eq(qkv_append_plan(&plan, &s.params, &s.cache, &rooms_get(_i)->context),
+                         QKV_OK);
+        refused[i].spoil(&s);
+        before = s;
+        for (int32_t phase = 0; phase < 2; phase++) {
+            const qkv_status status =
+                qkv_append_run(&plan, &s.tensors, phase, 0, plan.parts[phase], &workspace);
+            ck_assert_msg(qkv_status_arg(status) == refused[i].arg &&
+                              qkv_status_fault(status) == refused[i].fault,
+                          "%zu: %s", i, qkv_status_string(status));
+        }
+        ck_assert_msg(memcmp(&s, &before, sizeof s) == 0, "%zu: the books were changed", i);
         guard_free(&s.memory);
     }
 }
@@ -299,6 +358,7 @@ END_TEST
 
 void append_add_refused_tests(TCase *tcase) {
     tcase_add_room_test(tcase, what_is_refused_writes_nothing);
+    tcase_add_room_test(tcase, a_plan_looks_at_the_arrays_again);
     tcase_add_room_test(tcase, a_plan_holds_for_one_append);
     tcase_add_room_test(tcase, export_refuses_what_is_not_there);
     tcase_add_room_test(tcase, threads_that_fail_leave_the_lengths);

@@ -155,6 +155,88 @@ START_TEST(what_is_refused_writes_nothing) {
 }
 END_TEST
 
+static qkv_tensors x_to_other(void) {
+    qkv_tensors tensors;
+    qkv_tensors_init(&tensors);
+    tensors.q = qkv_tensor_bhsd(rotate_x, HEADS, TOKENS, DIM);
+    tensors.out = qkv_tensor_bhsd(other, HEADS, TOKENS, DIM);
+    return tensors;
+}
+
+/* A plan is told of the arrays, and reads them when it runs. */
+START_TEST(a_plan_looks_at_the_arrays_again) {
+    const struct {
+        int32_t length, first, position;
+        qkv_arg arg;
+        qkv_fault fault;
+    } refused[] = {
+        {TOKENS + 1, 0, 0, QKV_ARG_LENS, QKV_FAULT_LENGTH},
+        {-1, 0, 0, QKV_ARG_LENS, QKV_FAULT_LENGTH},
+        {1, -1, 0, QKV_ARG_FIRST, QKV_FAULT_NEGATIVE},
+        {1, TOKENS, 0, QKV_ARG_ROPE_ROWS, QKV_FAULT_TOO_SMALL},
+        {1, 0, -1, QKV_ARG_ROPE_POSITIONS, QKV_FAULT_NEGATIVE},
+        {1, 0, TOKENS, QKV_ARG_ROPE_POSITIONS, QKV_FAULT_RANGE},
+    };
+    memset(other, 0, sizeof other);
+    for (int i = 0; i < COUNT(refused); i++) {
+        int32_t length = 1, first = 0, positions[TOKENS] = {0};
+        qkv_rotate_params p = rotate_params(QKV_ROPE_HALF);
+        p.lens = &length;
+        p.first = &first;
+        p.rope.cos = p.rope.sin = one[0][0];
+        p.rope.table_rows = TOKENS;
+        if (refused[i].arg == QKV_ARG_ROPE_POSITIONS)
+            p.rope.positions = positions;
+        const qkv_tensors tensors = x_to_other();
+        qkv_plan plan;
+        ck_assert_int_eq(qkv_rotate_plan(&plan, &p, &rooms_get(_i)->context), QKV_OK);
+        length = refused[i].length;
+        first = refused[i].first;
+        positions[0] = refused[i].position;
+        const qkv_status status =
+            qkv_rotate_run(&plan, &tensors, 0, 0, plan.parts[0], &(qkv_workspace){0});
+        ck_assert_msg(qkv_status_arg(status) == refused[i].arg &&
+                          qkv_status_fault(status) == refused[i].fault,
+                      "%d: %s", i, qkv_status_string(status));
+    }
+    for (int i = 0; i < HEADS * TOKENS * DIM; i++)
+        ck_assert(((float *)other)[i] == 0.0f);
+}
+END_TEST
+
+/* A plan that was made for one row turns as many as there are when it runs. */
+START_TEST(a_plan_turns_more_rows_than_there_were) {
+    const qkv_context *context = &rooms_get(_i)->context;
+    static float whole[HEADS][TOKENS][DIM];
+    int32_t length = 1;
+    qkv_rotate_params p = rotate_params(QKV_ROPE_HALF);
+    rotate_fill();
+    ck_assert_int_eq(rotate_rows(&p, rotate_x, whole, context), QKV_OK);
+    p.lens = &length;
+    const qkv_tensors tensors = x_to_other();
+    qkv_plan plan;
+    ck_assert_int_eq(qkv_rotate_plan(&plan, &p, context), QKV_OK);
+    static _Alignas(QKV_ALIGNMENT) char memory[1 << 16];
+    ck_assert_uint_le(plan.workspace_worker, sizeof memory);
+    length = TOKENS;
+    ck_assert_int_eq(qkv_rotate_run(&plan, &tensors, 0, 0, plan.parts[0],
+                                    &(qkv_workspace){NULL, 0, memory, sizeof memory}),
+                     QKV_OK);
+    ck_assert_mem_eq(other, whole, sizeof whole);
+}
+END_TEST
+
+START_TEST(first_is_not_looked_at_beside_positions) {
+    static const int32_t positions[TOKENS];
+    qkv_rotate_params p = rotate_params(QKV_ROPE_HALF);
+    p.rope.positions = positions;
+    negative_first(&p);
+    ck_assert_int_eq(rotate_rows(&p, rotate_x, other, &rooms_get(_i)->context), QKV_OK);
+    first_misaligned(&p);
+    ck_assert_int_eq(rotate_rows(&p, rotate_x, other, &rooms_get(_i)->context), QKV_OK);
+}
+END_TEST
+
 START_TEST(views_that_overlap_are_refused) {
     const qkv_context *context = &rooms_get(_i)->context;
     qkv_rotate_params p = rotate_params(QKV_ROPE_INTERLEAVED);
@@ -206,5 +288,8 @@ END_TEST
 void rotate_add_refused_tests(TCase *tcase) {
     tcase_add_test(tcase, tables_are_refused);
     tcase_add_room_test(tcase, what_is_refused_writes_nothing);
+    tcase_add_room_test(tcase, a_plan_looks_at_the_arrays_again);
+    tcase_add_room_test(tcase, a_plan_turns_more_rows_than_there_were);
+    tcase_add_room_test(tcase, first_is_not_looked_at_beside_positions);
     tcase_add_room_test(tcase, views_that_overlap_are_refused);
 }
