@@ -72,8 +72,8 @@ typedef int32_t qkv_status;
     DO(CONFLICT, "cannot be given together with another argument: see its comment")         \
     DO(VALUE, "is not a finite number")                                                     \
     DO(LAYOUT, "is not packed in the layout, version or shape that is needed here")         \
-    DO(STALE, "was not made by the function that goes with this call")                      \
-    DO(FAILED, "reported a failure, or left out parts")                                     \
+    DO(STALE, "was not made by the function that goes with this call, or holds no more")    \
+    DO(FAILED, "reported a failure, or did not do every part once")                         \
     DO(FULL, "has no room for more tokens")                                                 \
     DO(SHARED, "names a page that is held already, or names it twice")                      \
     DO(CHECKSUM, "was altered: its checksum does not match")                                \
@@ -263,7 +263,8 @@ typedef enum qkv_cpu_feature { QKV_CPU_FEATURES(QKV_ENUM_CPU_) QKV_CPU_COUNT } q
 
 /* Bit sets of qkv_cpu_feature, fixed when the library is loaded.
  * detected: what the processor reports. withheld: detected, but the operating system does not
- * save its registers. removed: usable, but taken away by QKV_CPU_MAX or QKV_CPU_DISABLE.
+ * save its registers. removed: detected and not withheld, but taken away by QKV_CPU_MAX or
+ * QKV_CPU_DISABLE.
  * usable: detected, and neither withheld nor removed. */
 QKV_API uint64_t qkv_cpu_detected(void);
 QKV_API uint64_t qkv_cpu_withheld(void);
@@ -442,8 +443,8 @@ typedef struct qkv_attention_params {
     size_t size;
     uint64_t flags; /* QKV_FLAG_ */
     int64_t batch;  /* 1 or more */
-    int64_t q_heads;
-    int64_t kv_heads;     /* divides q_heads: GQA, MQA */
+    int64_t q_heads; /* a multiple of kv_heads: GQA, MQA */
+    int64_t kv_heads;
     int64_t q_len;        /* rows a sequence, at most; may be 0 */
     int64_t kv_len;       /* keys a sequence, at most; may be 0 */
     int64_t head_dim;     /* 1 to 512, of Q and K; not used by softmax, nor by mix if v_dim > 0 */
@@ -500,7 +501,7 @@ QKV_API void qkv_tensors_init(qkv_tensors *tensors);
 typedef struct qkv_plan {
     size_t workspace_shared;       /* bytes that all workers share; a multiple of QKV_ALIGNMENT */
     size_t workspace_worker;       /* bytes that each worker needs for itself; likewise */
-    int32_t phases;                /* 0 when there is nothing to do */
+    int32_t phases;                /* 0 when there is nothing to do, whatever the arrays hold */
     int32_t threads;               /* how many threads the shape is worth, at least 1 */
     int64_t parts[QKV_MAX_PHASES]; /* parts of each phase */
     uint64_t state[128];
@@ -523,7 +524,7 @@ typedef void (*qkv_task)(void *argument, int worker, int64_t begin, int64_t end)
 
 /* The caller's threads: runs task over disjoint ranges that cover [0, parts), with workers from 0
  * to threads - 1, and returns when all are done: 0, or anything else for a failure. One that leaves
- * out parts, or names a worker or a part that is not there, has failed, too. */
+ * out parts or does some twice, or names a worker or a part that is not there, has failed, too. */
 typedef int (*qkv_parallel_for)(void *pool, int threads, int64_t parts, qkv_task task,
                                 void *argument);
 
@@ -550,7 +551,8 @@ QKV_API size_t qkv_plan_workspace(const qkv_plan *plan, int threads);
 
 /* attention: O and LSE from q, k, v by blocks of keys with a running maximum and sum (online
  * softmax: Milakov and Gimelshein 2018; FlashAttention-2, Dao 2023, section 3.1). Reads q, k, v;
- * writes out, and lse if it is there. context: NULL for the default one. */
+ * writes out, and lse if it is there. A key that is not masked spreads a NaN of its V even if its
+ * weight is so small that it is zero. context: NULL for the default one. */
 QKV_API qkv_status qkv_attention_plan(qkv_plan *plan, const qkv_attention_params *params,
                                       const qkv_context *context);
 QKV_API qkv_status qkv_attention(const qkv_attention_params *params, const qkv_tensors *tensors,
@@ -708,8 +710,9 @@ QKV_API void qkv_project_tensors_init(qkv_project_tensors *tensors);
 typedef enum qkv_which { QKV_WHICH_Q, QKV_WHICH_K, QKV_WHICH_V, QKV_WHICH_COUNT } qkv_which;
 
 /* project: Q = X W^Q + b^Q, K = X W^K + b^K, V = X W^V + b^V. Each element is
- * summed in stretches of 64 inputs: one ascending chain of fused multiply-adds from zero each,
- * joined from left to right. The bias is added last. */
+ * summed in stretches of 64 inputs: one ascending chain of fused multiply-adds (in the scalar room
+ * multiplications and additions) from zero each, joined from left to right. The bias is added last.
+ */
 QKV_API qkv_status qkv_project_plan(qkv_plan *plan, const qkv_project_params *params,
                                     const qkv_context *context);
 QKV_API qkv_status qkv_project_run(const qkv_plan *plan, const qkv_project_tensors *tensors,

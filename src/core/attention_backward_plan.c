@@ -56,6 +56,9 @@ void qkv_attention_backward_layout(struct qkv_plan_state *s, qkv_plan *plan) {
     const struct qkv_problem *p = &s->problem;
     const int64_t heads = p->batch * p->kv_heads;
     struct qkv_backward_layout *b = &s->backward;
+    plan->threads = 1;
+    if (p->q_len == 0 && p->kv_len == 0 && !p->sinks)
+        return; /* nothing to read, and nothing to write */
     b->q_pad = qkv_round_up(p->head_dim, QKV_PANEL);
     b->query_rows = p->cu_q ? ((int64_t)p->cu_q[p->batch] - p->cu_q[0]) * p->q_heads
                             : p->batch * p->q_heads * p->q_len;

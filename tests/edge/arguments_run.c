@@ -194,21 +194,46 @@ END_TEST
 /* Ways to be a parallel_for that are none, though each says that all is done. */
 enum wrong {
     LEAVES_OUT_A_PART,
+    REPEATS_A_PART,
     NAMES_ONE_WORKER_MORE,
     NAMES_NO_WORKER,
+    GOES_BEFORE,
     GOES_BEYOND,
     GOES_BACK,
     WRONGS
 };
 
 static int does_it_wrong(void *pool, int threads, int64_t parts, qkv_task task, void *argument) {
-    const enum wrong wrong = *(const enum wrong *)pool;
-    const int workers[WRONGS] = {[NAMES_ONE_WORKER_MORE] = threads, [NAMES_NO_WORKER] = -1};
-    task(argument, 0, 0, parts - 1);
-    if (wrong == GOES_BACK)
+    switch (*(const enum wrong *)pool) {
+    case LEAVES_OUT_A_PART:
+        task(argument, 0, 0, parts - 1);
+        break;
+    case REPEATS_A_PART: /* as many as there are */
+        for (int64_t part = 0; part < parts; part++)
+            task(argument, 0, 0, 1);
+        break;
+    case NAMES_ONE_WORKER_MORE:
+        task(argument, 0, 0, parts - 1);
+        task(argument, threads, parts - 1, parts);
+        break;
+    case NAMES_NO_WORKER:
+        task(argument, 0, 0, parts - 1);
+        task(argument, -1, parts - 1, parts);
+        break;
+    case GOES_BEFORE:
+        task(argument, 0, -1, parts);
+        break;
+    case GOES_BEYOND:
+        task(argument, 0, 0, parts + 1);
+        break;
+    case GOES_BACK: /* in sum the parts */
+        task(argument, 0, 0, parts);
+        task(argument, 0, parts - 1, parts);
         task(argument, 0, parts, parts - 1);
-    else if (wrong != LEAVES_OUT_A_PART)
-        task(argument, workers[wrong], parts - 1, parts + (wrong == GOES_BEYOND));
+        break;
+    case WRONGS:
+        break;
+    }
     return 0;
 }
 
@@ -279,11 +304,19 @@ START_TEST(the_workspace_of_a_plan) {
 }
 END_TEST
 
-/* Plans of nothing have no phase to run. */
+/* Plans of nothing have no phase to run. Without queries the gradients of keys and
+ * sinks are zeros still. */
 START_TEST(a_plan_of_nothing_has_no_phases) {
-    for (int stage = QKV_STAGE_SCORES; stage < FORWARD_STAGES; stage++) {
+    for (int stage = QKV_STAGE_SCORES; stage <= QKV_STAGE_ATTENTION_BACKWARD; stage++) {
+        if (stage == QKV_STAGE_PROJECT_BACKWARD)
+            continue;
         fixture_reset();
         f.params.now.q_len = 0;
+        if (stage >= FORWARD_STAGES) {
+            f.params.now.kv_len = 0;
+            f.params.now.sinks = NULL;
+            f.gradients.now.sinks = (qkv_tensor){0};
+        }
         ck_assert_int_eq(call_plan(stage), QKV_OK);
         ck_assert_int_eq(f.plan.phases, 0);
         ck_assert_int_ge(f.plan.threads, 1);
