@@ -12,13 +12,15 @@
 #include "pool.h"
 
 /* The rooms of this build, as src/core/isa.def lists them. */
-#define ROOM(folder, name, built, needs) extern const struct peak_kernel qkv_##folder##_peak;
+#define ROOM(folder, name, native, built, needs) \
+    extern const struct peak_kernel qkv_##folder##_peak;
 #include "isa.def"
 #undef ROOM
 
 const struct peak_kernel *peak_kernel_of(int isa) {
     static const struct peak_kernel *const kernels[QKV_ISA_COUNT] = {
-#define ROOM(folder, name, built, needs) [QKV_ISA_##name] = (built) ? &qkv_##folder##_peak : NULL,
+#define ROOM(folder, name, native, built, needs) \
+    [QKV_ISA_##name] = (built) ? &qkv_##folder##_peak : NULL,
 #include "isa.def"
 #undef ROOM
     };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What meson knows of the target, for src/core: meson.build defines QKV_X86_64, QKV_AARCH64
- * and QKV_SLEEF as 0 or 1. */
+/* What meson knows of the target, for src/core: meson.build defines QKV_X86_64, QKV_AARCH64,
+ * QKV_SLEEF, and QKV_ROOM_AVX2 and so on of what is built, as 0 or 1. */
 #ifndef QKV_CORE_CONFIG_H
 #define QKV_CORE_CONFIG_H
 

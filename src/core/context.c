@@ -10,13 +10,13 @@
 
 #define BIT(feature) QKV_CPU_BIT(QKV_CPU_##feature)
 
-/* The rooms of other targets have no code here; the constant condition drops the reference. */
+/* Rooms that are not built have no code here; the constant condition drops the reference. */
 static const struct {
     int isa;
     uint64_t needs;
     void (*init)(struct qkv_table *table, uint64_t features);
 } rooms[] = {
-#define ROOM(folder, name, built, needs) \
+#define ROOM(folder, name, native, built, needs) \
     {QKV_ISA_##name, (needs), (built) ? qkv_##folder##_init : NULL},
 #include "isa.def"
 #undef ROOM

@@ -16,9 +16,9 @@ static const char *const feature_names[QKV_CPU_COUNT] = {
 
 static const struct {
     const char *name;
-    int built;
+    int native, built;
 } rooms[QKV_ISA_COUNT] = {
-#define ROOM(folder, name, built, needs) [QKV_ISA_##name] = {#folder, built},
+#define ROOM(folder, name, native, built, needs) [QKV_ISA_##name] = {#folder, native, built},
 #include "isa.def"
 #undef ROOM
 };
@@ -104,14 +104,14 @@ static void note_unknown(char unknown[QKV_CPU_UNKNOWN_MAX], struct span name) {
 
 static int find_room(struct span name) {
     for (int i = QKV_ISA_NONE + 1; i < QKV_ISA_COUNT; i++)
-        if (rooms[i].built && span_is(name, rooms[i].name))
+        if (rooms[i].native && span_is(name, rooms[i].name))
             return i;
     return QKV_ISA_NONE;
 }
 
 static int find_feature(struct span name) {
     for (int i = 0; i < QKV_CPU_COUNT; i++)
-        if (rooms[home[i]].built && span_is(name, feature_names[i]))
+        if (rooms[home[i]].native && span_is(name, feature_names[i]))
             return i;
     return QKV_CPU_COUNT;
 }

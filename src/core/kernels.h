@@ -309,7 +309,7 @@ struct qkv_table {
     qkv_sees_fn qkv_##room##_sees;                                                      \
     void qkv_##room##_init(struct qkv_table *table, uint64_t features);
 
-#define ROOM(folder, name, built, needs) QKV_DECLARE_ROOM(folder)
+#define ROOM(folder, name, native, built, needs) QKV_DECLARE_ROOM(folder)
 #include "isa.def"
 #undef ROOM
 

@@ -113,9 +113,9 @@ END_TEST
 START_TEST(rooms_of_this_build) {
     ck_assert_int_eq(qkv_isa_built(QKV_ISA_NONE), 0);
     ck_assert_int_eq(qkv_isa_built(QKV_ISA_SCALAR), 1);
-    ck_assert_int_eq(qkv_isa_built(QKV_ISA_AVX2), QKV_X86_64);
-    ck_assert_int_eq(qkv_isa_built(QKV_ISA_AVX512), QKV_X86_64);
-    ck_assert_int_eq(qkv_isa_built(QKV_ISA_NEON), QKV_AARCH64);
+    ck_assert_int_eq(qkv_isa_built(QKV_ISA_AVX2), QKV_ROOM_AVX2);
+    ck_assert_int_eq(qkv_isa_built(QKV_ISA_AVX512), QKV_ROOM_AVX512);
+    ck_assert_int_eq(qkv_isa_built(QKV_ISA_NEON), QKV_ROOM_NEON);
     ck_assert_int_eq(qkv_isa_built(QKV_ISA_COUNT), 0);
     ck_assert_int_eq(qkv_isa_built(-1), 0);
 }

@@ -4,17 +4,13 @@
 
 #include <string.h>
 
+#include "config.h"
 #include "param_size.h"
 
 #define CONFIG config.now
-/* A room of another architecture, and one of this. */
-#if defined(__x86_64__)
-#define FOREIGN_ROOM QKV_ISA_NEON
-#define NATIVE_ROOM QKV_ISA_AVX2
-#else
-#define FOREIGN_ROOM QKV_ISA_AVX512
-#define NATIVE_ROOM QKV_ISA_NEON
-#endif
+/* A room of another architecture, and one of this, if the build has any but scalar. */
+#define FOREIGN_ROOM (QKV_X86_64 ? QKV_ISA_NEON : QKV_ISA_AVX512)
+#define NATIVE_ROOM (QKV_ROOM_AVX2 ? QKV_ISA_AVX2 : QKV_ROOM_NEON ? QKV_ISA_NEON : QKV_ISA_SCALAR)
 
 /* The stage means nothing here; it is the one that run_case goes through. */
 static const struct fault_case faults[] = {
