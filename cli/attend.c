@@ -83,8 +83,12 @@ static const struct option options[] = {
             "tokens a page, a multiple of 16; needs --cache-dtype\n(a sequence is one page)"),
     HEADING("Answers (float32; at least one of these, or --cache-dtype):"),
     TEXT("--out", out, "FILE", "O, in the form of the queries"),
-    TEXT("--lse", lse, "FILE", "natural logsumexp of each row: [batch, heads, tokens]"),
-    TEXT("--weights", weights, "FILE", "softmax of the scores: [batch, heads, tokens, keys]"),
+    TEXT("--lse", lse, "FILE",
+         "natural logsumexp of each row: [batch, heads, tokens],\n"
+         "less what the queries lack of these"),
+    TEXT("--weights", weights, "FILE",
+         "softmax of the scores: [batch, heads, tokens, keys],\n"
+         "likewise"),
     FLAG("--show", show, "a heat map of the weights of each head"),
     HEADING("How:"),
     TEXT("--isa", isa, "NAME",

@@ -193,7 +193,7 @@ void attend_tell(const struct job *job) {
     printf(", V in %s", stored[v].name);
     tell_variant(job, v);
     putchar('\n');
-    printf("from exact attention, in percent of the RMS of its output: RMS %.3g %%, "
-           "at most %.3g %%\n",
+    printf("from exact attention, in percent of the RMS of its output: RMS %.4g %%, "
+           "at most %.4g %%\n",
            100 * d->rms, 100 * d->largest);
 }

@@ -86,6 +86,11 @@ static int check_fit(const struct view *q, const struct view *k, const struct vi
         return complain(FAILED, k->path, "has head_dim %" PRId64 ", but %s has %" PRId64, k->dim,
                         q->path, q->dim);
     }
+    if (k->heads && q->heads % k->heads != 0) {
+        return complain(FAILED, q->path,
+                        "has %" PRId64 " heads, no multiple of the %" PRId64 " of %s", q->heads,
+                        k->heads, k->path);
+    }
     if (v->heads != k->heads) {
         return complain(FAILED, v->path, "has %" PRId64 " heads, but %s has %" PRId64, v->heads,
                         k->path, k->heads);

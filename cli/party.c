@@ -276,7 +276,8 @@ const struct command party_command = {
         "Takes one English sentence through the attention of a trained model's layer: who the\n"
         "tokens are, who listens to whom, a map of the weights; then times the same work in\n"
         "every room (instruction set) and compares it with double precision. The data stand\n"
-        "in party.qkvp beside the command; QKV_DATA names another file.",
+        "in party.qkvp beside the command, or in share/qkv where it is installed; QKV_DATA\n"
+        "names another file.",
     .options = options,
     .count = sizeof options / sizeof options[0],
     .run = run,

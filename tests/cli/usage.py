@@ -122,7 +122,7 @@ MISFITS = [
     ({**QKV, "--k": (2, 5, 3)}, [], "k.npy: has head_dim 3, but"),
     ({**QKV, "--v": (1, 5, 4)}, [], "v.npy: has 1 heads, but"),
     ({**QKV, "--v": (2, 6, 4)}, [], "v.npy: has 6 rows, but"),
-    ({"--q": (3, 3, 4), "--k": (2, 5, 4), "--v": (2, 5, 4)}, [], "--heads: q_heads is not a multiple"),
+    ({"--q": (3, 3, 4), "--k": (2, 5, 4), "--v": (2, 5, 4)}, [], "q.npy: has 3 heads, no multiple of the 2 of "),
     ({**QKV, "--k": (2, 2, 5, 4), "--v": (2, 2, 5, 4)}, [], "k.npy: holds a batch of 2; 1 is needed"),
     ({**QKV, "--v": (2, 2, 5, 4)}, [], "v.npy: holds a batch of 2; 1 is needed"),
     ({"--q": (3, 513), "--k": (3, 513), "--v": (3, 4)}, [], "--q: head_dim is out of range"),
