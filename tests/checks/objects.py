@@ -138,17 +138,20 @@ def room_neon(archive):
                         lambda mnemonic, operands: mnemonic == "fmla" and ".4s" in operands)
 
 
-# What each feature multiplies with; and what a room's variant may not hold, if anything.
-MULTIPLIES = {"avxvnni": "vpdpbusd", "avx512vnni": "vpdpbusd", "avx512bf16": "vdpbf16ps",
-              "fp16": "fmla", "dotprod": "sdot", "i8mm": "smmla", "bf16": "bfmmla"}
+# What each feature multiplies with, as an instruction and what its operands hold.
+MULTIPLIES = {"avxvnni": ("vpdpbusd", "%ymm"), "avx512vnni": ("vpdpbusd", "%zmm"),
+              "avx512bf16": ("vdpbf16ps", "%zmm"), "fp16": ("fmla", ".8h"),
+              "dotprod": ("sdot", ".16b"), "i8mm": ("smmla", ".16b"), "bf16": ("bfmmla", ".8h")}
 
 
 def variant(archive, feature):
     """A variant's own multiplication in use, and without AVX-512 nothing of it."""
     forbidden = EVEX_REGISTER if feature == "avxvnni" else None
+    multiplies, width = MULTIPLIES[feature]
     return disassembled(
         archive, lambda mnemonic, operands: forbidden and forbidden.search(operands),
-        lambda mnemonic, operands: MULTIPLIES[feature] in (mnemonic, *operands.split()[:1]))  # {vex} may come first
+        lambda mnemonic, operands: width in operands
+        and multiplies in (mnemonic, *operands.split()[:1]))  # {vex} may come first
 
 
 def linking(library):

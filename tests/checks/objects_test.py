@@ -24,6 +24,12 @@ SHARED = ["-shared", "-fPIC", "-Wl,-z,relro"]
 SONAME = "-Wl,-soname,libqkv.so.0"
 WIDE = ["-O3", "-mavx2", "-mfma", "-c"]
 WIDER = ["-O3", "-mavx512f", "-mprefer-vector-width=512", "-c"]
+DOTS = ("#include <immintrin.h>\n__m256i qkv_f(__m256i x, __m256i y, __m256i z) {\n"
+        "    return _mm256_dpbusd_avx_epi32(x, y, z);\n}\n")
+WIDE_DOTS = ("#include <immintrin.h>\n__m512i qkv_f(__m512i x, __m512i y, __m512i z) {\n"
+             "    return _mm512_dpbusd_epi32(x, y, z);\n}\n")
+HALVES = ("#include <arm_neon.h>\nfloat16x8_t qkv_f(float16x8_t x, float16x8_t y) {\n"
+          "    return vfmaq_f16(x, y, y);\n}\n")
 
 # check, source, flags, further arguments, whether it keeps the promise
 OBJECTS = [
@@ -51,12 +57,20 @@ OBJECTS_X86_64 = [
     ("room_avx2", PLAIN, WIDE, [], False),
     ("room_avx512", FMA, WIDER, [], True),
     ("room_avx512", FMA, WIDE, [], False),
+    ("variant", DOTS, ["-O2", "-mavxvnni", "-c"], ["avxvnni"], True),
+    ("variant", DOTS + WIDE_DOTS.replace("qkv_f", "qkv_g"), ["-O2", "-mavxvnni", "-mavx512vnni", "-c"],
+     ["avxvnni"], False),
+    ("variant", FMA, WIDE, ["avxvnni"], False),
+    ("variant", WIDE_DOTS, ["-O2", "-mavx512vnni", "-c"], ["avx512vnni"], True),
+    ("variant", FMA, WIDER, ["avx512vnni"], False),
 ]
 OBJECTS_AARCH64 = [
     ("portable_aarch64", PLAIN, ["-O3", "-c"], [], True),
     ("portable_aarch64", FMA, ["-O3", "-c"], [], False),
     ("room_neon", FMA, ["-O3", "-c"], [], True),
     ("room_neon", PLAIN, ["-O3", "-c"], [], False),
+    ("variant", HALVES, ["-O2", "-march=armv8.2-a+fp16", "-c"], ["fp16"], True),
+    ("variant", FMA, ["-O3", "-c"], ["fp16"], False),
 ]
 
 RULES = "-ffp-contract=off -fvisibility=hidden -fno-plt"

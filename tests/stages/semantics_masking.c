@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What masks mean: rows without keys, and keys that may hold anything because nobody sees them. */
-#include <float.h>
 #include <math.h>
 
 #include "options.h"
@@ -62,8 +61,9 @@ static void hide_by_bias(struct test_case *c) {
     fill_bias(c, -INFINITY);
 }
 
+/* The first number below -2^127; case.c has the most negative one. */
 static void hide_by_least_bias(struct test_case *c) {
-    fill_bias(c, -FLT_MAX);
+    fill_bias(c, -0x1.000002p127F);
 }
 
 static void hide_by_length(struct test_case *c) {
@@ -99,6 +99,28 @@ START_TEST(everything_masked_by_the_bias) {
     d.bias = true;
     check_all_masked(_i, d, hide_by_bias);
     check_all_masked(_i, d, hide_by_least_bias);
+}
+END_TEST
+
+static void lower_by_bias(struct test_case *c) {
+    fill_bias(c, -0x1p127F);
+    make_q_zero(c);
+    make_v_identity(c);
+}
+
+static void expect_even_weights(const struct test_case *c) {
+    for (int64_t i = 0; i < c->desc.q_len; i++) {
+        for (int64_t j = 0; j < c->desc.kv_len; j++)
+            ck_assert(near(out_at(c, 0, 0, i, j), 1.0 / (double)c->desc.kv_len));
+        ck_assert(near(lse_at(c, 0, 0, i), -0x1p127));
+    }
+}
+
+START_TEST(nothing_masked_by_the_next_bias) {
+    struct desc d = desc_plain();
+    d.bias = true;
+    d.kv_len = d.v_dim = 21;
+    semantics_check(rooms_get(_i), &d, lower_by_bias, expect_even_weights);
 }
 END_TEST
 
@@ -371,6 +393,7 @@ void add_masking_tests(TCase *tcase) {
         fully_masked_row_with_sink_is_zero_and_lse_the_sink,
         everything_masked_by_the_boolean_mask,
         everything_masked_by_the_bias,
+        nothing_masked_by_the_next_bias,
         everything_masked_by_the_length,
         everything_masked_by_computed_scores,
         everything_masked_by_a_window_beyond_the_keys,

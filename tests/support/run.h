@@ -23,7 +23,7 @@ enum way {
 struct how {
     enum way way;
     int threads; /* of WAY_POOL and WAY_THREADS */
-    uint64_t seed; /* odd: a whole call executes a plan that stands, if the stage can */
+    uint64_t seed; /* seed / WAY_COUNT odd: a whole call executes a plan that stands, if it can */
 };
 
 /* What `tensors` of a call of a backward stage points to. */
