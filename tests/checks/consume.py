@@ -138,7 +138,7 @@ def subproject(place, source):
     with open(os.path.join(place, "meson.build"), "w", encoding="utf-8") as file:
         file.write(PROJECT)
     build = os.path.join(place, "build")
-    run("meson", "setup", build, place)
+    run("meson", "setup", "-Dqkv:rooms=avx2,neon", build, place)
     run("ninja", "-C", build)
     for program, static in (("guest", False), ("guest_static", True)):
         check_linked(os.path.join(build, program), static)

@@ -91,6 +91,8 @@ class Learn(Case):
 
     def test_same_text(self):
         """But for the seconds, on any number of CPUs."""
+        if command.SANITIZED:
+            self.skipTest("400 steps take long under a sanitizer")
         again = qkv("party", "--learn", preexec_fn=lambda: os.sched_setaffinity(
             0, {min(os.sched_getaffinity(0))}))
         said = {re.sub(r"[\d.]+ seconds", "", self.fine(done)) for done in (self.done, again)}
