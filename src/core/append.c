@@ -33,6 +33,9 @@ static qkv_status make_state(struct qkv_append_state *s, const qkv_append_params
     TRY(qkv_take_cache(&s->cache, cache));
     TRY(qkv_take_rope(&s->rope, &p.rope, s->cache.cache.head_dim));
     TRY(qkv_append_check(s));
+    for (int64_t b = 0; b < p.batch; b++)
+        TRY(qkv_check_positions(&s->rope, &s->rows, b, qkv_append_length(s, b), 0,
+                                qkv_tokens_of(&s->rows, b)));
     s->total = qkv_append_total(s);
     s->longest = qkv_longest(&s->rows);
     return QKV_OK;
@@ -242,6 +245,17 @@ static void run_job(const void *job, const qkv_workspace *workspace, int32_t pha
         commit(j->state);
 }
 
+/* The positions of these parts' tokens by now; parts follow each other by heads. */
+static qkv_status check_parts(const struct qkv_append_state *s, int64_t begin, int64_t end) {
+    const int64_t heads = s->cache.cache.kv_heads;
+    for (int64_t i = begin; i < end; i = (i / heads + 1) * heads) {
+        const struct run run = run_at(s, i);
+        TRY(qkv_check_positions(&s->rope, &s->rows, run.b, run.length, run.from - run.length,
+                                run.to - run.length));
+    }
+    return QKV_OK;
+}
+
 qkv_status qkv_append_run(const qkv_plan *plan, const qkv_tensors *tensors, int32_t phase,
                           int64_t begin, int64_t end, const qkv_workspace *workspace) {
     qkv_tensors own;
@@ -252,6 +266,8 @@ qkv_status qkv_append_run(const qkv_plan *plan, const qkv_tensors *tensors, int3
     TRY(qkv_append_check_again(job.state));
     TRY(take_tensors(&own, job.state, tensors));
     TRY(qkv_check_run(plan, phase, begin, end, workspace));
+    if (phase == 0)
+        TRY(check_parts(job.state, begin, end));
     run_job(&job, workspace, phase, begin, end);
     return QKV_OK;
 }

@@ -37,10 +37,9 @@ static inline int64_t qkv_append_length(const struct qkv_append_state *s, int64_
 /* Those of all of the batch. */
 int64_t qkv_append_total(const struct qkv_append_state *s);
 
-/* Sequences, lengths, pages and their holders, positions: is there room for every token? Whether
- * the call names a sequence or begins a page twice is found with marks in lengths and holders,
- * which are as they were when it returns; nobody else may look at those of these sequences
- * meanwhile. */
+/* Sequences, lengths, pages and their holders: is there room for every token? Whether the call
+ * names a sequence or begins a page twice is found with marks in lengths and holders, which are as
+ * they were when it returns; nobody else may look at those of these sequences meanwhile. */
 qkv_status qkv_append_check(const struct qkv_append_state *s);
 
 /* The same but for what takes marks, when a plan's parts run: by then the arrays may hold other

@@ -66,13 +66,9 @@ static int is_free(const struct qkv_append_state *s, const struct pages *p, int6
     return s->cache.cache.holders[page_at(s, p, i)] == (i == p->first && p->continues);
 }
 
-/* Whether the tables hold what the tokens need, and the positions. */
-static qkv_status check_entries(const struct qkv_append_state *s) {
-    for (int64_t b = 0; b < s->rows.batch; b++) {
-        if (s->cache.cache.table)
-            TRY(check_table(s, b));
-        TRY(qkv_check_positions(&s->rope, &s->rows, b, qkv_append_length(s, b)));
-    }
+static qkv_status check_tables(const struct qkv_append_state *s) {
+    for (int64_t b = 0; b < s->rows.batch && s->cache.cache.table; b++)
+        TRY(check_table(s, b));
     return QKV_OK;
 }
 
@@ -130,7 +126,7 @@ qkv_status qkv_append_check(const struct qkv_append_state *s) {
         TRY(check_sequence(s, b));
     if (s->sequences)
         TRY(check_different(s));
-    TRY(check_entries(s));
+    TRY(check_tables(s));
     return s->cache.cache.holders ? check_holders(s) : QKV_OK;
 }
 
@@ -149,7 +145,7 @@ qkv_status qkv_append_check_again(const struct qkv_append_state *s) {
         TRY(check_sequence(s, b));
     if (qkv_append_total(s) != s->total || qkv_longest(&s->rows) > s->longest)
         return qkv_fail(QKV_ARG_PLAN, QKV_FAULT_STALE);
-    TRY(check_entries(s));
+    TRY(check_tables(s));
     for (int64_t b = 0; b < s->rows.batch && s->cache.cache.holders; b++)
         TRY(check_holders_again(s, b));
     return QKV_OK;

@@ -72,15 +72,14 @@ static int64_t position_of(const struct qkv_rope_state *s, const struct qkv_toke
 }
 
 qkv_status qkv_check_positions(const struct qkv_rope_state *s, const struct qkv_token_rows *rows,
-                               int64_t b, int64_t first) {
-    const int64_t n = qkv_tokens_of(rows, b);
-    if (s->rope.dims == 0 || n == 0)
+                               int64_t b, int64_t first, int64_t from, int64_t to) {
+    if (s->rope.dims == 0 || from >= to)
         return QKV_OK;
     if (!s->rope.positions)
-        return s->computes || first + n <= s->rope.table_rows
+        return s->computes || first + to <= s->rope.table_rows
                    ? QKV_OK
                    : qkv_fail(QKV_ARG_ROPE_ROWS, QKV_FAULT_TOO_SMALL);
-    for (int64_t i = 0; i < n; i++) {
+    for (int64_t i = from; i < to; i++) {
         const int64_t position = position_of(s, rows, b, first, i);
         if (position < 0)
             return qkv_fail(QKV_ARG_ROPE_POSITIONS, QKV_FAULT_NEGATIVE);

@@ -20,9 +20,10 @@ struct qkv_rope_state {
 /* Takes the caller's struct, and checks all but the positions. */
 qkv_status qkv_take_rope(struct qkv_rope_state *s, const qkv_rope *rope, int64_t head_dim);
 
-/* The positions of sequence b of the batch, whose first row stands at place `first`. */
+/* The positions of tokens [from, to) of sequence b of the batch, whose first row stands at place
+ * `first`. */
 qkv_status qkv_check_positions(const struct qkv_rope_state *s, const struct qkv_token_rows *rows,
-                               int64_t b, int64_t first);
+                               int64_t b, int64_t first, int64_t from, int64_t to);
 
 /* Does an output share a byte with positions or tables? */
 int qkv_overlaps_rope(const struct qkv_footprint *out, const struct qkv_rope_state *s,

@@ -35,15 +35,19 @@ static int64_t first_of(const struct rotate_state *s, int64_t b) {
     return s->first ? s->first[b] : 0;
 }
 
-/* What the arrays hold now. Where nothing tells sequences apart, one stands for all. */
-static qkv_status check_places(const struct rotate_state *s) {
+/* Where tokens [from, to) of a sequence stand. */
+static qkv_status check_places(const struct rotate_state *s, int64_t b, int64_t from, int64_t to) {
+    if (first_of(s, b) < 0)
+        return qkv_fail(QKV_ARG_FIRST, QKV_FAULT_NEGATIVE);
+    return qkv_check_positions(&s->rope, &s->rows, b, first_of(s, b), from, to);
+}
+
+/* Where nothing tells sequences apart, one stands for all. */
+static qkv_status check_all_places(const struct rotate_state *s) {
     const struct qkv_token_rows *r = &s->rows;
     const int differ = s->first || r->lens || r->cu || s->rope.rope.positions;
-    for (int64_t b = 0; b < (differ ? r->batch : 1); b++) {
-        if (first_of(s, b) < 0)
-            return qkv_fail(QKV_ARG_FIRST, QKV_FAULT_NEGATIVE);
-        TRY(qkv_check_positions(&s->rope, r, b, first_of(s, b)));
-    }
+    for (int64_t b = 0; b < (differ ? r->batch : 1); b++)
+        TRY(check_places(s, b, 0, qkv_tokens_of(r, b)));
     return QKV_OK;
 }
 
@@ -65,7 +69,7 @@ static qkv_status make_state(struct rotate_state *s, const qkv_rotate_params *pa
     s->first = s->rope.rope.positions ? NULL : p.first;
     if ((uintptr_t)s->first % sizeof(int32_t))
         return qkv_fail(QKV_ARG_FIRST, QKV_FAULT_MISALIGNED);
-    return check_places(s);
+    return check_all_places(s);
 }
 
 /* Parts: sequences, runs and heads. The lengths may grow until the plan runs. */
@@ -128,13 +132,22 @@ static qkv_status take_tensors(qkv_tensors *own, const struct rotate_state *s,
 
 /* ---- The parts ---- */
 
+/* Tokens [from, to) of sequence b, which may be none. */
+struct run {
+    int64_t b, from, to;
+};
+
+static struct run run_at(const struct rotate_state *s, int64_t index) {
+    const int64_t run = index / s->heads, b = run / s->runs, from = run % s->runs * QKV_RUN;
+    return (struct run){b, from, qkv_min(from + QKV_RUN, qkv_tokens_of(&s->rows, b))};
+}
+
 static void rotate_run(const struct rotate_state *s, const qkv_tensors *tensors,
                        struct qkv_angles *angles, int64_t index) {
-    const int64_t head = index % s->heads, run = index / s->heads;
-    const int64_t b = run / s->runs, from = run % s->runs * QKV_RUN;
-    const int64_t to = qkv_min(from + QKV_RUN, qkv_tokens_of(&s->rows, b));
-    qkv_angles_move(angles, b, first_of(s, b), from, to);
-    for (int64_t i = from; i < to; i++)
+    const struct run run = run_at(s, index);
+    const int64_t b = run.b, head = index % s->heads;
+    qkv_angles_move(angles, b, first_of(s, b), run.from, run.to);
+    for (int64_t i = run.from; i < run.to; i++)
         qkv_angles_turn(angles, s->kernels->rotate->turn,
                         qkv_token_row(&tensors->out, &s->rows, b, head, i),
                         qkv_token_row(&tensors->q, &s->rows, b, head, i), i, s->head_dim);
@@ -161,6 +174,15 @@ static const struct rotate_state *state_of(const qkv_plan *plan) {
     return s->magic == MAGIC ? s : NULL;
 }
 
+/* What the arrays hold by now of the rows of these parts, which follow each other by heads. */
+static qkv_status check_parts(const struct rotate_state *s, int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i = (i / s->heads + 1) * s->heads) {
+        const struct run run = run_at(s, i);
+        TRY(check_places(s, run.b, run.from, run.to));
+    }
+    return QKV_OK;
+}
+
 qkv_status qkv_rotate_run(const qkv_plan *plan, const qkv_tensors *tensors, int32_t phase,
                           int64_t begin, int64_t end, const qkv_workspace *workspace) {
     qkv_tensors own;
@@ -169,9 +191,9 @@ qkv_status qkv_rotate_run(const qkv_plan *plan, const qkv_tensors *tensors, int3
     if (!job.state)
         return qkv_fail(QKV_ARG_PLAN, QKV_FAULT_STALE);
     TRY(qkv_check_token_rows(&job.state->rows));
-    TRY(check_places(job.state));
     TRY(take_tensors(&own, job.state, tensors));
     TRY(qkv_check_run(plan, phase, begin, end, workspace));
+    TRY(check_parts(job.state, begin, end));
     run_job(&job, workspace, phase, begin, end);
     return QKV_OK;
 }
