@@ -85,10 +85,10 @@ static const struct option options[] = {
     TEXT("--out", out, "FILE", "O, in the form of the queries"),
     TEXT("--lse", lse, "FILE",
          "natural logsumexp of each row: [batch, heads, tokens],\n"
-         "less what the queries lack of these"),
+         "without the axes that the queries do not have"),
     TEXT("--weights", weights, "FILE",
          "softmax of the scores: [batch, heads, tokens, keys],\n"
-         "likewise"),
+         "without the same axes"),
     FLAG("--show", show, "a heat map of the weights of each head"),
     HEADING("How:"),
     TEXT("--isa", isa, "NAME",

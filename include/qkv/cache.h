@@ -141,10 +141,10 @@ QKV_API qkv_status qkv_rotate(const qkv_rotate_params *params, const qkv_tensors
  * twice. It needs no workspace without rope.
  *
  * Phase 0 writes rows, phase 1, of one part, the lengths; the call runs the second itself, so that
- * the lengths are as they were if exec->parallel_for fails. A plan holds for one append: it is made
- * with the lengths as they are, and is QKV_FAULT_STALE of QKV_ARG_PLAN when they have moved, or
- * when a sequence has more new tokens than then. Every run looks at the arrays again, and at the
- * entries of the table that it needs. */
+ * the lengths are as they were if exec->parallel_for fails. A plan holds for one append: when
+ * it runs the sequences, their lengths and the numbers of new tokens must be what they were when it
+ * was made, else it is QKV_FAULT_STALE of QKV_ARG_PLAN. Positions and the table are looked at
+ * again: in phase 0 as far as the parts need them, in phase 1 as a whole. */
 typedef struct qkv_append_params {
     size_t size;
     uint64_t flags; /* 0 */

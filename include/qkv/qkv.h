@@ -501,7 +501,7 @@ QKV_API void qkv_tensors_init(qkv_tensors *tensors);
 typedef struct qkv_plan {
     size_t workspace_shared;       /* bytes that all workers share; a multiple of QKV_ALIGNMENT */
     size_t workspace_worker;       /* bytes that each worker needs for itself; likewise */
-    int32_t phases;                /* 0 when there is nothing to do, whatever the arrays hold */
+    int32_t phases;                /* 0 when there is nothing to do */
     int32_t threads;               /* how many threads the shape is worth, at least 1 */
     int64_t parts[QKV_MAX_PHASES]; /* parts of each phase */
     uint64_t state[128];

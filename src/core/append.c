@@ -36,15 +36,14 @@ static qkv_status make_state(struct qkv_append_state *s, const qkv_append_params
     for (int64_t b = 0; b < p.batch; b++)
         TRY(qkv_check_positions(&s->rope, &s->rows, b, qkv_append_length(s, b), 0,
                                 qkv_tokens_of(&s->rows, b)));
-    s->total = qkv_append_total(s);
-    s->longest = qkv_longest(&s->rows);
+    s->signature = qkv_append_signature(s);
     return QKV_OK;
 }
 
 /* Runs count from the panel that the first token goes to, which may have others before. */
 static qkv_status lay_out(struct qkv_append_state *s, qkv_plan *plan) {
     const qkv_cache *c = &s->cache.cache;
-    const int64_t tokens = s->longest, row = c->head_dim * (int64_t)sizeof(float);
+    const int64_t tokens = qkv_longest(&s->rows), row = c->head_dim * (int64_t)sizeof(float);
     memset(plan, 0, sizeof(*plan));
     plan->threads = 1;
     if (tokens == 0)
@@ -245,11 +244,12 @@ static void run_job(const void *job, const qkv_workspace *workspace, int32_t pha
         commit(j->state);
 }
 
-/* The positions of these parts' tokens by now; parts follow each other by heads. */
+/* The pages and positions of these parts' tokens by now; parts follow each other by heads. */
 static qkv_status check_parts(const struct qkv_append_state *s, int64_t begin, int64_t end) {
     const int64_t heads = s->cache.cache.kv_heads;
     for (int64_t i = begin; i < end; i = (i / heads + 1) * heads) {
         const struct run run = run_at(s, i);
+        TRY(qkv_append_check_pages(s, run.b, run.from, run.to));
         TRY(qkv_check_positions(&s->rope, &s->rows, run.b, run.length, run.from - run.length,
                                 run.to - run.length));
     }
@@ -263,11 +263,11 @@ qkv_status qkv_append_run(const qkv_plan *plan, const qkv_tensors *tensors, int3
     const struct job job = {state_of(plan), &own};
     if (!job.state)
         return qkv_fail(QKV_ARG_PLAN, QKV_FAULT_STALE);
-    TRY(qkv_append_check_again(job.state));
+    TRY(qkv_append_check_same(job.state));
     TRY(take_tensors(&own, job.state, tensors));
     TRY(qkv_check_run(plan, phase, begin, end, workspace));
-    if (phase == 0)
-        TRY(check_parts(job.state, begin, end));
+    /* The last phase is one part, and runs alone. */
+    TRY(phase == 0 ? check_parts(job.state, begin, end) : qkv_append_check(job.state));
     run_job(&job, workspace, phase, begin, end);
     return QKV_OK;
 }

@@ -17,8 +17,8 @@ struct __attribute__((may_alias)) qkv_append_state {
     int64_t runs;  /* parts of a sequence and head */
     int64_t run;   /* new tokens of one, at most */
     size_t turned; /* offset in a worker's memory of a panel's keys with rope */
-    int64_t total; /* of the batch's lengths, as they were: a plan holds for one append */
-    int64_t longest; /* the most new tokens of a sequence, as they were */
+    /* Of the batch's sequences, lengths and new tokens: a plan holds for one append. */
+    uint64_t signature;
 };
 
 #define QKV_APPEND_MAGIC 0x6e707061766b71ULL /* "qkvappn" */
@@ -34,16 +34,19 @@ static inline int64_t qkv_append_length(const struct qkv_append_state *s, int64_
     return s->cache.cache.lengths[qkv_append_sequence(s, b)];
 }
 
-/* Those of all of the batch. */
-int64_t qkv_append_total(const struct qkv_append_state *s);
+/* Of which sequences have how many tokens, and get how many more. */
+uint64_t qkv_append_signature(const struct qkv_append_state *s);
 
 /* Sequences, lengths, pages and their holders: is there room for every token? Whether the call
  * names a sequence or begins a page twice is found with marks in lengths and holders, which are as
  * they were when it returns; nobody else may look at those of these sequences meanwhile. */
 qkv_status qkv_append_check(const struct qkv_append_state *s);
 
-/* The same but for what takes marks, when a plan's parts run: by then the arrays may hold other
- * numbers. Lengths that have moved, and more tokens than there were, are QKV_FAULT_STALE. */
-qkv_status qkv_append_check_again(const struct qkv_append_state *s);
+/* By the time that a plan runs the arrays may hold other numbers. Without marks, as parts run at
+ * the same time: whether the signature is the same, QKV_FAULT_STALE if not; and the pages of tokens
+ * [from, to) of sequence b, counted from its first token in the cache. */
+qkv_status qkv_append_check_same(const struct qkv_append_state *s);
+qkv_status qkv_append_check_pages(const struct qkv_append_state *s, int64_t b, int64_t from,
+                                  int64_t to);
 
 #endif

@@ -4,6 +4,7 @@
  * each page that the tokens go to; never at whole tables.
  */
 #include "append.h"
+#include "run.h"
 
 /* The pages of sequence b that its new tokens go to: [first, end) of its table, of which the first
  * holds tokens already if `continues`. */
@@ -66,12 +67,6 @@ static int is_free(const struct qkv_append_state *s, const struct pages *p, int6
     return s->cache.cache.holders[page_at(s, p, i)] == (i == p->first && p->continues);
 }
 
-static qkv_status check_tables(const struct qkv_append_state *s) {
-    for (int64_t b = 0; b < s->rows.batch && s->cache.cache.table; b++)
-        TRY(check_table(s, b));
-    return QKV_OK;
-}
-
 /* ---- A page must not begin twice ---- */
 
 /* Every page's holders are 0 or 1: the sign bit marks a page that was met. */
@@ -112,41 +107,49 @@ static qkv_status check_holders(const struct qkv_append_state *s) {
 
 /* ---- Before a plan, and when it runs ---- */
 
-int64_t qkv_append_total(const struct qkv_append_state *s) {
-    int64_t total = 0;
+uint64_t qkv_append_signature(const struct qkv_append_state *s) {
+    uint64_t bits = 0;
+    for (int64_t b = 0; b < s->rows.batch; b++) {
+        bits = qkv_mix_bits(bits + (uint64_t)qkv_append_sequence(s, b));
+        bits = qkv_mix_bits(bits + (uint64_t)qkv_append_length(s, b));
+        bits = qkv_mix_bits(bits + (uint64_t)qkv_tokens_of(&s->rows, b));
+    }
+    return bits;
+}
+
+static qkv_status check_sequences(const struct qkv_append_state *s) {
     for (int64_t b = 0; b < s->rows.batch; b++)
-        total += qkv_append_length(s, b);
-    return total;
+        TRY(check_sequence(s, b));
+    return QKV_OK;
 }
 
 qkv_status qkv_append_check(const struct qkv_append_state *s) {
     if (s->rows.batch > s->cache.cache.sequences)
         return qkv_fail(QKV_ARG_BATCH, QKV_FAULT_RANGE);
-    for (int64_t b = 0; b < s->rows.batch; b++)
-        TRY(check_sequence(s, b));
+    TRY(check_sequences(s));
     if (s->sequences)
         TRY(check_different(s));
-    TRY(check_tables(s));
+    for (int64_t b = 0; b < s->rows.batch && s->cache.cache.table; b++)
+        TRY(check_table(s, b));
     return s->cache.cache.holders ? check_holders(s) : QKV_OK;
 }
 
-/* Others may look at the holders meanwhile: no marks. */
-static qkv_status check_holders_again(const struct qkv_append_state *s, int64_t b) {
-    const struct pages p = pages_of(s, b);
-    for (int64_t i = p.first; i < p.end; i++)
-        if (!is_free(s, &p, i))
-            return qkv_fail(QKV_ARG_TABLE, QKV_FAULT_SHARED);
-    return QKV_OK;
+qkv_status qkv_append_check_same(const struct qkv_append_state *s) {
+    TRY(qkv_check_token_rows(&s->rows));
+    TRY(check_sequences(s));
+    return qkv_append_signature(s) == s->signature ? QKV_OK
+                                                   : qkv_fail(QKV_ARG_PLAN, QKV_FAULT_STALE);
 }
 
-qkv_status qkv_append_check_again(const struct qkv_append_state *s) {
-    TRY(qkv_check_token_rows(&s->rows));
-    for (int64_t b = 0; b < s->rows.batch; b++)
-        TRY(check_sequence(s, b));
-    if (qkv_append_total(s) != s->total || qkv_longest(&s->rows) > s->longest)
-        return qkv_fail(QKV_ARG_PLAN, QKV_FAULT_STALE);
-    TRY(check_tables(s));
-    for (int64_t b = 0; b < s->rows.batch && s->cache.cache.holders; b++)
-        TRY(check_holders_again(s, b));
+qkv_status qkv_append_check_pages(const struct qkv_append_state *s, int64_t b, int64_t from,
+                                  int64_t to) {
+    const int64_t page = s->cache.cache.page_tokens;
+    const struct pages p = pages_of(s, b);
+    for (int64_t i = from / page; i * page < to; i++) {
+        if (!qkv_page_exists(&s->cache, page_at(s, &p, i)))
+            return qkv_fail(QKV_ARG_TABLE, QKV_FAULT_RANGE);
+        if (s->cache.cache.holders && !is_free(s, &p, i))
+            return qkv_fail(QKV_ARG_TABLE, QKV_FAULT_SHARED);
+    }
     return QKV_OK;
 }

@@ -34,7 +34,8 @@ static void run_job(const void *job, const qkv_workspace *workspace, int32_t pha
 /* attention_backward tells afterwards if the LSE can't be that of its scores. */
 static qkv_status verdict(const struct qkv_plan_state *s, const void *shared, int32_t phase,
                           int64_t begin, int64_t end) {
-    if (s->stage != QKV_STAGE_ATTENTION_BACKWARD || phase != QKV_BACKWARD_VERDICT_PHASE)
+    if (s->stage != QKV_STAGE_ATTENTION_BACKWARD || phase != QKV_BACKWARD_VERDICT_PHASE ||
+        begin == end)
         return QKV_OK;
     return qkv_backward_verdict(s, shared, begin, end);
 }

@@ -72,10 +72,10 @@ static qkv_status make_state(struct rotate_state *s, const qkv_rotate_params *pa
     return check_all_places(s);
 }
 
-/* Parts: sequences, runs and heads. The lengths may grow until the plan runs. */
-static qkv_status count_parts(struct rotate_state *s, int64_t *parts) {
-    s->run = qkv_min(s->rows.tokens, QKV_RUN);
-    s->runs = (s->rows.tokens - 1) / QKV_RUN + 1;
+/* Parts: sequences, runs and heads. */
+static qkv_status count_parts(struct rotate_state *s, int64_t tokens, int64_t *parts) {
+    s->run = qkv_min(tokens, QKV_RUN);
+    s->runs = (tokens - 1) / QKV_RUN + 1;
     if (__builtin_mul_overflow(s->rows.batch, s->heads, parts))
         return qkv_fail(QKV_ARG_HEADS, QKV_FAULT_OVERFLOW);
     if (__builtin_mul_overflow(*parts, s->runs, parts))
@@ -83,30 +83,40 @@ static qkv_status count_parts(struct rotate_state *s, int64_t *parts) {
     return QKV_OK;
 }
 
-qkv_status qkv_rotate_plan(qkv_plan *plan, const qkv_rotate_params *params,
-                           const qkv_context *context) {
-    struct rotate_state s;
+/* For at most `most` tokens a sequence. */
+static qkv_status lay_out(struct rotate_state *s, qkv_plan *plan, int64_t most) {
     int64_t parts = 0;
-    TRY(qkv_check_plan(plan));
-    TRY(make_state(&s, params));
-    TRY(qkv_check_context(context));
-    s.kernels = &qkv_context_get(context)->table;
-
-    if (s.rows.tokens > 0)
-        TRY(count_parts(&s, &parts));
+    if (most > 0)
+        TRY(count_parts(s, most, &parts));
     memset(plan, 0, sizeof(*plan));
     plan->threads = 1;
-    if (s.rows.tokens > 0) {
-        const int64_t angles = qkv_angles_size(&s.rope, s.run), tokens = qkv_longest(&s.rows);
-        const double numbers = (double)(s.rows.batch * s.heads) * (double)(tokens * s.head_dim);
+    if (most > 0) {
+        const int64_t angles = qkv_angles_size(&s->rope, s->run), tokens = qkv_longest(&s->rows);
+        const double numbers = (double)(s->rows.batch * s->heads) * (double)(tokens * s->head_dim);
         plan->phases = 1;
         plan->parts[0] = parts;
         plan->workspace_worker = qkv_set_apart((size_t)qkv_round_up(angles, QKV_ALIGNMENT));
         /* A number costs about as much as 20 flops: it comes from memory and goes there. */
         plan->threads = qkv_worth_threads(20.0 * numbers, parts);
     }
-    memcpy(plan->state, &s, sizeof(s));
+    memcpy(plan->state, s, sizeof(*s));
     return QKV_OK;
+}
+
+/* lasts: the lengths may grow until the plan runs. */
+static qkv_status make_plan(qkv_plan *plan, const qkv_rotate_params *params,
+                            const qkv_context *context, int lasts) {
+    struct rotate_state s;
+    TRY(qkv_check_plan(plan));
+    TRY(make_state(&s, params));
+    TRY(qkv_check_context(context));
+    s.kernels = &qkv_context_get(context)->table;
+    return lay_out(&s, plan, lasts ? s.rows.tokens : qkv_longest(&s.rows));
+}
+
+qkv_status qkv_rotate_plan(qkv_plan *plan, const qkv_rotate_params *params,
+                           const qkv_context *context) {
+    return make_plan(plan, params, context, 1);
 }
 
 /* ---- The tensors ---- */
@@ -204,7 +214,7 @@ qkv_status qkv_rotate(const qkv_rotate_params *params, const qkv_tensors *tensor
     qkv_exec own;
     qkv_tensors own_tensors;
     TRY(qkv_take_exec(&own, exec));
-    TRY(qkv_rotate_plan(&plan, params, own.context));
+    TRY(make_plan(&plan, params, own.context, 0));
     const struct job job = {state_of(&plan), &own_tensors};
     TRY(take_tensors(&own_tensors, job.state, tensors));
     TRY(qkv_check_exec(&plan, &own));

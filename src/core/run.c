@@ -112,7 +112,7 @@ struct whole_run {
     int32_t phase; /* the one under way, where phases follow each other */
     int threads;
     int64_t parts;         /* of the job that the caller's threads have */
-    _Atomic uint64_t left; /* of its parts, as a sum of ends (end_of) */
+    _Atomic uint64_t left; /* of its parts, as a sum (range_of) */
 };
 
 static qkv_workspace workspace_of(const struct whole_run *w, int worker) {
@@ -127,21 +127,17 @@ static qkv_workspace workspace_of(const struct whole_run *w, int worker) {
     };
 }
 
-/* A range stands for the difference of its ends' numbers. Ranges that follow each other then add up
- * to the one that they make together, in any order; others do as well by a chance of 2^-64, as the
- * ends are mixed (the last steps of Steele, Lea and Flood 2014, SplitMix). */
-static uint64_t end_of(int64_t part) {
-    uint64_t x = (uint64_t)part;
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ULL;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebULL;
-    return x ^ x >> 31;
+/* A range stands for the difference of its ends, mixed. Ranges that follow each other then add up
+ * to the one that they make together, in any order; others do so by a chance of 2^-64. */
+static uint64_t range_of(int64_t begin, int64_t end) {
+    return qkv_mix_bits((uint64_t)end) - qkv_mix_bits((uint64_t)begin);
 }
 
 /* Is the task one of the job's? Workers and parts that are not there have no memory. */
 static int takes_task(struct whole_run *w, int worker, int64_t begin, int64_t end) {
     if (worker < 0 || worker >= w->threads || begin < 0 || end < begin || end > w->parts)
         return 0;
-    atomic_fetch_sub_explicit(&w->left, end_of(end) - end_of(begin), memory_order_relaxed);
+    atomic_fetch_sub_explicit(&w->left, range_of(begin, end), memory_order_relaxed);
     return 1;
 }
 
@@ -171,7 +167,7 @@ static void run_groups(void *argument, int worker, int64_t begin, int64_t end) {
 static qkv_status run_on(struct whole_run *w, int64_t parts, qkv_task task) {
     int failed = 0;
     w->parts = parts;
-    w->left = end_of(parts) - end_of(0);
+    w->left = range_of(0, parts);
     if (w->threads == 1 || parts == 1)
         task(w, 0, 0, parts);
     else

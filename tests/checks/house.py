@@ -21,7 +21,7 @@ INTRINSIC = re.compile(
     r"|<\w*(mmintrin|immintrin|x86intrin|arm_neon|arm_sve)\.h>|\basm\b|__asm")
 ISA_MACRO = re.compile(
     r"__(AVX\w*|SSE\w*|FMA|F16C|ARM_\w+|aarch64|x86_64|i386|amd64)(__)?\b"
-    r"|\bQKV_(X86_64|AARCH64)\b")
+    r"|\bQKV_(X86_64|AARCH64|ROOM_\w+)\b")
 CONDITION = re.compile(r"^\s*#\s*(el)?if")
 DEFINITION = re.compile(r"^(?!static inline\b|typedef\b|struct\b|#|\s|/|\*|\}|\{)\w[^;=]*\([^;]*$")
 ARRAY = re.compile(r"\bv[fm]\s+\w+\s*\[")

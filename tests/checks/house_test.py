@@ -13,7 +13,7 @@ VEC = HEAD + '#ifndef __F__\n#error "flags"\n#endif\nstatic inline int f(int x)\
 
 # A small tree that keeps every rule.
 SOUND = {
-    "src/core/isa.def": HEAD + "ROOM(scalar, SCALAR, 1, 0)\nROOM(avx2, AVX2, 1, 0)\n",
+    "src/core/isa.def": HEAD + "ROOM(scalar, SCALAR, 1, 1, 0)\nROOM(avx2, AVX2, 1, 1, 0)\n",
     "src/core/config.h": HEAD + "#if !defined(QKV_X86_64)\n#error\n#endif\n",
     "src/core/cpu_x86.c": HEAD + "#if QKV_X86_64\n#include <immintrin.h>\n#endif\n",
     "src/core/plan.c": HEAD + "/* _mm256_add_ps is not code here */\nint f(void)\n{\n    return 0;\n}\n",
@@ -38,6 +38,7 @@ BREAKS = [
     ("intrinsics", "src/tmpl/softmax.h", HEAD + "__m512 x;\n"),
     ("conditions", "src/core/plan.c", HEAD + "#ifdef __AVX2__\n#endif\n"),
     ("conditions", "src/tmpl/softmax.h", HEAD + "#if QKV_X86_64\n#endif\n"),
+    ("conditions", "src/core/plan.c", HEAD + "#if QKV_ROOM_AVX2\n#endif\n"),
     ("conditions", "src/tmpl/softmax.h", HEAD + "# elif defined(__ARM_NEON)\n"),
     ("guard", "src/avx2/vec.h", VEC.replace("#error", "#warning")),
     ("inline", "src/avx2/vec.h", VEC.replace("static inline int", "int")),

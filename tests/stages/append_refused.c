@@ -14,7 +14,7 @@ struct small {
     qkv_append_params params;
     qkv_tensors tensors;
     int32_t table[SEQUENCES][2], lengths[SEQUENCES], holders[PAGES], sequences[SEQUENCES];
-    int32_t lens[SEQUENCES], positions[SEQUENCES];
+    int32_t lens[SEQUENCES], positions[2 * SEQUENCES];
     struct guard memory;
 };
 
@@ -24,7 +24,7 @@ static void make_small(struct small *s) {
                         .lengths = {20, 0, 0},
                         .holders = {1, 1, 0, 0},
                         .sequences = {1, 2, 0},
-                        .lens = {1, 1, 1}};
+                        .lens = {2, 1, 1}};
     qkv_cache_init(&s->cache);
     s->cache.kv_heads = 1;
     s->cache.head_dim = DIM;
@@ -115,6 +115,12 @@ static void short_tables(struct small *s) {
     s->params.rope.cos = s->params.rope.sin = rows[0][0];
 }
 
+/* Guarded memory begins with these bytes. */
+static void expect_nothing_written(const struct small *s, size_t i) {
+    for (size_t k = 0; k < s->memory.size; k++)
+        ck_assert_msg(s->memory.data[k] == (k % 4 == 3 ? 0x7f : 0xc5), "%zu: byte %zu", i, k);
+}
+
 START_TEST(what_is_refused_writes_nothing) {
     const struct {
         spoil_fn *spoil;
@@ -148,15 +154,14 @@ START_TEST(what_is_refused_writes_nothing) {
                           qkv_status_fault(status) == refused[i].fault,
                       "%zu: %s", i, qkv_status_string(status));
         ck_assert_msg(memcmp(&s, &before, sizeof s) == 0, "%zu: the books were changed", i);
-        for (size_t k = 0; k < s.memory.size; k++)
-            ck_assert_msg(s.memory.data[k] == (k % 4 == 3 ? 0x7f : 0xc5), "%zu: byte %zu", i, k);
+        expect_nothing_written(&s, i);
         guard_free(&s.memory);
     }
 }
 END_TEST
 
-static void longer(struct small *s) {
-    s->lens[0] = 2;
+static void shorter(struct small *s) {
+    s->lens[0] = 1;
 }
 static void longer_than_may_be(struct small *s) {
     s->lens[0] = 3;
@@ -168,21 +173,40 @@ static void moved_on(struct small *s) {
     s->lengths[1] = 1;
     s->holders[2] = 1;
 }
+static void other_way_round(struct small *s) {
+    s->sequences[0] = 2;
+    s->sequences[1] = 1;
+}
+static void same_twice(struct small *s) {
+    s->sequences[1] = 1;
+}
+static void more_for_the_other(struct small *s) {
+    s->lens[1] = 2;
+}
+static void same_page(struct small *s) {
+    s->table[2][0] = 2;
+}
 
 START_TEST(a_plan_looks_at_the_arrays_again) {
+    enum { ROWS = 1, LENGTHS = 2, BOTH = ROWS | LENGTHS }; /* the phases */
     const struct {
         spoil_fn *spoil;
+        int phases;
         qkv_arg arg;
         qkv_fault fault;
     } refused[] = {
-        {outside, QKV_ARG_TABLE, QKV_FAULT_RANGE},
-        {held_by_another, QKV_ARG_TABLE, QKV_FAULT_SHARED},
-        {no_such_sequence, QKV_ARG_SEQUENCES, QKV_FAULT_RANGE},
-        {spoilt_length, QKV_ARG_LENGTHS, QKV_FAULT_LENGTH},
-        {longer, QKV_ARG_PLAN, QKV_FAULT_STALE},
-        {longer_than_may_be, QKV_ARG_LENS, QKV_FAULT_LENGTH},
-        {negative_position, QKV_ARG_ROPE_POSITIONS, QKV_FAULT_NEGATIVE},
-        {moved_on, QKV_ARG_PLAN, QKV_FAULT_STALE},
+        {outside, BOTH, QKV_ARG_TABLE, QKV_FAULT_RANGE},
+        {held_by_another, BOTH, QKV_ARG_TABLE, QKV_FAULT_SHARED},
+        {same_page, LENGTHS, QKV_ARG_TABLE, QKV_FAULT_SHARED},
+        {no_such_sequence, BOTH, QKV_ARG_SEQUENCES, QKV_FAULT_RANGE},
+        {spoilt_length, BOTH, QKV_ARG_LENGTHS, QKV_FAULT_LENGTH},
+        {shorter, BOTH, QKV_ARG_PLAN, QKV_FAULT_STALE},
+        {longer_than_may_be, BOTH, QKV_ARG_LENS, QKV_FAULT_LENGTH},
+        {negative_position, ROWS, QKV_ARG_ROPE_POSITIONS, QKV_FAULT_NEGATIVE},
+        {moved_on, BOTH, QKV_ARG_PLAN, QKV_FAULT_STALE},
+        {other_way_round, BOTH, QKV_ARG_PLAN, QKV_FAULT_STALE},
+        {same_twice, BOTH, QKV_ARG_PLAN, QKV_FAULT_STALE},
+        {more_for_the_other, BOTH, QKV_ARG_PLAN, QKV_FAULT_STALE},
     };
     static _Alignas(QKV_ALIGNMENT) char memory[4096];
     const qkv_workspace workspace = {NULL, 0, memory, sizeof memory};
@@ -190,6 +214,7 @@ START_TEST(a_plan_looks_at_the_arrays_again) {
         struct small s, before;
         qkv_plan plan;
         make_small(&s);
+        s.params.batch = 2;
         s.params.tokens = 2;
         s.params.lens = s.lens;
         s.params.rope.pairs = QKV_ROPE_HALF;
@@ -199,9 +224,9 @@ START_TEST(a_plan_looks_at_the_arrays_again) {
                          QKV_OK);
         refused[i].spoil(&s);
         before = s;
-        const int phases =
-            refused[i].arg == QKV_ARG_ROPE_POSITIONS ? 1 : 2; /* its rows have them */
-        for (int32_t phase = 0; phase < phases; phase++) {
+        for (int32_t phase = 0; phase < 2; phase++) {
+            if (!(refused[i].phases >> phase & 1))
+                continue;
             const qkv_status status =
                 qkv_append_run(&plan, &s.tensors, phase, 0, plan.parts[phase], &workspace);
             ck_assert_msg(qkv_status_arg(status) == refused[i].arg &&
@@ -209,6 +234,7 @@ START_TEST(a_plan_looks_at_the_arrays_again) {
                           "%zu: %s", i, qkv_status_string(status));
         }
         ck_assert_msg(memcmp(&s, &before, sizeof s) == 0, "%zu: the books were changed", i);
+        expect_nothing_written(&s, i);
         guard_free(&s.memory);
     }
 }
