@@ -249,6 +249,8 @@ static qkv_status check_parts(const struct qkv_append_state *s, int64_t begin, i
     const int64_t heads = s->cache.cache.kv_heads;
     for (int64_t i = begin; i < end; i = (i / heads + 1) * heads) {
         const struct run run = run_at(s, i);
+        if (run.from >= run.to)
+            continue;
         TRY(qkv_append_check_pages(s, run.b, run.from, run.to));
         TRY(qkv_check_positions(&s->rope, &s->rows, run.b, run.length, run.from - run.length,
                                 run.to - run.length));

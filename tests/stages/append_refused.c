@@ -240,6 +240,29 @@ START_TEST(a_plan_looks_at_the_arrays_again) {
 }
 END_TEST
 
+/* Sequence 0's last page has two holders. */
+START_TEST(a_sequence_without_new_tokens_needs_no_page) {
+    struct small s;
+    qkv_plan plan;
+    const qkv_workspace workspace = {0};
+    make_small(&s);
+    s.params.batch = 2;
+    s.params.lens = s.lens;
+    s.lens[0] = 1;
+    s.lens[1] = 0;
+    s.sequences[1] = 0;
+    s.holders[1] = 2;
+    ck_assert_int_eq(qkv_append_plan(&plan, &s.params, &s.cache, &rooms_get(_i)->context), QKV_OK);
+    for (int32_t phase = 0; phase < 2; phase++)
+        for (int64_t part = 0; part < plan.parts[phase]; part++)
+            ck_assert_int_eq(qkv_append_run(&plan, &s.tensors, phase, part, part + 1, &workspace),
+                             QKV_OK);
+    ck_assert_int_eq(s.lengths[1], 1);
+    ck_assert_int_eq(s.lengths[0], 20);
+    guard_free(&s.memory);
+}
+END_TEST
+
 START_TEST(a_plan_holds_for_one_append) {
     struct small s;
     qkv_plan plan;
@@ -387,6 +410,7 @@ END_TEST
 void append_add_refused_tests(TCase *tcase) {
     tcase_add_room_test(tcase, what_is_refused_writes_nothing);
     tcase_add_room_test(tcase, a_plan_looks_at_the_arrays_again);
+    tcase_add_room_test(tcase, a_sequence_without_new_tokens_needs_no_page);
     tcase_add_room_test(tcase, a_plan_holds_for_one_append);
     tcase_add_room_test(tcase, export_refuses_what_is_not_there);
     tcase_add_room_test(tcase, threads_that_fail_leave_the_lengths);
