@@ -438,7 +438,7 @@ typedef enum qkv_arithmetic {
  * The struct is copied into a plan; what its pointers point to is not, and is read when the plan is
  * made and when it runs. In between, the numbers of bias, mask, slopes and sinks may change, and
  * so may q_lens and kv_lens within what the plan was made for: a new sequence needs no new plan.
- * cu_q and cu_kv, which tell how much memory there is, must stay as they were. */
+ * cu_q and cu_kv, which tell how much memory there is, must stay as they were (QKV_FAULT_STALE). */
 typedef struct qkv_attention_params {
     size_t size;
     uint64_t flags; /* QKV_FLAG_ */

@@ -4,7 +4,6 @@
  * each page that the tokens go to; never at whole tables.
  */
 #include "append.h"
-#include "run.h"
 
 /* The pages of sequence b that its new tokens go to: [first, end) of its table, of which the first
  * holds tokens already if `continues`. */

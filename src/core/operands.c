@@ -232,6 +232,18 @@ qkv_status qkv_outputs_apart(const struct qkv_operands *own, const struct qkv_pr
     return QKV_OK;
 }
 
+/* What says how much memory is read may have changed since the plan was made: lengths as they like,
+ * within its sizes; where sequences begin not at all. */
+static qkv_status check_lengths(const struct qkv_problem *p) {
+    TRY(qkv_check_lengths(p->q_lens, p->batch, p->q_len, QKV_ARG_Q_LENS));
+    TRY(qkv_check_lengths(p->kv_lens, p->batch, p->kv_len, QKV_ARG_KV_LENS));
+    if (qkv_cumulative_bits(p->cu_q, p->batch) != p->cu_q_bits)
+        return qkv_fail(QKV_ARG_CU_Q, QKV_FAULT_STALE);
+    if (qkv_cumulative_bits(p->cu_kv, p->batch) != p->cu_kv_bits)
+        return qkv_fail(QKV_ARG_CU_KV, QKV_FAULT_STALE);
+    return QKV_OK;
+}
+
 qkv_status qkv_take_operands(struct qkv_operands *own, const struct qkv_problem *p, int stage,
                              const qkv_tensors *tensors, const qkv_gradients *gradients) {
     struct taken t;
@@ -240,9 +252,7 @@ qkv_status qkv_take_operands(struct qkv_operands *own, const struct qkv_problem 
     if (is_backward(stage))
         TRY(qkv_take_struct(&own->gradients, gradients_size, gradients, gradients_size,
                             QKV_ARG_GRADIENTS));
-    /* They may have changed since the plan was made, and say what memory is read. */
-    TRY(qkv_check_lengths(p->q_lens, p->batch, p->q_len, QKV_ARG_Q_LENS));
-    TRY(qkv_check_lengths(p->kv_lens, p->batch, p->kv_len, QKV_ARG_KV_LENS));
+    TRY(check_lengths(p));
     t.count = 0;
     for (const struct use *use = uses[stage]; use->role != NONE; use++)
         if (takes_part(own, use)) {

@@ -154,6 +154,13 @@ qkv_status qkv_check_cumulative(const int32_t *cu, int64_t batch, int64_t most, 
     return QKV_OK;
 }
 
+uint64_t qkv_cumulative_bits(const int32_t *cu, int64_t batch) {
+    uint64_t bits = 0;
+    for (int64_t b = 0; cu && b <= batch; b++)
+        bits = qkv_mix_bits(bits + (uint64_t)cu[b]);
+    return bits;
+}
+
 static qkv_status check_arrays(const struct qkv_problem *p) {
     TRY(check_array(p->slopes, QKV_ARG_ALIBI));
     TRY(check_array(p->sinks, QKV_ARG_SINKS));
@@ -220,6 +227,8 @@ qkv_status qkv_problem_make(struct qkv_problem *p, int stage, const qkv_attentio
     TRY(check_numbers(p, &own));
     TRY(check_arrays(p));
     p->group = p->q_heads / p->kv_heads;
+    p->cu_q_bits = qkv_cumulative_bits(p->cu_q, p->batch);
+    p->cu_kv_bits = qkv_cumulative_bits(p->cu_kv, p->batch);
     complete_rule(p, stage);
     return QKV_OK;
 }

@@ -23,6 +23,14 @@ static inline int64_t qkv_max(int64_t a, int64_t b) {
     return a > b ? a : b;
 }
 
+/* A number whose bits depend on all of x's (the last steps of SplitMix: Steele, Lea and Flood 2014,
+ * section 4). */
+static inline uint64_t qkv_mix_bits(uint64_t x) {
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ULL;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebULL;
+    return x ^ x >> 31;
+}
+
 struct qkv_problem {
     int64_t batch, q_heads, kv_heads, group; /* group = q_heads / kv_heads */
     int64_t q_len, kv_len, head_dim, v_dim;
@@ -30,6 +38,7 @@ struct qkv_problem {
     const float *slopes, *sinks;
     qkv_tensor bias, mask;
     const int32_t *q_lens, *kv_lens, *cu_q, *cu_kv;
+    uint64_t cu_q_bits, cu_kv_bits; /* qkv_cumulative_bits of these when a plan is made */
     /* Of decode: which sequence of the cache each one is (NULL: of the same number), and the
      * lengths of those. */
     const int32_t *stored, *stored_lens;
@@ -46,6 +55,9 @@ qkv_status qkv_problem_make(struct qkv_problem *problem, int stage,
  * the end of the last. NULL passes. */
 qkv_status qkv_check_lengths(const int32_t *lens, int64_t batch, int64_t most, qkv_arg arg);
 qkv_status qkv_check_cumulative(const int32_t *cu, int64_t batch, int64_t most, qkv_arg arg);
+
+/* What tells the latter from others. */
+uint64_t qkv_cumulative_bits(const int32_t *cu, int64_t batch);
 
 /* One sequence of the batch. q0 and kv0: its first row in ragged tensors, 0 in padded ones. rows:
  * the output rows that it has in memory, of which the first q_len are real. */

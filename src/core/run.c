@@ -6,6 +6,7 @@
 
 #include "context.h"
 #include "param_size.h"
+#include "problem.h"
 #include "status.h"
 
 void qkv_exec_init(qkv_exec *exec) {

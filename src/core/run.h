@@ -17,14 +17,6 @@ int32_t qkv_worth_threads(double flops, int64_t parts);
  * follows, which would be taken from the next worker in the middle of its work. */
 size_t qkv_set_apart(size_t bytes);
 
-/* A number whose bits depend on all of x's (the last steps of SplitMix: Steele, Lea and Flood 2014,
- * section 4). */
-static inline uint64_t qkv_mix_bits(uint64_t x) {
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ULL;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebULL;
-    return x ^ x >> 31;
-}
-
 /* The range of parts and the workspace of one call of a run function. */
 qkv_status qkv_check_run(const qkv_plan *plan, int32_t phase, int64_t begin, int64_t end,
                          const qkv_workspace *workspace);

@@ -269,6 +269,21 @@ START_TEST(lengths_are_looked_at_in_every_run) {
 }
 END_TEST
 
+/* They say what memory there is, which a plan counts on. */
+START_TEST(ragged_sequences_stay_as_they_were) {
+    fixture_reset();
+    f.params.now.cu_q = f.cu_q;
+    f.params.now.cu_kv = f.cu_kv;
+    prepare_ready(QKV_STAGE_ATTENTION);
+    ck_assert_int_eq(call_execute(QKV_STAGE_ATTENTION), QKV_OK);
+    f.cu_kv[1]--;
+    ck_assert_int_eq(call_execute(QKV_STAGE_ATTENTION), (QKV_ARG_CU_KV << 8) + QKV_FAULT_STALE);
+    f.cu_q[BATCH] = INT32_MAX;
+    ck_assert_int_eq(call_execute(QKV_STAGE_ATTENTION), (QKV_ARG_CU_Q << 8) + QKV_FAULT_STALE);
+    ck_assert_int_eq(call_run(QKV_STAGE_ATTENTION), (QKV_ARG_CU_Q << 8) + QKV_FAULT_STALE);
+}
+END_TEST
+
 /* With two workers the workspace must hold two. */
 START_TEST(a_workspace_for_one_is_too_small_for_two) {
     static int fine;
@@ -342,6 +357,7 @@ TCase *run_case_suite(void) {
     tcase_add_test(test, a_failing_parallel_for_is_reported);
     tcase_add_test(test, a_wrong_parallel_for_is_found);
     tcase_add_test(test, lengths_are_looked_at_in_every_run);
+    tcase_add_test(test, ragged_sequences_stay_as_they_were);
     tcase_add_test(test, a_workspace_for_one_is_too_small_for_two);
     tcase_add_test(test, the_workspace_of_a_plan);
     tcase_add_test(test, a_plan_of_nothing_has_no_phases);
