@@ -108,7 +108,7 @@ def memory(leg):
     """AddressSanitizer's leg, whose build leaves out a room that this CPU could not run."""
     tally = sanitized(asan, 4, about_memory)(leg)
     if not has_avx512():
-        tally.skipped.append(("its suites", "room avx512, which is not built where no CPU can run it"))
+        tally.skipped.append(("its suites", "room avx512, which this leg does not build where the CPU cannot run it"))
     return tally
 
 
@@ -273,8 +273,8 @@ LEGS = [
         ("gcc", "clang", "nm", "objdump", "readelf")),
     Leg("asan", "AddressSanitizer and UndefinedBehaviourSanitizer, the suite with 4 random cases",
         memory, ("clang",)),
-    Leg("tsan", "ThreadSanitizer, the suites that start threads, scalar and one room", sanitized(tsan, 50, starts_threads),
-        ("clang",)),
+    Leg("tsan", "ThreadSanitizer, the suites that start threads, scalar and one room",
+        sanitized(tsan, 50, starts_threads), ("clang",)),
     Leg("no-sleef", "built without SLEEF, what takes exponentials, 20 random cases",
         native(no_sleef, 20, wanted=takes_exponentials), ("gcc",)),
     Leg("nehalem", "x86-64 without AVX under qemu, a sample of scalar, 10 random cases",
