@@ -20,6 +20,11 @@
     "vbroadcastss " at "(%[factor]),%%ymm15\n"     \
     "vfmadd231ps " c ",%%ymm15," TILE_SUM(s0) "\n" \
     "vfmadd231ps 32" c ",%%ymm15," TILE_SUM(s1) "\n"
+/* A row of sums times its scale, + 0. */
+#define SCALE_ROW(at, s0, s1)                      \
+    "vbroadcastss " at "(%[a]),%%ymm15\n"          \
+    "vfmadd213ps %%ymm14,%%ymm15," TILE_SUM(s0) "\n" \
+    "vfmadd213ps %%ymm14,%%ymm15," TILE_SUM(s1) "\n"
 #define STORE_ROW(c, s0, s1) "vmovups " TILE_SUM(s0) "," c "\nvmovups " TILE_SUM(s1) ",32" c "\n"
 /* clang-format on */
 
@@ -28,7 +33,10 @@ static void whole_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j) {
     const ptrdiff_t size = sizeof(float), row = g->b_k * size;
     const float *a = g->a + i * g->lda, *low = a + 3 * g->lda;
     const float *b = g->b + j / QKV_PANEL * g->b_g;
-    float *c = g->c + i * g->ldc + j, *c_low = c + 3 * g->ldc;
+    const float *c = g->c + i * g->ldc + j, *c_low = c + 3 * g->ldc;
+    const float *scale = g->scale ? g->scale + i : NULL;
+    ptrdiff_t ld_out;
+    float *out = qkv_gemm_results(g, i, j, &ld_out);
     size_t rounds = (size_t)g->k / 4, rest = (size_t)g->k % 4;
     __asm__ volatile(/* clang-format off */
         TILE_PRODUCT
@@ -41,18 +49,35 @@ static void whole_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j) {
         ADD_ROW("(%[c_low],%[ldc])", "16", 8, 9)
         ADD_ROW("(%[c_low],%[ldc],2)", "20", 10, 11)
         "5:\n"
-        STORE_ROW("(%[c])", 0, 1)
-        STORE_ROW("(%[c],%[ldc])", 2, 3)
-        STORE_ROW("(%[c],%[ldc],2)", 4, 5)
-        STORE_ROW("(%[c_low])", 6, 7)
-        STORE_ROW("(%[c_low],%[ldc])", 8, 9)
-        STORE_ROW("(%[c_low],%[ldc],2)", 10, 11)
+        "mov %[scale],%[a]\n"
+        "mov %[out],%[b]\n"
+        "mov %[ld_out],%[rounds]\n"
+        "shl $2,%[rounds]\n"
+        "lea (%[rounds],%[rounds],2),%[low]\n"
+        "add %[b],%[low]\n"
+        "test %[a],%[a]\n"
+        "jz 6f\n"
+        "vxorps %%ymm14,%%ymm14,%%ymm14\n"
+        SCALE_ROW("0", 0, 1)
+        SCALE_ROW("4", 2, 3)
+        SCALE_ROW("8", 4, 5)
+        SCALE_ROW("12", 6, 7)
+        SCALE_ROW("16", 8, 9)
+        SCALE_ROW("20", 10, 11)
+        "6:\n"
+        STORE_ROW("(%[b])", 0, 1)
+        STORE_ROW("(%[b],%[rounds])", 2, 3)
+        STORE_ROW("(%[b],%[rounds],2)", 4, 5)
+        STORE_ROW("(%[low])", 6, 7)
+        STORE_ROW("(%[low],%[rounds])", 8, 9)
+        STORE_ROW("(%[low],%[rounds],2)", 10, 11)
         "vzeroupper\n" /* clang-format on */
                      : [a] "+r"(a), [low] "+r"(low), [b] "+r"(b), [rounds] "+r"(rounds),
                        [rest] "+r"(rest)
                      : [lda] "r"(g->lda * size), [row] "r"(row), [row3] "r"(3 * row), [c] "r"(c),
                        [c_low] "r"(c_low), [ldc] "r"(g->ldc * size),
-                       [factor] "r"(g->factor ? g->factor + i : NULL)
+                       [factor] "r"(g->factor ? g->factor + i : NULL), [scale] "m"(scale),
+                       [out] "m"(out), [ld_out] "m"(ld_out)
                      : "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6",
                        "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14",
                        "xmm15");
@@ -64,8 +89,10 @@ static inline __attribute__((always_inline)) void part(const struct qkv_gemm *g,
                                                        ptrdiff_t j, const int M) {
     const float *a = g->a + i * g->lda;
     const float *b = g->b + j / QKV_PANEL * g->b_g;
-    float *c = g->c + i * g->ldc + j;
+    const float *c = g->c + i * g->ldc + j;
     const ptrdiff_t lda = g->lda, a_k = g->a_k, ldc = g->ldc, b_k = g->b_k;
+    ptrdiff_t ld_out;
+    float *out = qkv_gemm_results(g, i, j, &ld_out);
     __m256 acc[MR][2];
 
     QKV_UNROLL(6)
@@ -97,11 +124,21 @@ static inline __attribute__((always_inline)) void part(const struct qkv_gemm *g,
         }
     }
 
+    if (g->scale) {
+        QKV_UNROLL(6)
+        for (int r = 0; r < M; r++) {
+            const __m256 x = _mm256_broadcast_ss(g->scale + i + r);
+            QKV_UNROLL(2)
+            for (int v = 0; v < 2; v++)
+                acc[r][v] = _mm256_fmadd_ps(acc[r][v], x, _mm256_setzero_ps());
+        }
+    }
+
     QKV_UNROLL(6)
     for (int r = 0; r < M; r++) {
         QKV_UNROLL(2)
         for (int v = 0; v < 2; v++)
-            _mm256_storeu_ps(c + r * ldc + v * 8, acc[r][v]);
+            _mm256_storeu_ps(out + r * ld_out + v * 8, acc[r][v]);
     }
 }
 

@@ -32,6 +32,19 @@ static inline __attribute__((always_inline)) void add_c(__m512 acc[SUMS], const 
     }
 }
 
+/* The rows times their scales. */
+static inline __attribute__((always_inline)) void scale_rows(__m512 acc[SUMS], const float *scale,
+                                                             const int M, const int G) {
+    const __m512 zero = _mm512_setzero_ps();
+    QKV_UNROLL(16)
+    for (int r = 0; r < M; r++) {
+        const __m512 x = _mm512_set1_ps(scale[r]);
+        QKV_UNROLL(4)
+        for (int v = 0; v < G; v++)
+            acc[r * G + v] = _mm512_fmadd_ps(acc[r * G + v], x, zero);
+    }
+}
+
 static inline __attribute__((always_inline)) void
 store(float *c, ptrdiff_t ldc, const __m512 acc[SUMS], const int M, const int G) {
     QKV_UNROLL(16)
@@ -130,10 +143,13 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
     else
         product(acc, g, i, b, M, G);
     HOLD(g);
-    float *c = g->c + i * g->ldc + j;
+    ptrdiff_t ld_out;
+    float *out = qkv_gemm_results(g, i, j, &ld_out);
     if (g->factor)
-        add_c(acc, c, g->ldc, g->factor + i, M, G);
-    store(c, g->ldc, acc, M, G);
+        add_c(acc, g->c + i * g->ldc + j, g->ldc, g->factor + i, M, G);
+    if (g->scale)
+        scale_rows(acc, g->scale + i, M, G);
+    store(out, ld_out, acc, M, G);
     if (g->max)
         tile_max(g->max + i * QKV_PANEL, acc, j == 0, M, G);
 }

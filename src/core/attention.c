@@ -25,6 +25,8 @@ void qkv_begin_piece(struct qkv_accumulator *acc, const struct qkv_part *part,
     acc->state = state;
     acc->rows = rows;
     acc->any = 0;
+    acc->last = -1;
+    acc->scale = NULL;
     for (int r = 0; r < padded_rows(part); r++) {
         state.max[r] = -INFINITY;
         state.sum[r] = 0.0f;
@@ -111,26 +113,37 @@ static void begin_tile(struct qkv_accumulator *acc, const struct qkv_part *part,
     acc->begun[r] = acc->any = 1;
 }
 
+static float *out_row(const struct qkv_part *part, int r) {
+    const struct qkv_row *row = part->row + r;
+    return qkv_q_row(&part->tensors->out, &part->plan->problem, &part->sequence, row->head,
+                     row->index);
+}
+
 /* Weights of a band's rows times V: added to their accumulators times the factors, or (NULL)
- * written there. */
-static void mix(const struct qkv_attention_kernels *kernels, const struct qkv_part *part,
-                const float *values, float *acc, int r, struct qkv_band band, const float *factor) {
+ * written there; or to the user, if they end here. */
+static void mix(const struct qkv_part *part, const float *values, const struct qkv_accumulator *acc,
+                int r, struct qkv_band band, const float *factor) {
     const int64_t v_pad = part->plan->v_pad;
-    const struct qkv_gemm g = {
+    struct qkv_gemm g = {
         .a = part->scores + r * QKV_SCORES_LD + band.from,
         .lda = QKV_SCORES_LD,
         .a_k = 1,
         .b = values + band.from * v_pad,
         .b_k = v_pad,
         .b_g = QKV_PANEL,
-        .c = acc + r * v_pad,
+        .c = acc->rows + r * v_pad,
         .ldc = v_pad,
         .m = band.rows,
         .n = v_pad,
         .k = band.to - band.from,
         .factor = factor,
     };
-    kernels->gemm(&g);
+    if (acc->scale) {
+        g.scale = acc->scale + r;
+        g.out = out_row(part, r);
+        g.ld_out = part->tensors->out.stride[2];
+    }
+    kernels_of(part)->gemm(&g);
 }
 
 /* The same without the keys that are marked, for values that hold infinities or NaN. */
@@ -161,13 +174,82 @@ void qkv_mix_tiles(const struct qkv_part *part, const struct qkv_tiles *t,
             if (add)
                 begin_tile(acc, part, i, mr);
             acc->begun[i] = 1;
+            if (acc->scale)
+                acc->gone[i] = 1;
         }
         if (bad)
             mix_marked(kernels, part, values, acc->rows, r, band, factor + r);
         else
-            mix(kernels, part, values, acc->rows, r, band, add ? factor + r : NULL);
+            mix(part, values, acc, r, band, add ? factor + r : NULL);
     }
     acc->any = 1;
+}
+
+/* Sums, with the sinks, to what accumulators are multiplied by, and the LSE to the user if it is
+ * wanted. */
+static const float *seal(const struct qkv_part *part, struct qkv_running total) {
+    const struct qkv_problem *p = &part->plan->problem;
+    const struct qkv_sequence *s = &part->sequence;
+    float *sink = qkv_numbers(part, QKV_N_SINK), *scale = qkv_numbers(part, QKV_N_SCALE);
+    float *lse = part->tensors->lse.data ? qkv_numbers(part, QKV_N_LSE) : NULL;
+
+    /* A row beyond a padded sequence's length has no sink either. */
+    for (int r = 0; r < padded_rows(part); r++)
+        sink[r] = -INFINITY;
+    for (int r = 0; p->sinks && r < part->rows; r++)
+        if (part->row[r].index < s->q_len)
+            sink[r] = p->sinks[part->row[r].head];
+    kernels_of(part)->seal(total, sink, part->rows, scale, lse);
+    for (int r = 0; r < part->rows && lse; r++)
+        *qkv_q_row(&part->tensors->lse, p, s, part->row[r].head, part->row[r].index) = lse[r];
+    return scale;
+}
+
+/* Rows [r, end) of an accumulator to the user, the rows of a query head at once. */
+static void store(const struct qkv_part *part, const float *acc, const float *scale, int r,
+                  int end) {
+    const int64_t v_pad = part->plan->v_pad;
+    for (int n; r < end; r += n) {
+        n = (int)qkv_min(end - r, part->sequence.rows - part->row[r].index);
+        kernels_of(part)->store(out_row(part, r), part->tensors->out.stride[2], acc + r * v_pad,
+                                v_pad, scale + r, n, part->plan->problem.v_dim);
+    }
+}
+
+void qkv_store_rows(const struct qkv_part *part, struct qkv_running total, const float *acc) {
+    store(part, acc, seal(part, total), 0, part->rows);
+}
+
+/* The tiles' rows that have not gone there. */
+static void store_rest(const struct qkv_part *part, const struct qkv_accumulator *acc) {
+    const int mr = kernels_of(part)->mr;
+    for (int r = 0; r < part->rows; r += mr)
+        if (!acc->gone[r])
+            store(part, acc->rows, acc->scale, r, r + qkv_tile_rows(part, r, mr));
+}
+
+/* The key block after the last that any row sees. */
+static int64_t end_block(const struct qkv_part *part) {
+    return qkv_round_up(part->hi, QKV_KEY_BLOCK) / QKV_KEY_BLOCK;
+}
+
+/* The last block, if the rows are one piece and stand in the user's memory as they do in the
+ * accumulator. */
+static int64_t last_block(const struct qkv_part *part) {
+    const qkv_tensor *out = &part->tensors->out;
+    const int64_t last = end_block(part) - 1;
+    const int dense = part->row[0].head == part->row[part->rows - 1].head ||
+                      out->stride[1] == part->sequence.rows * out->stride[2];
+    const int whole = part->plan->problem.v_dim == part->plan->v_pad;
+    return dense && whole && part->lo / QKV_PIECE == last * QKV_KEY_BLOCK / QKV_PIECE ? last : -1;
+}
+
+void qkv_end_rows(const struct qkv_part *part, int64_t index, struct qkv_accumulator *acc,
+                  int bad) {
+    if (index != acc->last || bad)
+        return;
+    acc->scale = seal(part, acc->state);
+    memset(acc->gone, 0, sizeof(acc->gone));
 }
 
 /* One key block into the accumulator of the piece. */
@@ -185,6 +267,7 @@ static void attend_block(const struct qkv_part *part, int64_t index, struct qkv_
     /* The keys' memory may be the values' as well: nothing reads the keys below. */
     const float *values = qkv_part_values(part, &block, &kernels->pack, &bad);
     const float *factor = qkv_weigh_tiles(part, t, max, acc, bad);
+    qkv_end_rows(part, index, acc, bad);
     qkv_mix_tiles(part, t, &block, values, acc, factor, bad);
 }
 
@@ -199,47 +282,26 @@ int64_t qkv_attend_piece(const struct qkv_part *part, int64_t b, int64_t end,
     return b;
 }
 
-void qkv_attend_keys(const struct qkv_part *part, qkv_attend_fn *attend) {
-    const int64_t end = qkv_round_up(part->hi, QKV_KEY_BLOCK) / QKV_KEY_BLOCK;
+void qkv_attend_rows(const struct qkv_part *part, qkv_attend_fn *attend) {
+    const int64_t end = end_block(part);
     const int64_t v_pad = part->plan->v_pad;
     const struct qkv_running total = qkv_running_of(part, QKV_N_MAX, QKV_N_SUM);
     const struct qkv_running later = qkv_running_of(part, QKV_N_PIECE_MAX, QKV_N_PIECE_SUM);
     struct qkv_accumulator acc;
 
     qkv_begin_piece(&acc, part, total, part->acc);
+    acc.last = last_block(part);
     int64_t b = qkv_attend_piece(part, part->lo / QKV_KEY_BLOCK, end, &acc, attend);
+    if (acc.scale) {
+        store_rest(part, &acc);
+        return;
+    }
     while (b < end) {
         qkv_begin_piece(&acc, part, later, part->piece);
         b = qkv_attend_piece(part, b, end, &acc, attend);
         kernels_of(part)->merge(part->acc, total, part->piece, later, v_pad, part->rows, v_pad);
     }
-}
-
-void qkv_store_rows(const struct qkv_part *part, struct qkv_running total, const float *acc) {
-    const struct qkv_attention_kernels *kernels = kernels_of(part);
-    const struct qkv_problem *p = &part->plan->problem;
-    const struct qkv_sequence *s = &part->sequence;
-    const int64_t v_pad = part->plan->v_pad;
-    float *sink = qkv_numbers(part, QKV_N_SINK), *scale = qkv_numbers(part, QKV_N_SCALE);
-    float *lse = part->tensors->lse.data ? qkv_numbers(part, QKV_N_LSE) : NULL;
-
-    /* A row beyond a padded sequence's length has no sink either. */
-    for (int r = 0; r < padded_rows(part); r++)
-        sink[r] = -INFINITY;
-    for (int r = 0; p->sinks && r < part->rows; r++)
-        if (part->row[r].index < s->q_len)
-            sink[r] = p->sinks[part->row[r].head];
-    kernels->seal(total, sink, part->rows, scale, lse);
-    /* The rows of a query head at once. */
-    for (int r = 0, n; r < part->rows; r += n) {
-        const struct qkv_row *row = part->row + r;
-        n = (int)qkv_min(part->rows - r, s->rows - row->index);
-        kernels->store(qkv_q_row(&part->tensors->out, p, s, row->head, row->index),
-                       part->tensors->out.stride[2], acc + r * v_pad, v_pad, scale + r, n,
-                       p->v_dim);
-    }
-    for (int r = 0; r < part->rows && lse; r++)
-        *qkv_q_row(&part->tensors->lse, p, s, part->row[r].head, part->row[r].index) = lse[r];
+    qkv_store_rows(part, total, part->acc);
 }
 
 void qkv_attention_parts(const struct qkv_plan_state *plan, const qkv_tensors *tensors,
@@ -254,8 +316,7 @@ void qkv_attention_parts(const struct qkv_plan_state *plan, const qkv_tensors *t
             qkv_pack_part(plan, tensors, workspace->shared, &plan->table->attention->pack, i);
         } else if (qkv_part_begin(&part, plan, tensors, workspace->shared, workspace->worker, i)) {
             qkv_part_take_queries(&part);
-            qkv_attend_keys(&part, attend_block);
-            qkv_store_rows(&part, qkv_running_of(&part, QKV_N_MAX, QKV_N_SUM), part.acc);
+            qkv_attend_rows(&part, attend_block);
         }
     }
 }

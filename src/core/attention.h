@@ -13,6 +13,11 @@ struct qkv_accumulator {
     float *rows;
     int any;             /* some tile has begun */
     int begun[QKV_ROWS]; /* by the tile's first row */
+    /* Rows that end with block `last` go straight to the user from there, times scale (NULL until
+     * then); -1: they do not. Which of them have gone, likewise by the tile's first row. */
+    int64_t last;
+    const float *scale;
+    unsigned char gone[QKV_ROWS];
 };
 
 /* One key block into the accumulator. */
@@ -31,9 +36,9 @@ void qkv_begin_piece(struct qkv_accumulator *acc, const struct qkv_part *part,
 int64_t qkv_attend_piece(const struct qkv_part *part, int64_t b, int64_t end,
                          struct qkv_accumulator *acc, qkv_attend_fn *attend);
 
-/* All keys that the part's rows see, piece by piece, into the part's own accumulator; the pieces
- * are joined from left to right. */
-void qkv_attend_keys(const struct qkv_part *part, qkv_attend_fn *attend);
+/* All keys that the part's rows see, piece by piece, the pieces joined from left to right, and the
+ * rows to the user. */
+void qkv_attend_rows(const struct qkv_part *part, qkv_attend_fn *attend);
 
 /* A block's scores from its packed keys. Returns the rows' largest if the product has left them. */
 const float *qkv_score_tiles(const struct qkv_part *part, const struct qkv_tiles *tiles,
@@ -43,6 +48,10 @@ const float *qkv_score_tiles(const struct qkv_part *part, const struct qkv_tiles
  * rows' accumulators must be multiplied by. */
 const float *qkv_weigh_tiles(const struct qkv_part *part, const struct qkv_tiles *tiles,
                              const float *max, const struct qkv_accumulator *acc, int bad);
+
+/* Before the last block's values are added: from now on what is added to is multiplied by the rows'
+ * scales, and goes to the user. Not if bad. */
+void qkv_end_rows(const struct qkv_part *part, int64_t index, struct qkv_accumulator *acc, int bad);
 
 /* Its weights times values, [keys][v_pad], added to the accumulator times the factors. bad: some
  * value is not finite, and masked keys are marked. */

@@ -50,14 +50,9 @@ static void lay_rows(struct qkv_part *part, int64_t h, int64_t i) {
 static void lay_even_rows(struct qkv_part *part, int64_t h, int64_t i) {
     const struct qkv_sequence *s = &part->sequence;
     const struct qkv_span first = qkv_span_of(&part->plan->problem, s, 0);
-    struct qkv_row row = {first, h, i};
-    for (int r = 0; r < part->rows; r++) {
-        part->row[r] = row;
-        if (++row.index == s->rows) {
-            row.index = 0;
-            row.head++;
-        }
-    }
+    for (struct qkv_row *row = part->row, *end = row + part->rows; row < end; h++, i = 0)
+        for (; i < s->rows && row < end; i++)
+            *row++ = (struct qkv_row){first, h, i};
     part->lo = part->all_lo = first.lo;
     part->hi = part->all_hi = first.hi;
 }

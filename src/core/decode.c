@@ -45,6 +45,7 @@ static void attend_unpacked(const struct qkv_part *part, int64_t index,
     qkv_scale_weights(part, &s, 0, part->rows);
     /* Integers need no marks: their scales are in the weights. */
     const int bad = s.bad && !qkv_has_scales(&part->plan->decode.cache.v);
+    qkv_end_rows(part, index, acc, bad);
     qkv_mix_tiles(part, &t, &block, qkv_unpacked_values(&s, part, &block), acc, factor, bad);
 }
 
@@ -141,8 +142,7 @@ static void join_pieces(const struct qkv_part *part, int64_t slot) {
 /* A row block through all its keys, of which there may be none. */
 static void attend_rows(const struct qkv_part *part) {
     load_queries(part);
-    qkv_attend_keys(part, way_of(part));
-    qkv_store_rows(part, own_state(part), part->acc);
+    qkv_attend_rows(part, way_of(part));
 }
 
 /* Rows of heads that are taken together, at most. */

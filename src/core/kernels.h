@@ -43,8 +43,10 @@ enum {
  * A's element (i, p) is at a[i * lda + p * a_k], of which one is 1: A stands by rows or by columns.
  * B's element (p, 16 g + c) is at b[p * b_k + g * b_g + c]. n is a multiple of
  * PANEL and C, row-major, is written in full panels. Any m, n, k >= 0. C overlaps neither input.
- * If max is not NULL, column c of row r takes part in the maximum at max[r * PANEL + c % PANEL],
- * -inf for a column of nothing but NaN (only rooms whose attention says so look at max). */
+ * If scale is not NULL, the results times scale[row], + 0 as in qkv_store_scaled_fn, go to out,
+ * whose rows are ld_out apart, instead of to C. If max is not NULL, column c of row r takes part in
+ * the maximum at max[r * PANEL + c % PANEL], -inf for a column of nothing but NaN (only rooms whose
+ * attention says so look at max). */
 struct qkv_gemm {
     const float *a;
     const float *b;
@@ -52,10 +54,19 @@ struct qkv_gemm {
     float *max;
     ptrdiff_t lda, a_k, b_k, b_g, ldc;
     ptrdiff_t m, n, k;
-    const float *factor;
+    const float *factor, *scale;
+    float *out;
+    ptrdiff_t ld_out;
     int ahead; /* B's panels stand one behind the other, also after the last: they are prefetched */
 };
 typedef void qkv_gemm_fn(const struct qkv_gemm *g);
+
+/* Where the results of a tile go whose first element is C's (i, j), in rows *ld apart. */
+static inline float *qkv_gemm_results(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j,
+                                      ptrdiff_t *ld) {
+    *ld = g->scale ? g->ld_out : g->ldc;
+    return (g->scale ? g->out : g->c) + i * *ld + j;
+}
 
 /* One panel of the transpose: dst[p * 16 + r] = src[r * ld + p] for p < k and first <= r < last,
  * and 0 for the other r < 16. Rows outside [first, last) are not read. */

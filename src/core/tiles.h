@@ -35,10 +35,13 @@ struct qkv_band {
     int rows, from, to;
 };
 
-/* The band that begins at row r, as far as it lies in the columns [first, end). */
+/* The band that begins at row r, as far as it lies in the columns [first, end): all rows of an even
+ * block. */
 static inline struct qkv_band qkv_band_of(const struct qkv_tiles *t, const struct qkv_part *part,
                                           int mr, int r, int first, int end) {
     struct qkv_band band = {0};
+    if (t->even)
+        mr = part->rows;
     for (int i = r; i < part->rows; i += mr) {
         const int from = t->row[i].from > first ? t->row[i].from : first;
         const int to = t->row[i].to < end ? t->row[i].to : end;

@@ -28,16 +28,25 @@
 #define LOAD_(b0, b1, b2, b3, from) \
     "ld1 {v" #b0 ".4s, v" #b1 ".4s, v" #b2 ".4s, v" #b3 ".4s}, [%[" #from "]]\n"
 #define LOAD(...) LOAD_(__VA_ARGS__)
-#define C_ROW(name, c0, c1, c2, c3, row) \
-#name " {v" #c0 ".4s, v" #c1 ".4s, v" #c2 ".4s, v" #c3 ".4s}, [%[" #row "]]\n"
+/* A row from `at`, or to it, and on to the next row. */
+#define ROW(name, r0, r1, r2, r3, at) \
+#name " {v" #r0 ".4s, v" #r1 ".4s, v" #r2 ".4s, v" #r3 ".4s}, [%[" #at "]], %[ld_" #at "]\n"
 
 /* A row of sums += the row of C * its factor. */
-#define ADD_ROW(c0, c1, c2, c3, row, e)      \
-    C_ROW(ld1, 0, 1, 2, 3, row)              \
+#define ADD_ROW(c0, c1, c2, c3, e)             \
+    ROW(ld1, 0, 1, 2, 3, c)                    \
     "fmla v" #c0 ".4s, v0.4s, v12.s[" #e "]\n" \
     "fmla v" #c1 ".4s, v1.4s, v12.s[" #e "]\n" \
     "fmla v" #c2 ".4s, v2.4s, v12.s[" #e "]\n" \
     "fmla v" #c3 ".4s, v3.4s, v12.s[" #e "]\n"
+
+/* A row of sums times its scale, + 0, to out. */
+#define SCALED_ROW(c0, c1, c2, c3, e)                                     \
+    "movi v0.4s, #0\n movi v1.4s, #0\n movi v2.4s, #0\n movi v3.4s, #0\n" \
+    "fmla v0.4s, v" #c0 ".4s, v12.s[" #e "]\n"                            \
+    "fmla v1.4s, v" #c1 ".4s, v12.s[" #e "]\n"                            \
+    "fmla v2.4s, v" #c2 ".4s, v12.s[" #e "]\n"                            \
+    "fmla v3.4s, v" #c3 ".4s, v12.s[" #e "]\n" ROW(st1, 0, 1, 2, 3, out)
 
 /* Four columns of the four rows: a column of vectors += B's vector * element e of A's vectors. */
 #define COLUMN(c0, c1, c2, c3, b, e)                \
@@ -73,17 +82,19 @@
 
 /* rounds >= 1 of them, then `rest` single steps. */
 static void whole_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j) {
-    const ptrdiff_t rounds = g->k / 4, row = g->b_k * (ptrdiff_t)sizeof(float);
-    const ptrdiff_t lda = g->lda, ldc = g->ldc;
+    const ptrdiff_t rounds = g->k / 4, lda = g->lda, size = sizeof(float), row = g->b_k * size;
     const float *a0 = g->a + i * lda + (rounds - 1) * 4, *a1 = a0 + lda;
     const float *a2 = a1 + lda, *a3 = a2 + lda;
-    float *c0 = g->c + i * ldc + j, *c1 = c0 + ldc, *c2 = c1 + ldc, *c3 = c2 + ldc;
+    const float *c = g->c + i * g->ldc + j;
+    const float *const ends[] = {g->factor ? g->factor + i : NULL, g->scale ? g->scale + i : NULL};
+    ptrdiff_t ld_out;
+    float *out = qkv_gemm_results(g, i, j, &ld_out);
     /* Addresses: b2 and b3 begin a round early, which may be before the matrix. */
     uintptr_t b0 = (uintptr_t)(g->b + j / QKV_PANEL * g->b_g), b1 = b0 + (uintptr_t)row;
     uintptr_t b2 = b0 - 2 * (uintptr_t)row, b3 = b0 - (uintptr_t)row;
     ptrdiff_t at = -16 * (rounds - 1); /* counts up to 0, where a0 to a3 point */
     ptrdiff_t rest = g->k % 4;
-    __asm__ volatile(
+    __asm__ volatile(/* clang-format off */
         "movi v16.4s, #0\n movi v17.4s, #0\n movi v18.4s, #0\n movi v19.4s, #0\n"
         "movi v20.4s, #0\n movi v21.4s, #0\n movi v22.4s, #0\n movi v23.4s, #0\n"
         "movi v24.4s, #0\n movi v25.4s, #0\n movi v26.4s, #0\n movi v27.4s, #0\n"
@@ -111,21 +122,50 @@ static void whole_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j) {
         STEP(V0, 0)
         "sub %[rest], %[rest], #1\n"
         "cbnz %[rest], 9b\n"
-        "10:\n" /* clang-format off */
-        "cbz %[factor], 11f\n"
-        "ld1 {v12.4s}, [%[factor]]\n"
-        ADD_ROW(16, 17, 18, 19, c0, 0) ADD_ROW(20, 21, 22, 23, c1, 1)
-        ADD_ROW(24, 25, 26, 27, c2, 2) ADD_ROW(28, 29, 30, 31, c3, 3)
+        "10:\n"
+        "ldp %[b0], %[b1], [%[ends]]\n"
+        "cbz %[b0], 11f\n"
+        "ld1 {v12.4s}, [%[b0]]\n"
+        ADD_ROW(16, 17, 18, 19, 0) ADD_ROW(20, 21, 22, 23, 1)
+        ADD_ROW(24, 25, 26, 27, 2) ADD_ROW(28, 29, 30, 31, 3)
         "11:\n"
-        C_ROW(st1, 16, 17, 18, 19, c0) C_ROW(st1, 20, 21, 22, 23, c1)
-        C_ROW(st1, 24, 25, 26, 27, c2) C_ROW(st1, 28, 29, 30, 31, c3) /* clang-format on */
-        : [a0] "+r"(a0), [a1] "+r"(a1), [a2] "+r"(a2), [a3] "+r"(a3), [b0] "+r"(b0), [b1] "+r"(b1),
-          [b2] "+r"(b2), [b3] "+r"(b3), [at] "+r"(at), [rest] "+r"(rest)
-        : [c0] "r"(c0), [c1] "r"(c1), [c2] "r"(c2), [c3] "r"(c3), [row] "r"(row),
-          [round] "r"(4 * row), [enter] "r"((rounds - 1) % 3), [factor] "r"(g->factor ? g->factor + i : NULL)
-        : "memory", "cc", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11",
-          "v12", "v13", "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24",
-          "v25", "v26", "v27", "v28", "v29", "v30", "v31");
+        "cbnz %[b1], 12f\n"
+        ROW(st1, 16, 17, 18, 19, out) ROW(st1, 20, 21, 22, 23, out)
+        ROW(st1, 24, 25, 26, 27, out) ROW(st1, 28, 29, 30, 31, out)
+        "b 13f\n"
+        "12:\n"
+        "ld1 {v12.4s}, [%[b1]]\n"
+        SCALED_ROW(16, 17, 18, 19, 0) SCALED_ROW(20, 21, 22, 23, 1)
+        SCALED_ROW(24, 25, 26, 27, 2) SCALED_ROW(28, 29, 30, 31, 3)
+        "13:\n" /* clang-format on */
+                     : [a0] "+r"(a0), [a1] "+r"(a1), [a2] "+r"(a2), [a3] "+r"(a3), [b0] "+r"(b0),
+                       [b1] "+r"(b1), [b2] "+r"(b2), [b3] "+r"(b3), [at] "+r"(at),
+                       [rest] "+r"(rest), [c] "+r"(c), [out] "+r"(out)
+                     : [row] "r"(row), [round] "r"(4 * row), [enter] "r"((rounds - 1) % 3),
+                       [ld_c] "r"(g->ldc * size), [ld_out] "r"(ld_out * size), [ends] "r"(ends)
+                     : "memory", "cc", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9",
+                       "v10", "v11", "v12", "v13", "v14", "v15", "v16", "v17", "v18", "v19", "v20",
+                       "v21", "v22", "v23", "v24", "v25", "v26", "v27", "v28", "v29", "v30", "v31");
+}
+
+/* A tile's sums to where they belong. */
+static inline __attribute__((always_inline)) void
+end_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j, float32x4_t acc[MR][4], const int M) {
+    const float *c = g->c + i * g->ldc + j;
+    ptrdiff_t ld_out;
+    float *out = qkv_gemm_results(g, i, j, &ld_out);
+    QKV_UNROLL(4)
+    for (int r = 0; r < M; r++) {
+        QKV_UNROLL(4)
+        for (int v = 0; v < 4; v++) {
+            float32x4_t x = acc[r][v];
+            if (g->factor)
+                x = vfmaq_n_f32(x, vld1q_f32(c + r * g->ldc + v * 4), g->factor[i + r]);
+            if (g->scale)
+                x = vfmaq_n_f32(vdupq_n_f32(0.0f), x, g->scale[i + r]);
+            vst1q_f32(out + r * ld_out + v * 4, x);
+        }
+    }
 }
 
 /* Fewer rows or steps. M is a constant where this is inlined, so that the accumulators live in
@@ -134,8 +174,7 @@ static inline __attribute__((always_inline)) void part(const struct qkv_gemm *g,
                                                        ptrdiff_t j, const int M) {
     const float *a = g->a + i * g->lda;
     const float *b = g->b + j / QKV_PANEL * g->b_g;
-    float *c = g->c + i * g->ldc + j;
-    const ptrdiff_t lda = g->lda, a_k = g->a_k, ldc = g->ldc, b_k = g->b_k;
+    const ptrdiff_t lda = g->lda, a_k = g->a_k, b_k = g->b_k;
     float32x4_t acc[MR][4];
 
     QKV_UNROLL(4)
@@ -158,22 +197,7 @@ static inline __attribute__((always_inline)) void part(const struct qkv_gemm *g,
         }
     }
 
-    if (g->factor) {
-        QKV_UNROLL(4)
-        for (int r = 0; r < M; r++) {
-            const float x = g->factor[i + r];
-            QKV_UNROLL(4)
-            for (int v = 0; v < 4; v++)
-                acc[r][v] = vfmaq_n_f32(acc[r][v], vld1q_f32(c + r * ldc + v * 4), x);
-        }
-    }
-
-    QKV_UNROLL(4)
-    for (int r = 0; r < M; r++) {
-        QKV_UNROLL(4)
-        for (int v = 0; v < 4; v++)
-            vst1q_f32(c + r * ldc + v * 4, acc[r][v]);
-    }
+    end_tile(g, i, j, acc, M);
 }
 
 #define PART(rows)                                                                \
@@ -189,8 +213,7 @@ PART(4)
 static void columns_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j) {
     const float *a = g->a + i;
     const float *b = g->b + j / QKV_PANEL * g->b_g;
-    float *c = g->c + i * g->ldc + j;
-    const ptrdiff_t a_k = g->a_k, b_k = g->b_k, ldc = g->ldc;
+    const ptrdiff_t a_k = g->a_k, b_k = g->b_k;
     float32x4_t acc[MR][4];
 
     QKV_UNROLL(4)
@@ -212,17 +235,7 @@ static void columns_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j) {
         }
     }
 
-    QKV_UNROLL(4)
-    for (int r = 0; r < MR; r++) {
-        const float x = g->factor ? g->factor[i + r] : 0.0f;
-        QKV_UNROLL(4)
-        for (int v = 0; v < 4; v++) {
-            float *out = c + r * ldc + v * 4;
-            if (g->factor)
-                acc[r][v] = vfmaq_n_f32(acc[r][v], vld1q_f32(out), x);
-            vst1q_f32(out, acc[r][v]);
-        }
-    }
+    end_tile(g, i, j, acc, MR);
 }
 
 typedef void tile_fn(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j);

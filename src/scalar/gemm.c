@@ -15,8 +15,10 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
                                                        ptrdiff_t j, const int M) {
     const float *a = g->a + i * g->lda;
     const float *b = g->b + j / QKV_PANEL * g->b_g + j % QKV_PANEL;
-    float *c = g->c + i * g->ldc + j;
+    const float *c = g->c + i * g->ldc + j;
     const ptrdiff_t lda = g->lda, a_k = g->a_k, ldc = g->ldc, b_k = g->b_k;
+    ptrdiff_t ld_out;
+    float *out = qkv_gemm_results(g, i, j, &ld_out);
     float acc[MR][COLUMNS];
 
     QKV_UNROLL(3)
@@ -41,9 +43,14 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
     QKV_UNROLL(3)
     for (int r = 0; r < M; r++) {
         QKV_UNROLL(4)
-        for (int v = 0; v < COLUMNS; v++)
-            c[r * ldc + v] =
-                g->factor ? vf_fma(c[r * ldc + v], g->factor[i + r], acc[r][v]) : acc[r][v];
+        for (int v = 0; v < COLUMNS; v++) {
+            float x = acc[r][v];
+            if (g->factor)
+                x = vf_fma(c[r * ldc + v], g->factor[i + r], x);
+            if (g->scale)
+                x = vf_fma(x, g->scale[i + r], 0.0f);
+            out[r * ld_out + v] = x;
+        }
     }
 }
 

@@ -76,6 +76,8 @@ INLINE vf max_of_rows(const struct qkv_weigh *w, int r, int rows, const int whol
     const float *s = row->s + row->from;
     const ptrdiff_t n = row->to - row->from;
     float lanes[VF_LANES * VF_LANES]; /* a vector of each row */
+    if (w->max && rows == QKV_PANEL && VF_LANES == QKV_PANEL)
+        return vf_hmax_rows(w->max + r * QKV_PANEL);
     if (w->max)
         for (int i = 0; i < rows; i++)
             vf_store(lanes + i * VF_LANES, panel_max(w->max + (r + i) * QKV_PANEL));

@@ -234,6 +234,23 @@ static void attention_forgets_to_rescale(const struct qkv_gemm *g) {
     own.attention->gemm(&as_it_is);
 }
 
+/* Rows that the last block's product takes to the user. */
+static void attention_ends_rows_unscaled(const struct qkv_gemm *g) {
+    float ones[QKV_ROWS];
+    struct qkv_gemm as_it_is = *g;
+    for (int r = 0; r < QKV_ROWS; r++)
+        ones[r] = 1;
+    if (g->scale)
+        as_it_is.scale = ones;
+    own.attention->gemm(&as_it_is);
+}
+
+static void attention_ends_rows_past_the_end(const struct qkv_gemm *g) {
+    own.attention->gemm(g);
+    for (ptrdiff_t r = 0; r < g->m && g->scale; r++)
+        g->out[r * g->ld_out + g->n] = 0;
+}
+
 /* The accumulators of two pieces are added as they are; the sums are joined rightly. */
 static void attention_merges_without_rescale(float *acc, struct qkv_running state,
                                              const float *piece, struct qkv_running piece_state,
@@ -314,6 +331,9 @@ static void weigh_with(qkv_weigh_fn *kernel) {
     DO(attention_masks_one_less, ATTENTION, weigh_with(attention_masks_one_less))                 \
     DO(attention_masks_one_more, ATTENTION, weigh_with(attention_masks_one_more))                 \
     DO(attention_forgets_to_rescale, ATTENTION, attention.gemm = attention_forgets_to_rescale)    \
+    DO(attention_ends_rows_unscaled, ATTENTION, attention.gemm = attention_ends_rows_unscaled)    \
+    DO(attention_ends_rows_past_the_end, ATTENTION,                                               \
+       attention.gemm = attention_ends_rows_past_the_end)                                         \
     DO(attention_merges_without_rescale, ATTENTION,                                               \
        attention.merge = attention_merges_without_rescale)                                        \
     DO(attention_writes_past_the_end, ATTENTION, attention.store = attention_writes_past_the_end) \
