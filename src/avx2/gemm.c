@@ -17,12 +17,12 @@
 /* clang-format off */
 /* A row of sums += the row of C times its factor, and to C. */
 #define ADD_ROW(c, at, s0, s1)                     \
-    "vbroadcastss " at "(%[factor]),%%ymm15\n"     \
+    "vbroadcastss " at "(%[a]),%%ymm15\n"          \
     "vfmadd231ps " c ",%%ymm15," TILE_SUM(s0) "\n" \
     "vfmadd231ps 32" c ",%%ymm15," TILE_SUM(s1) "\n"
 /* A row of sums times its scale, + 0. */
-#define SCALE_ROW(at, s0, s1)                      \
-    "vbroadcastss " at "(%[a]),%%ymm15\n"          \
+#define SCALE_ROW(at, s0, s1)                        \
+    "vbroadcastss " at "(%[a]),%%ymm15\n"            \
     "vfmadd213ps %%ymm14,%%ymm15," TILE_SUM(s0) "\n" \
     "vfmadd213ps %%ymm14,%%ymm15," TILE_SUM(s1) "\n"
 #define STORE_ROW(c, s0, s1) "vmovups " TILE_SUM(s0) "," c "\nvmovups " TILE_SUM(s1) ",32" c "\n"
@@ -34,13 +34,17 @@ static void whole_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j) {
     const float *a = g->a + i * g->lda, *low = a + 3 * g->lda;
     const float *b = g->b + j / QKV_PANEL * g->b_g;
     const float *c = g->c + i * g->ldc + j, *c_low = c + 3 * g->ldc;
-    const float *scale = g->scale ? g->scale + i : NULL;
-    ptrdiff_t ld_out;
-    float *out = qkv_gemm_results(g, i, j, &ld_out);
+    struct { /* by its address: each by itself would take a register */
+        const float *factor, *scale;
+        float *out;
+        ptrdiff_t ld_out;
+    } end = {g->factor ? g->factor + i : NULL, g->scale ? g->scale + i : NULL, NULL, 0};
+    end.out = qkv_gemm_results(g, i, j, &end.ld_out);
     size_t rounds = (size_t)g->k / 4, rest = (size_t)g->k % 4;
     __asm__ volatile(/* clang-format off */
         TILE_PRODUCT
-        "test %[factor],%[factor]\n"
+        "mov (%[end]),%[a]\n"
+        "test %[a],%[a]\n"
         "jz 5f\n"
         ADD_ROW("(%[c])", "0", 0, 1)
         ADD_ROW("(%[c],%[ldc])", "4", 2, 3)
@@ -49,9 +53,9 @@ static void whole_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j) {
         ADD_ROW("(%[c_low],%[ldc])", "16", 8, 9)
         ADD_ROW("(%[c_low],%[ldc],2)", "20", 10, 11)
         "5:\n"
-        "mov %[scale],%[a]\n"
-        "mov %[out],%[b]\n"
-        "mov %[ld_out],%[rounds]\n"
+        "mov 8(%[end]),%[a]\n"
+        "mov 16(%[end]),%[b]\n"
+        "mov 24(%[end]),%[rounds]\n"
         "shl $2,%[rounds]\n"
         "lea (%[rounds],%[rounds],2),%[low]\n"
         "add %[b],%[low]\n"
@@ -75,9 +79,7 @@ static void whole_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j) {
                      : [a] "+r"(a), [low] "+r"(low), [b] "+r"(b), [rounds] "+r"(rounds),
                        [rest] "+r"(rest)
                      : [lda] "r"(g->lda * size), [row] "r"(row), [row3] "r"(3 * row), [c] "r"(c),
-                       [c_low] "r"(c_low), [ldc] "r"(g->ldc * size),
-                       [factor] "r"(g->factor ? g->factor + i : NULL), [scale] "m"(scale),
-                       [out] "m"(out), [ld_out] "m"(ld_out)
+                       [c_low] "r"(c_low), [ldc] "r"(g->ldc * size), [end] "r"(&end)
                      : "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6",
                        "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14",
                        "xmm15");

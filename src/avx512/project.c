@@ -6,8 +6,10 @@
  * exactly what the sizes say.
  *
  * Many tokens: 6 rows by 64 columns, as in tile.h. What comes next of W is prefetched into the
- * second-level cache, a line every fourth input: more at a time would be in the way of X. Whole
- * tiles also fetch what they read of W into the first-level cache, eight inputs ahead.
+ * second-level cache, a line every fourth input: more at a time would be in the way of X. Where a
+ * tile's share is half a panel or more (up to 66 tokens), most of it would be left out: there it is
+ * a line an input. Whole tiles also fetch what they read of W into the first-level cache, eight
+ * inputs ahead.
  * Few tokens: two panels, so that eight rows have their chains in registers and few have enough of
  * them; W is prefetched where it is read, as the hardware stops at the end of a page: 2 KiB ahead
  * into the first-level cache, or, where a processor's own prefetchers are good at it and would miss
@@ -21,8 +23,9 @@
 
 enum { FEW = 8, GROUPS = NR / QKV_PANEL, UNROLLED = 4 };
 
-/* How many inputs ahead W is asked for where it is read, and so into which cache. */
-enum { NOT_THERE = 0, NEAR = 32, FAR = 64 };
+/* How many inputs ahead W is asked for where it is read, and so into which cache; or what comes
+ * next of it instead, a line every fourth input, or every input. */
+enum { NEXT = 0, NEXT_FAST = 1, NEAR = 32, FAR = 64 };
 
 static const int few_panels[FEW] = {2, 2, 2, 2, 2, 2, 2, 2};
 
@@ -64,26 +67,40 @@ static inline __attribute__((always_inline)) void ask(const struct place at, con
 
 /* clang-format off */
 #define STEP(at, w_at) TILE_LOAD(ASK_LINE, w_at) TILE_STEP(at)
-#define ROUND                        \
-    "prefetcht1 (%%r9)\n"            \
-    "add $64,%%r9\n"                 \
-    STEP("0", "0") STEP("4", "64") STEP("8", "128") STEP("12", "192") \
+#define ASK_NEXT "prefetcht1 (%%r9)\nadd $64,%%r9\n"
+#define ROUND                                                                  \
+    ASK_NEXT STEP("0", "0") STEP("4", "64") STEP("8", "128") STEP("12", "192") \
     "add $256,%%rcx\n"
+#define FAST_ROUND                                                                           \
+    ASK_NEXT STEP("0", "0") ASK_NEXT STEP("4", "64") ASK_NEXT STEP("8", "128") ASK_NEXT      \
+    STEP("12", "192") "add $256,%%rcx\n"
+
+#define WHOLE_STRETCH(round)                                                                \
+    __asm__ volatile(                                                                       \
+        "mov %[ahead],%%r9\n"                                                               \
+        TILE_PRODUCT(round, STEP("0", "0") "add $64,%%rcx\n")                               \
+        : TILE_SUMS(acc[0], 0, 1, 2, 3), TILE_SUMS(acc[1], 4, 5, 6, 7),                     \
+          TILE_SUMS(acc[2], 8, 9, 10, 11), TILE_SUMS(acc[3], 12, 13, 14, 15),               \
+          TILE_SUMS(acc[4], 16, 17, 18, 19), TILE_SUMS(acc[5], 20, 21, 22, 23)              \
+        : [a] "r"(at.x), [b] "r"(at.w), [lda] "r"(at.x_ld * size),                          \
+          [panel] "r"(at.w_panel * size), [ahead] "r"(ahead), [n] "r"(n)                    \
+        : TILE_USES)
+/* clang-format on */
 
 /* The chains of n inputs of a whole tile, from zero. */
 static inline __attribute__((always_inline)) void whole_stretch(__m512 acc[FEW][GROUPS],
                                                                 struct place at, uintptr_t ahead,
-                                                                ptrdiff_t n) {
+                                                                ptrdiff_t n, const int far) {
     const ptrdiff_t size = sizeof(float);
-    __asm__ volatile(
-        "mov %[ahead],%%r9\n"
-        TILE_PRODUCT(ROUND, STEP("0", "0") "add $64,%%rcx\n") /* clang-format on */
-                      : TILE_SUMS(acc[0], 0, 1, 2, 3), TILE_SUMS(acc[1], 4, 5, 6, 7),
-                        TILE_SUMS(acc[2], 8, 9, 10, 11), TILE_SUMS(acc[3], 12, 13, 14, 15),
-                        TILE_SUMS(acc[4], 16, 17, 18, 19), TILE_SUMS(acc[5], 20, 21, 22, 23)
-                      : [a] "r"(at.x), [b] "r"(at.w), [lda] "r"(at.x_ld * size),
-                        [panel] "r"(at.w_panel * size), [ahead] "r"(ahead), [n] "r"(n)
-                      : TILE_USES);
+    if (far == NEXT_FAST)
+        WHOLE_STRETCH(FAST_ROUND);
+    else
+        WHOLE_STRETCH(ROUND);
+}
+
+/* Lines of what comes next that are asked for beside n inputs. */
+static inline ptrdiff_t next_lines(ptrdiff_t n, const int far) {
+    return far == NEXT_FAST ? n : n / UNROLLED;
 }
 
 /* Those of any tile. far: W is prefetched so far ahead of where it is read, else at `ahead`. */
@@ -91,7 +108,7 @@ static inline __attribute__((always_inline)) void stretch(__m512 acc[FEW][GROUPS
                                                           uintptr_t ahead, ptrdiff_t n, const int M,
                                                           const int G, const int far) {
     if (M == MR && G == GROUPS) {
-        whole_stretch(acc, at, ahead, n);
+        whole_stretch(acc, at, ahead, n, far);
         return;
     }
     QKV_UNROLL(8)
@@ -102,9 +119,11 @@ static inline __attribute__((always_inline)) void stretch(__m512 acc[FEW][GROUPS
     }
 
     for (; n >= UNROLLED; n -= UNROLLED) {
-        if (!far)
-            _mm_prefetch((const void *)ahead, _MM_HINT_T1);
-        ahead += QKV_PANEL * sizeof(float);
+        if (far == NEXT || far == NEXT_FAST)
+            for (ptrdiff_t i = next_lines(UNROLLED, far); i > 0; i--) {
+                _mm_prefetch((const void *)ahead, _MM_HINT_T1);
+                ahead += QKV_PANEL * sizeof(float);
+            }
         QKV_UNROLL(4)
         for (int i = 0; i < UNROLLED; i++) {
             ask(at, G, far);
@@ -164,7 +183,7 @@ tile(const struct qkv_multiply *g, const struct tile *t, const int M, const int 
         __m512 acc[FEW][GROUPS];
         const ptrdiff_t n = left < QKV_STRETCH ? left : QKV_STRETCH;
         stretch(acc, at, ahead, n, M, G, far);
-        ahead += (uintptr_t)n / UNROLLED * QKV_PANEL * sizeof(float);
+        ahead += (uintptr_t)next_lines(n, far) * QKV_PANEL * sizeof(float);
         at.x += n;
         at.w += n * QKV_PANEL;
         left -= n;
@@ -190,9 +209,12 @@ typedef void tile_fn(const struct qkv_multiply *g, const struct tile *t);
 #define FAR_TILES(rows) PAIR(far, rows, FAR)
 EIGHT(NEAR_TILES)
 EIGHT(FAR_TILES)
-FOUR(many, 4, NOT_THERE)
-FOUR(many, 5, NOT_THERE)
-FOUR(many, 6, NOT_THERE)
+FOUR(many, 4, NEXT)
+FOUR(many, 5, NEXT)
+FOUR(many, 6, NEXT)
+FOUR(fast, 4, NEXT_FAST)
+FOUR(fast, 5, NEXT_FAST)
+FOUR(fast, 6, NEXT_FAST)
 
 #define TWO_OF(name, rows) name##_##rows##x1, name##_##rows##x2
 #define FOUR_OF(name, rows) TWO_OF(name, rows), name##_##rows##x3, name##_##rows##x4
@@ -207,9 +229,11 @@ static void few_tile(const struct qkv_multiply *g, const struct tile *t) {
 }
 
 static void many_tile(const struct qkv_multiply *g, const struct tile *t) {
-    static tile_fn *const tiles[MR - LOWEST + 1][GROUPS] = {
-        {FOUR_OF(many, 4)}, {FOUR_OF(many, 5)}, {FOUR_OF(many, 6)}};
-    tiles[t->rows - LOWEST][t->panels - 1](g, t);
+    static tile_fn *const tiles[2][MR - LOWEST + 1][GROUPS] = {
+        {{FOUR_OF(many, 4)}, {FOUR_OF(many, 5)}, {FOUR_OF(many, 6)}},
+        {{FOUR_OF(fast, 4)}, {FOUR_OF(fast, 5)}, {FOUR_OF(fast, 6)}}};
+    const int fast = 2 * t->lines >= g->k;
+    tiles[fast][t->rows - LOWEST][t->panels - 1](g, t);
 }
 
 #include "tmpl/project.h"
