@@ -10,7 +10,7 @@
  * tile's share is half a panel or more (up to 66 tokens), most of it would be left out: there it is
  * a line an input. Whole tiles also fetch what they read of W into the first-level cache, eight
  * inputs ahead.
- * Few tokens: two panels, so that eight rows have their chains in registers and few have enough of
+ * Few tokens: two panels, so that twelve rows have their chains in registers and few have enough of
  * them; W is prefetched where it is read, as the hardware stops at the end of a page: 2 KiB ahead
  * into the first-level cache, or, where a processor's own prefetchers are good at it and would miss
  * the few buffers that this one has for lines on their way, 4 KiB ahead into the second.
@@ -21,13 +21,13 @@
 
 #include "tmpl/project_tile.h"
 
-enum { FEW = 8, GROUPS = NR / QKV_PANEL, UNROLLED = 4 };
+enum { FEW = 12, GROUPS = NR / QKV_PANEL, UNROLLED = 4 };
 
 /* How many inputs ahead W is asked for where it is read, and so into which cache; or what comes
  * next of it instead, a line every fourth input, or every input. */
 enum { NEXT = 0, NEXT_FAST = 1, NEAR = 32, FAR = 64 };
 
-static const int few_panels[FEW] = {2, 2, 2, 2, 2, 2, 2, 2};
+static const int few_panels[FEW] = {2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2};
 
 /* One input. M and G are constants where this is inlined, so that acc lives in registers. */
 static inline __attribute__((always_inline)) void
@@ -36,7 +36,7 @@ step(__m512 acc[FEW][GROUPS], const struct place at, const int M, const int G) {
     QKV_UNROLL(4)
     for (int v = 0; v < G; v++)
         w[v] = _mm512_loadu_ps(at.w + v * at.w_panel);
-    QKV_UNROLL(8)
+    QKV_UNROLL(12)
     for (int r = 0; r < M; r++) {
         __m512 x = _mm512_set1_ps(at.x[r * at.x_ld]);
         QKV_UNROLL(4)
@@ -111,7 +111,7 @@ static inline __attribute__((always_inline)) void stretch(__m512 acc[FEW][GROUPS
         whole_stretch(acc, at, ahead, n, far);
         return;
     }
-    QKV_UNROLL(8)
+    QKV_UNROLL(12)
     for (int r = 0; r < M; r++) {
         QKV_UNROLL(4)
         for (int v = 0; v < G; v++)
@@ -147,7 +147,7 @@ static inline __attribute__((always_inline)) void join(__m512 acc[FEW][GROUPS],
                                                        const int M, const int G) {
     float *sum = g->sum + t->row * g->sum_ld + t->panel * QKV_PANEL;
     if (add) {
-        QKV_UNROLL(8)
+        QKV_UNROLL(12)
         for (int r = 0; r < M; r++) {
             QKV_UNROLL(4)
             for (int v = 0; v < G; v++)
@@ -155,7 +155,7 @@ static inline __attribute__((always_inline)) void join(__m512 acc[FEW][GROUPS],
         }
     }
     if (!ends) {
-        QKV_UNROLL(8)
+        QKV_UNROLL(12)
         for (int r = 0; r < M; r++) {
             QKV_UNROLL(4)
             for (int v = 0; v < G; v++)
@@ -168,7 +168,7 @@ static inline __attribute__((always_inline)) void join(__m512 acc[FEW][GROUPS],
         const int panel = t->panel + v;
         float *out = g->out[panel] + t->row * g->out_ld;
         __m512 bias = g->bias ? _mm512_loadu_ps(g->bias + panel * QKV_PANEL) : _mm512_setzero_ps();
-        QKV_UNROLL(8)
+        QKV_UNROLL(12)
         for (int r = 0; r < M; r++)
             _mm512_storeu_ps(out + r * g->out_ld, _mm512_add_ps(acc[r][v], bias));
     }
@@ -204,11 +204,11 @@ typedef void tile_fn(const struct qkv_multiply *g, const struct tile *t);
 #define PAIR(name, rows, far) TILE(name, rows, 1, far) TILE(name, rows, 2, far)
 #define FOUR(name, rows, far) \
     PAIR(name, rows, far) TILE(name, rows, 3, far) TILE(name, rows, 4, far)
-#define EIGHT(DO) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8)
+#define TWELVE(DO) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11) DO(12)
 #define NEAR_TILES(rows) PAIR(near, rows, NEAR)
 #define FAR_TILES(rows) PAIR(far, rows, FAR)
-EIGHT(NEAR_TILES)
-EIGHT(FAR_TILES)
+TWELVE(NEAR_TILES)
+TWELVE(FAR_TILES)
 FOUR(many, 4, NEXT)
 FOUR(many, 5, NEXT)
 FOUR(many, 6, NEXT)
@@ -224,7 +224,7 @@ FOUR(fast, 6, NEXT_FAST)
 enum { LOWEST = 4 };
 
 static void few_tile(const struct qkv_multiply *g, const struct tile *t) {
-    static tile_fn *const tiles[2][FEW][2] = {{EIGHT(NEAR_PAIR)}, {EIGHT(FAR_PAIR)}};
+    static tile_fn *const tiles[2][FEW][2] = {{TWELVE(NEAR_PAIR)}, {TWELVE(FAR_PAIR)}};
     tiles[g->follows != 0][t->rows - 1][t->panels - 1](g, t);
 }
 
