@@ -142,6 +142,7 @@ static Suite *make(void) {
     add_masking_tests(tcase);
     add_number_tests(tcase);
     add_position_tests(tcase);
+    add_zero_tests(tcase);
     suite_add_tcase(suite, tcase);
     return suite;
 }

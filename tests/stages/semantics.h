@@ -51,5 +51,6 @@ bool near(double x, double y); /* within 1e-5, relative to what is larger than 1
 void add_masking_tests(TCase *tcase);
 void add_number_tests(TCase *tcase);
 void add_position_tests(TCase *tcase);
+void add_zero_tests(TCase *tcase);
 
 #endif
