@@ -147,14 +147,14 @@ static void mix(const struct qkv_part *part, const float *values, const struct q
 }
 
 /* The same without the keys that are marked, for values that hold infinities or NaN. */
-static void mix_marked(const struct qkv_attention_kernels *kernels, const struct qkv_part *part,
-                       const float *values, float *acc, int r, struct qkv_band band,
+static void mix_marked(const struct qkv_part *part, const float *values,
+                       const struct qkv_accumulator *acc, int r, struct qkv_band band,
                        const float *factor) {
     const int64_t v_pad = part->plan->v_pad;
     for (int i = r; i < r + band.rows; i++)
-        kernels->marked(acc + i * v_pad, factor[i - r],
-                        part->scores + i * QKV_SCORES_LD + band.from, values + band.from * v_pad,
-                        v_pad, band.to - band.from, v_pad);
+        kernels_of(part)->marked(acc->rows + i * v_pad, factor[i - r],
+                                 part->scores + i * QKV_SCORES_LD + band.from,
+                                 values + band.from * v_pad, v_pad, band.to - band.from, v_pad);
 }
 
 /* A band's tiles may all be added to once some of them have been written. A row whose tile has not
@@ -162,8 +162,7 @@ static void mix_marked(const struct qkv_attention_kernels *kernels, const struct
 void qkv_mix_tiles(const struct qkv_part *part, const struct qkv_tiles *t,
                    const struct qkv_key_block *block, const float *values,
                    struct qkv_accumulator *acc, const float *factor, int bad) {
-    const struct qkv_attention_kernels *kernels = kernels_of(part);
-    const int mr = kernels->mr;
+    const int mr = kernels_of(part)->mr;
     struct qkv_band band;
     for (int r = 0; r < part->rows; r += band.rows) {
         band = qkv_band_of(t, part, mr, r, block->lo, block->hi);
@@ -178,7 +177,7 @@ void qkv_mix_tiles(const struct qkv_part *part, const struct qkv_tiles *t,
                 acc->gone[i] = 1;
         }
         if (bad)
-            mix_marked(kernels, part, values, acc->rows, r, band, factor + r);
+            mix_marked(part, values, acc, r, band, factor + r);
         else
             mix(part, values, acc, r, band, add ? factor + r : NULL);
     }

@@ -11,8 +11,8 @@
 struct qkv_accumulator {
     struct qkv_running state;
     float *rows;
-    int any;             /* some tile has begun */
-    int begun[QKV_ROWS]; /* by the tile's first row */
+    int any;                       /* some tile has begun */
+    unsigned char begun[QKV_ROWS]; /* by the tile's first row */
     /* Rows that end with block `last` go straight to the user from there, times scale (NULL until
      * then); -1: they do not. Which of them have gone, likewise by the tile's first row. */
     int64_t last;
@@ -32,7 +32,7 @@ void qkv_begin_piece(struct qkv_accumulator *acc, const struct qkv_part *part,
                      struct qkv_running state, float *rows);
 
 /* The key blocks from b on that belong to one piece; returns the first that does not. The
- * accumulator's rows hold something after that, if only zeros. */
+ * accumulator's rows hold something after that, if only zeros, but for those that have gone. */
 int64_t qkv_attend_piece(const struct qkv_part *part, int64_t b, int64_t end,
                          struct qkv_accumulator *acc, qkv_attend_fn *attend);
 

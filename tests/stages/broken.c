@@ -224,24 +224,25 @@ static void attention_masks_one_more(const struct qkv_weigh *w) {
     weigh_cut(w, one_key_less);
 }
 
-static void attention_forgets_to_rescale(const struct qkv_gemm *g) {
-    float ones[QKV_ROWS];
-    struct qkv_gemm as_it_is = *g;
+static const float *ones(void) {
+    static float one[QKV_ROWS];
     for (int r = 0; r < QKV_ROWS; r++)
-        ones[r] = 1;
+        one[r] = 1;
+    return one;
+}
+
+static void attention_forgets_to_rescale(const struct qkv_gemm *g) {
+    struct qkv_gemm as_it_is = *g;
     if (g->factor)
-        as_it_is.factor = ones;
+        as_it_is.factor = ones();
     own.attention->gemm(&as_it_is);
 }
 
 /* Rows that the last block's product takes to the user. */
 static void attention_ends_rows_unscaled(const struct qkv_gemm *g) {
-    float ones[QKV_ROWS];
     struct qkv_gemm as_it_is = *g;
-    for (int r = 0; r < QKV_ROWS; r++)
-        ones[r] = 1;
     if (g->scale)
-        as_it_is.scale = ones;
+        as_it_is.scale = ones();
     own.attention->gemm(&as_it_is);
 }
 
