@@ -102,6 +102,18 @@ qkv_status qkv_check_exec(const qkv_plan *plan, const qkv_exec *exec) {
                         qkv_plan_workspace(plan, threads_of(plan, exec)), QKV_ARG_WORKSPACE);
 }
 
+/* What one worker has done of a job, as a sum of its ranges (range_of), in a pair of cache lines of
+ * its own: a word that all of them wrote would travel between their cores with every range, and
+ * what stands beside it as well. More workers than LANES share them. */
+enum { LANES = 8, LINES = 128 };
+
+struct lane {
+    _Alignas(LINES) _Atomic uint64_t done;
+};
+
+struct whole_run;
+typedef void range_fn(const struct whole_run *w, int worker, int64_t begin, int64_t end);
+
 /* A plan's run as the caller's threads see it. */
 struct whole_run {
     const qkv_plan *plan;
@@ -112,8 +124,9 @@ struct whole_run {
     int32_t grouped;
     int32_t phase; /* the one under way, where phases follow each other */
     int threads;
-    int64_t parts;         /* of the job that the caller's threads have */
-    _Atomic uint64_t left; /* of its parts, as a sum (range_of) */
+    int64_t parts;      /* of the job that the caller's threads have */
+    range_fn *range;    /* runs some of them */
+    struct lane *lanes; /* where that is counted */
 };
 
 static qkv_workspace workspace_of(const struct whole_run *w, int worker) {
@@ -128,34 +141,15 @@ static qkv_workspace workspace_of(const struct whole_run *w, int worker) {
     };
 }
 
-/* A range stands for the difference of its ends, mixed. Ranges that follow each other then add up
- * to the one that they make together, in any order; others do so by a chance of 2^-64. */
-static uint64_t range_of(int64_t begin, int64_t end) {
-    return qkv_mix_bits((uint64_t)end) - qkv_mix_bits((uint64_t)begin);
-}
-
-/* Is the task one of the job's? Workers and parts that are not there have no memory. */
-static int takes_task(struct whole_run *w, int worker, int64_t begin, int64_t end) {
-    if (worker < 0 || worker >= w->threads || begin < 0 || end < begin || end > w->parts)
-        return 0;
-    atomic_fetch_sub_explicit(&w->left, range_of(begin, end), memory_order_relaxed);
-    return 1;
-}
-
-static void run_parts(void *argument, int worker, int64_t begin, int64_t end) {
-    struct whole_run *w = argument;
-    if (!takes_task(w, worker, begin, end))
-        return;
+/* Parts of the phase under way. */
+static void run_parts(const struct whole_run *w, int worker, int64_t begin, int64_t end) {
     const qkv_workspace workspace = workspace_of(w, worker);
     w->run(w->job, &workspace, w->phase, begin, end);
 }
 
 /* Groups of parts, each through all phases: what one phase leaves is still in the cache when the
  * next one wants it. */
-static void run_groups(void *argument, int worker, int64_t begin, int64_t end) {
-    struct whole_run *w = argument;
-    if (!takes_task(w, worker, begin, end))
-        return;
+static void run_groups(const struct whole_run *w, int worker, int64_t begin, int64_t end) {
     const qkv_workspace workspace = workspace_of(w, worker);
     for (int64_t g = begin; g < end; g++)
         for (int32_t phase = 0; phase < w->grouped; phase++) {
@@ -164,16 +158,54 @@ static void run_groups(void *argument, int worker, int64_t begin, int64_t end) {
         }
 }
 
-/* A parallel_for that says it is done has done all parts, each once. */
-static qkv_status run_on(struct whole_run *w, int64_t parts, qkv_task task) {
-    int failed = 0;
-    w->parts = parts;
-    w->left = range_of(0, parts);
-    if (w->threads == 1 || parts == 1)
-        task(w, 0, 0, parts);
+/* A range stands for the difference of its ends, mixed. Ranges that follow each other then add up
+ * to the one that they make together, in any order; others do so by a chance of 2^-64. */
+static uint64_t range_of(int64_t begin, int64_t end) {
+    return qkv_mix_bits((uint64_t)end) - qkv_mix_bits((uint64_t)begin);
+}
+
+/* A lane that nobody shares needs no locked instruction, which would wait until the line has come
+ * from the caller's core. */
+static void count_done(const struct whole_run *w, int worker, uint64_t range) {
+    _Atomic uint64_t *done = &w->lanes[worker % LANES].done;
+    if (w->threads > LANES)
+        atomic_fetch_add_explicit(done, range, memory_order_relaxed);
     else
-        failed = w->exec->parallel_for(w->exec->pool, w->threads, parts, task, w);
-    return failed || w->left ? qkv_fail(QKV_ARG_PARALLEL_FOR, QKV_FAULT_FAILED) : QKV_OK;
+        atomic_store_explicit(done, atomic_load_explicit(done, memory_order_relaxed) + range,
+                              memory_order_relaxed);
+}
+
+/* A task of the caller's threads, if it is one of the job's: workers and parts that are not there
+ * have no memory. */
+static void take_task(void *argument, int worker, int64_t begin, int64_t end) {
+    const struct whole_run *w = argument;
+    if (worker < 0 || worker >= w->threads || begin < 0 || end < begin || end > w->parts)
+        return;
+    count_done(w, worker, range_of(begin, end));
+    w->range(w, worker, begin, end);
+}
+
+/* A parallel_for that says it is done has done all parts, each once. */
+static qkv_status run_on_threads(struct whole_run *w) {
+    struct lane lanes[LANES];
+    uint64_t left = range_of(0, w->parts);
+
+    w->lanes = lanes;
+    for (int i = 0; i < LANES; i++)
+        atomic_init(&lanes[i].done, 0);
+    const int failed = w->exec->parallel_for(w->exec->pool, w->threads, w->parts, take_task, w);
+    for (int i = 0; i < LANES; i++)
+        left -= atomic_load_explicit(&lanes[i].done, memory_order_relaxed);
+    return failed || left ? qkv_fail(QKV_ARG_PARALLEL_FOR, QKV_FAULT_FAILED) : QKV_OK;
+}
+
+static qkv_status run_on(struct whole_run *w, int64_t parts, range_fn *range) {
+    w->parts = parts;
+    w->range = range;
+    if (w->threads > 1 && parts > 1)
+        return run_on_threads(w);
+    range(w, 0, 0, parts);
+    return QKV_OK;
 }
 
 /* Threads that get as many groups each, or so many that one more or less does not matter, need not
