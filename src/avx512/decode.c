@@ -44,6 +44,8 @@ typedef vf sums[WIDEST]; /* of a row */
  * they are: compilers would take those early, and push a sum out. */
 #define PIN(sum) __asm__ volatile("" : "+v"(sum))
 
+#include "halves.h"
+
 /* Are a unit's words loaded once for all of its steps? A line that is on its way is else waited for
  * at every step. Taller tiles have no registers for that. */
 static inline int are_held(const int type, const int M, const int G) {
@@ -110,6 +112,10 @@ static inline __attribute__((always_inline)) void by_panels(sums *acc, const str
 static inline __attribute__((always_inline)) void unit(sums *acc, const char *const *b,
                                                        ptrdiff_t at, const float *x, ptrdiff_t ldx,
                                                        const int type, const int M, const int G) {
+    if (type == F16_HALVES) {
+        half_step(acc, b, at, x, ldx, M, G);
+        return;
+    }
     struct panels u;
     QKV_UNROLL(8)
     for (int v = 0; v < G; v++) {
@@ -128,11 +134,16 @@ static inline __attribute__((always_inline)) void unit(sums *acc, const char *co
     }
 }
 
-static inline __attribute__((always_inline)) void zero(sums *acc, const int M, const int G) {
+/* The sums of a row of a tile of G panels. */
+static inline int sums_of(const int type, const int G) {
+    return type == F16_HALVES ? 2 * G : G;
+}
+
+static inline __attribute__((always_inline)) void zero(sums *acc, const int M, const int count) {
     QKV_UNROLL(6)
     for (int r = 0; r < M; r++) {
         QKV_UNROLL(8)
-        for (int v = 0; v < G; v++)
+        for (int v = 0; v < count; v++)
             acc[r][v] = vf_set1(0.0f);
     }
 }
@@ -145,7 +156,7 @@ static inline __attribute__((always_inline)) void key_tile(const struct qkv_key_
     const float *q = (const float *)p->q + row * ldq;
     const char *b[WIDEST];
     sums acc[TALL];
-    zero(acc, M, G);
+    zero(acc, M, sums_of(type, G));
     QKV_UNROLL(4)
     for (int v = 0; v < G; v++)
         b[v] = p->panel[panel + v];
@@ -168,6 +179,8 @@ static inline __attribute__((always_inline)) void key_tile(const struct qkv_key_
         }
     }
 
+    if (type == F16_HALVES)
+        join_halves(acc, M, G);
     float *s = p->s + row * p->lds + panel * QKV_PANEL;
     QKV_UNROLL(8)
     for (int v = 0; v < G; v++) {
@@ -185,8 +198,10 @@ static inline __attribute__((always_inline)) void value_tile(const struct qkv_va
                                                              const int type, const int M,
                                                              const int G) {
     sums acc[TALL];
-    zero(acc, M, G);
+    zero(acc, M, sums_of(type, G));
     value_chains(acc, p, row, column, type, M, G);
+    if (type == F16_HALVES)
+        join_halves(acc, M, G);
 
     HOLD(p);
     float *to = p->acc + row * p->ld_acc + column;
@@ -232,10 +247,18 @@ static inline __attribute__((always_inline)) void value_tile(const struct qkv_va
         }                                                                   \
     }
 #define TILES_OF(type) TILES(KEY_TILE, UP_TO_4, type) TILES(VALUE_TILE, UP_TO_8, type)
+#define HALVES_OF(rows) UP_TO_4(KEY_TILE, F16_HALVES, rows) UP_TO_4(VALUE_TILE, F16_HALVES, rows)
+#define HALVES(DO)                                                \
+    {UP_TO_4(DO, F16_HALVES, 1)}, {UP_TO_4(DO, F16_HALVES, 2)}, { \
+        UP_TO_4(DO, F16_HALVES, 3)                                \
+    }
 TILES_OF(F32)
 TILES_OF(F16)
 TILES_OF(BF16)
 TILES_OF(I8)
+HALVES_OF(1)
+HALVES_OF(2)
+HALVES_OF(3)
 
 /* By rows, and by the logarithm of the width. */
 static key_tile_fn *const key_tiles[QKV_STORED_COUNT][TALL][WIDTHS] = {
@@ -245,15 +268,41 @@ static value_tile_fn *const value_tiles[QKV_STORED_COUNT][TALL][WIDTHS] = {
     TABLE(VALUES, UP_TO_8, F32), TABLE(VALUES, UP_TO_8, F16), TABLE(VALUES, UP_TO_8, BF16),
     TABLE(VALUES, UP_TO_8, I8)};
 
+/* Of more rows conversions are shared by enough FMAs, and sums are too many for the registers. */
+enum { HALVED_ROWS = 3 };
+
+static key_tile_fn *const key_halves[HALVED_ROWS][WIDTHS] = {HALVES(KEYS)};
+static value_tile_fn *const value_halves[HALVED_ROWS][WIDTHS] = {HALVES(VALUES)};
+
 STORED_PRODUCTS(F32)
 STORED_PRODUCTS(F16)
 STORED_PRODUCTS(BF16)
 STORED_PRODUCTS(I8)
 
+/* Tiles of panels that are taken in their order have one sum a row, or more than halves have room
+ * for. */
+static int takes_halves(int rows, int halves, int in_order) {
+    return halves && rows <= HALVED_ROWS && !in_order;
+}
+
+static void keys_F16_or_halves(const struct qkv_key_product *p) {
+    if (takes_halves(p->rows, p->halves, p->in_order))
+        walk_keys(p, key_halves);
+    else
+        keys_F16(p);
+}
+
+static void values_F16_or_halves(const struct qkv_value_product *p) {
+    if (takes_halves(p->rows, p->halves, p->in_order))
+        walk_values(p, value_halves);
+    else
+        values_F16(p);
+}
+
 const struct qkv_decode_kernels qkv_avx512_decode = {
     .variant = ROOM_NAME,
-    .keys = {keys_F32, keys_F16, keys_BF16, keys_I8},
-    .values = {values_F32, values_F16, values_BF16, values_I8},
+    .keys = {keys_F32, keys_F16_or_halves, keys_BF16, keys_I8},
+    .values = {values_F32, values_F16_or_halves, values_BF16, values_I8},
     .scale = scale_weights,
     .lanes = VF_LANES,
     .in_order = {[F32] = 128, [F16] = 128, [BF16] = 128},

@@ -68,6 +68,7 @@ void qkv_context_tell(struct qkv_context_state *state, const struct qkv_cpu_repo
     state->table.second_cache = cpu->second_cache;
     state->table.last_cache = cpu->last_cache;
     state->table.follows = cpu->follows;
+    state->table.halves = cpu->halves;
 }
 
 void qkv_context_config_init(qkv_context_config *config) {

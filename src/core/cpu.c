@@ -159,5 +159,6 @@ void qkv_cpu_read(struct qkv_cpu_report *report) {
     qkv_cpu_decode(report, &words);
     qkv_cpu_ask_caches(report);
     report->follows = qkv_cpu_ask_follows();
+    report->halves = qkv_cpu_ask_halves();
     qkv_cpu_override(report, getenv("QKV_CPU_MAX"), getenv("QKV_CPU_DISABLE"));
 }

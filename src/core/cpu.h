@@ -22,6 +22,7 @@ struct qkv_cpu_report {
     int64_t second_cache; /* bytes of the second-level cache, or 0 */
     int64_t last_cache;   /* and of the last level's */
     int follows; /* its own prefetchers bring a stream faster than lines asked for one by one */
+    int halves;  /* vectors of 512 bits go through its units in two halves */
     char unknown[QKV_CPU_UNKNOWN_MAX];
 };
 
@@ -63,6 +64,10 @@ void qkv_cpu_decode_caches(struct qkv_cpu_report *report, const struct qkv_cpu_c
 /* Do the processors of a vendor (the twelve letters of leaf 0) follow a stream by themselves, as far
  * as is known? Pure. */
 int qkv_cpu_vendor_follows(const char *vendor);
+
+/* What AMD's processors say of the width of their units: eax of leaf 0x8000001A, 0 if there is no
+ * such leaf. Do vectors of 512 bits go through in halves? Pure. */
+int qkv_cpu_word_halves(uint32_t eax);
 #endif
 
 /* Asks the processor. */
@@ -73,6 +78,9 @@ void qkv_cpu_ask_caches(struct qkv_cpu_report *report);
 
 /* Does it follow a stream by itself? 0 if that is not known. */
 int qkv_cpu_ask_follows(void);
+
+/* Do vectors of 512 bits go through its units in two halves? 0 if that is not known. */
+int qkv_cpu_ask_halves(void);
 
 /* What the words say: sets detected and withheld. Pure. */
 void qkv_cpu_decode(struct qkv_cpu_report *report, const struct qkv_cpu_words *words);

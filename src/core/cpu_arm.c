@@ -38,6 +38,10 @@ int qkv_cpu_ask_follows(void) {
     return 0;
 }
 
+int qkv_cpu_ask_halves(void) {
+    return 0;
+}
+
 void qkv_cpu_decode(struct qkv_cpu_report *report, const struct qkv_cpu_words *words) {
     report->detected = 0;
     report->withheld = 0;

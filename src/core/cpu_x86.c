@@ -120,6 +120,21 @@ int qkv_cpu_ask_follows(void) {
     return qkv_cpu_vendor_follows((const char *)words);
 }
 
+/* AMD's Architecture Programmer's Manual, volume 3, appendix E: FP256 and FP512. */
+#define LEAF_AMD_UNITS 0x8000001au
+#define UNITS_256 (1u << 2)
+#define UNITS_512 (1u << 3)
+
+int qkv_cpu_word_halves(uint32_t eax) {
+    return (eax & (UNITS_256 | UNITS_512)) == UNITS_256;
+}
+
+int qkv_cpu_ask_halves(void) {
+    uint32_t eax, ebx, ecx, edx;
+
+    return __get_cpuid(LEAF_AMD_UNITS, &eax, &ebx, &ecx, &edx) && qkv_cpu_word_halves(eax);
+}
+
 /* Some processors answer a leaf beyond their last with the last one's words: only leaves that
  * exist count. */
 static void valid_words(uint32_t valid[WORDS], const struct qkv_cpu_words *words) {

@@ -146,6 +146,7 @@ static struct qkv_key_product keys_of(const struct stored_way *way, int r) {
         .next = r == 0 && way->nexts >= 0 ? s->v + s->first : NULL,
         .nexts = s->end - s->first,
         .in_order = way->in_order,
+        .halves = part->plan->table->halves,
     };
 }
 
@@ -199,6 +200,7 @@ static struct qkv_value_product values_of(const struct stored_way *way, int r, i
                                     : way->stored->k + way->stored->first,
         .nexts = way->nexts > 0 ? way->nexts : 1,
         .in_order = way->in_order,
+        .halves = part->plan->table->halves,
     };
 }
 

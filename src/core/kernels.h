@@ -288,6 +288,7 @@ struct qkv_table {
     int64_t second_cache; /* bytes of a core's second-level cache; 0: not known */
     int64_t last_cache; /* bytes of the last-level cache that calls may count on; 0: not known */
     int follows; /* the processor's own prefetchers are faster than asking for lines one by one */
+    int halves;  /* vectors of 512 bits go through the processor's units in two halves */
 };
 
 /* What every room provides: its entries of the table, made of its kernels. */

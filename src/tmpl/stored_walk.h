@@ -14,6 +14,7 @@ enum {
     F16 = QKV_STORED_F16,
     BF16 = QKV_STORED_BF16,
     I8 = QKV_STORED_I8,
+    F16_HALVES = QKV_STORED_COUNT, /* float16 by vectors of half a register */
     WIDTHS = 4, /* tiles of 1, 2, 4 and 8 panels; no room has all for every number of rows */
 };
 
@@ -26,7 +27,7 @@ static inline int unit_of(const int type) {
 }
 
 static inline int line_of(const int type) {
-    return type == F16 ? 32 : 64;
+    return type == F16 || type == F16_HALVES ? 32 : 64;
 }
 
 /* What is read AHEAD panels behind panel `index` of `count`: one of them, or of those behind. */

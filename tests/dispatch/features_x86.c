@@ -134,6 +134,7 @@ START_TEST(this_machine_is_consistent) {
     ck_assert_int_eq(report.last_cache, table->last_cache);
     ck_assert_int_eq(report.second_cache, table->second_cache);
     ck_assert_int_eq(qkv_cpu_ask_follows(), table->follows);
+    ck_assert_int_eq(qkv_cpu_ask_halves(), table->halves);
     ck_assert_uint_eq(report.withheld & ~report.detected, 0);
     ck_assert_int_eq((report.detected & BIT(AVX2)) != 0,
                      __builtin_cpu_supports("avx2") != 0 || (report.withheld & BIT(AVX2)) != 0);
@@ -188,6 +189,16 @@ START_TEST(who_follows_a_stream) {
 }
 END_TEST
 
+/* What a Zen 4 says, a Zen 5 and a Zen 1; and whoever has no such leaf. */
+START_TEST(who_has_half_vectors) {
+    ck_assert_int_eq(qkv_cpu_word_halves(0x6), 1);
+    ck_assert_int_eq(qkv_cpu_word_halves(0xa), 0);
+    ck_assert_int_eq(qkv_cpu_word_halves(0xe), 0);
+    ck_assert_int_eq(qkv_cpu_word_halves(0x3), 0);
+    ck_assert_int_eq(qkv_cpu_word_halves(0), 0);
+}
+END_TEST
+
 TCase *features_case(void) {
     TCase *test = tcase_create("features");
 
@@ -197,5 +208,6 @@ TCase *features_case(void) {
     tcase_add_test(test, one_bit_decides_one_feature);
     tcase_add_test(test, this_machine_is_consistent);
     tcase_add_test(test, who_follows_a_stream);
+    tcase_add_test(test, who_has_half_vectors);
     return test;
 }

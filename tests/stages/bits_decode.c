@@ -197,20 +197,23 @@ static struct verdict as_in_attention(struct cached *x, const qkv_context *conte
     return cached_run_attention(x, context);
 }
 
-/* ---- What is known of memory ---- */
+/* ---- What is known of the processor ---- */
 
-/* Caches that hold all of a call, or nothing; prefetchers that follow by themselves, or not. */
-static struct verdict with_any_last_cache(struct cached *x, const qkv_context *context,
-                                          struct rng *rng) {
+/* Caches that hold all of a call, or nothing; prefetchers that follow by themselves, or not; units
+ * of whole vectors, or of half ones. */
+static struct verdict on_any_processor(struct cached *x, const qkv_context *context,
+                                       struct rng *rng) {
     static const int64_t sizes[] = {1, INT64_MAX, 0, 1 << 14};
     qkv_context other = *context;
     struct qkv_context_state *state = (struct qkv_context_state *)&other;
     state->table.last_cache = rng_pick(rng, sizes, rng_chance(rng, 2) ? 1 : 4);
     state->table.follows = !rng_chance(rng, 4);
+    state->table.halves = !state->table.halves;
     const struct call call = cached_call(x, &other);
     struct verdict verdict = cached_run_again(x, &call, (struct how){WAY_PLAIN, 1, 0});
-    verdict_add(&verdict, "%lld bytes, %s", (long long)state->table.last_cache,
-                state->table.follows ? "followed" : "not followed");
+    verdict_add(&verdict, "%lld bytes, %s, %s vectors", (long long)state->table.last_cache,
+                state->table.follows ? "followed" : "not followed",
+                state->table.halves ? "half" : "whole");
     return verdict;
 }
 
@@ -224,7 +227,7 @@ static const struct {
     {"one query alone or among others", every_query_alone},
     {"in one call or in chunks", in_chunks},
     {"planned for more keys", with_larger_kv_len},
-    {"whatever the last-level cache holds", with_any_last_cache},
+    {"whatever is known of the processor", on_any_processor},
     {"as in attention on plain rows", as_in_attention},
     {"on any pages", on_other_pages},
     {"before and after later tokens", after_later_tokens},

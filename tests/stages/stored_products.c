@@ -82,7 +82,8 @@ struct verdict check_key_product(const struct qkv_table *table, const struct key
                                       .panels = c->panels,
                                       .next = next_of(turn),
                                       .nexts = 1 + (int)(turn / 2 % NEXTS),
-                                      .in_order = turn % 7 < 3};
+                                      .in_order = turn % 7 < 3,
+                                      .halves = turn % 2};
     table->decode->keys[c->type](&p);
     keys_by_gemm(table, &p, &keys, &bits);
     struct verdict verdict = compare_product(&s, &bits, c->rows, columns);
@@ -198,7 +199,8 @@ struct verdict check_value_product(const struct qkv_table *table, const struct v
                                         .to = c->to,
                                         .next = next_of(turn),
                                         .nexts = 1 + (int)(turn / 2 % NEXTS),
-                                        .in_order = turn % 7 < 3};
+                                        .in_order = turn % 7 < 3,
+                                        .halves = turn % 2};
     struct verdict verdict = run_values(table, &p, &values, &acc, c->wild);
     verdict_add(&verdict, "%s values: %d rows, tokens %d to %d, %d columns, seed %llu%s",
                 stored_names[c->type], c->rows, c->from, c->to, (int)c->n,
