@@ -196,6 +196,23 @@ static inline vf vf_hmax_rows(const float *rows) {
     VEC_ROWS(_mm512_max_ps, rows);
 }
 
+/* The same of one vector, in lane 0; the other lanes may hold anything. */
+#define VEC_ROW(op, x)                                  \
+    do {                                                \
+        x = op(x, _mm512_permute_ps(x, 0x4e));          \
+        x = op(x, _mm512_permute_ps(x, 0xb1));          \
+        x = op(x, _mm512_shuffle_f32x4(x, x, 0xb1));    \
+        return op(x, _mm512_shuffle_f32x4(x, x, 0x4e)); \
+    } while (0)
+
+static inline vf vf_hsum_row(vf x) {
+    VEC_ROW(_mm512_add_ps, x);
+}
+
+static inline vf vf_hmax_row(vf x) {
+    VEC_ROW(_mm512_max_ps, x);
+}
+
 /* For the polynomials of a build without SLEEF: the nearest integer, 2^x for an integral x in
  * [-126, 127], and x = m * 2^e with m in [0.5, 1) for a normal positive x. */
 static inline vf vf_round(vf x) {

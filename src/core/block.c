@@ -77,7 +77,9 @@ void qkv_part_open(struct qkv_part *part, const struct qkv_plan_state *plan,
 }
 
 void qkv_part_rows(struct qkv_part *part, int64_t head, int64_t index, int64_t rows) {
-    part->rows = (int)rows;
+    part->rows = part->head_rows = (int)rows;
+    if (part->heads > 1)
+        part->head_rows /= part->heads;
     (sees_all(&part->plan->problem, &part->sequence) ? lay_even_rows : lay_rows)(part, head, index);
 }
 

@@ -22,8 +22,9 @@ struct qkv_part {
     char *shared;
     struct qkv_sequence sequence;
     int64_t kv_head;
-    int heads; /* in decode: that many key/value heads from kv_head on; else 1 */
-    int rows;  /* rows of this block, as many of each head */
+    int heads;     /* in attention and decode: that many key/value heads from kv_head on; else 1 */
+    int rows;      /* rows of this block */
+    int head_rows; /* rows of each head */
     struct qkv_row *row;
     int64_t lo, hi;         /* keys that any row sees */
     int64_t all_lo, all_hi; /* keys that every row sees, if all_lo < all_hi */

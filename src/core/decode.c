@@ -105,7 +105,7 @@ static void attend_own_piece(const struct qkv_part *part, int64_t piece, int64_t
 
 /* The rows of head `i` of several, from the worker's memory to a piece's. */
 static void keep_piece(const struct qkv_part *part, int i, int64_t slot) {
-    const int rows = part->rows / part->heads;
+    const int rows = part->head_rows;
     const struct qkv_running from = own_state(part), to = piece_state(part, slot);
     const size_t n = (size_t)rows * sizeof(float);
     memcpy(to.max, from.max + i * rows, n);

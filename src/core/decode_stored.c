@@ -349,7 +349,7 @@ void qkv_attend_stored(const struct qkv_part *part, int64_t index, struct qkv_ac
     struct stored_way way;
     way.part = part;
     way.block = qkv_part_key_block(part, index);
-    way.strip = part->heads > 1 ? part->rows / part->heads : QKV_FEW;
+    way.strip = part->heads > 1 ? part->head_rows : QKV_FEW;
     qkv_lay_tiles(&way.tiles, part, &way.block, way.strip, part->plan->table->attention->sees);
     if (!way.tiles.any)
         return;

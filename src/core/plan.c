@@ -26,7 +26,10 @@ void qkv_lay_out_shared(struct qkv_plan_state *s) {
 /* The same whether a phase packs or not, so that a longer q_len never needs less. */
 void qkv_lay_out_worker(struct qkv_plan_state *s) {
     const int64_t f = sizeof(float), dim = s->problem.head_dim, kv_len = s->problem.kv_len;
-    const int64_t keys = qkv_min(qkv_round_up(kv_len, QKV_PANEL), QKV_KEY_BLOCK);
+    /* In the fused stage of several heads, of which there are fewer when they are longer. */
+    const int64_t keys = s->stage == QKV_STAGE_ATTENTION && kv_len > 0
+                             ? QKV_KEY_BLOCK
+                             : qkv_min(qkv_round_up(kv_len, QKV_PANEL), QKV_KEY_BLOCK);
     /* Wide heads have half the rows: never more than QKV_ROWS rows of QKV_WIDE. */
     const int64_t acc = QKV_ROWS * qkv_min(s->v_pad, QKV_WIDE) * f;
     struct qkv_worker_layout *w = &s->worker;
@@ -63,10 +66,24 @@ int qkv_forward_stage(int stage) {
     }
 }
 
+/* Heads of few rows and keys are taken together in the fused stage, if their rows see the same of
+ * their keys and nothing is added there. */
+static int heads_together(const struct qkv_plan_state *s) {
+    const struct qkv_problem *p = &s->problem;
+    const int64_t rows = p->group * p->q_len, keys = qkv_round_up(p->kv_len, QKV_PANEL);
+    if (s->stage != QKV_STAGE_ATTENTION || p->causal || p->window_left >= 0 ||
+        p->window_right >= 0 || p->q_lens || p->bias.data || p->mask.data || p->slopes ||
+        rows == 0 || keys == 0)
+        return 1;
+    const int64_t most = qkv_min(s->rows / rows, QKV_KEY_BLOCK / keys);
+    return (int)qkv_max(1, qkv_min(QKV_HEADS, most));
+}
+
 static void lay_out_forward(struct qkv_plan_state *s, qkv_plan *plan) {
     const struct qkv_problem *p = &s->problem;
     const int64_t heads = p->batch * p->kv_heads;
     s->packs = s->row_blocks > 1 && s->blocks > 0 && s->stage != QKV_STAGE_SOFTMAX;
+    s->together = heads_together(s);
     qkv_lay_out_shared(s);
     qkv_lay_out_worker(s);
     if (s->packs)
@@ -96,6 +113,7 @@ qkv_status qkv_make_plan(qkv_plan *plan, int stage, const qkv_attention_params *
     s->blocks = qkv_round_up(problem.kv_len, QKV_KEY_BLOCK) / QKV_KEY_BLOCK;
     s->rows = qkv_max(problem.head_dim, problem.v_dim) > QKV_WIDE ? QKV_ROWS / 2 : QKV_ROWS;
     s->row_blocks = qkv_round_up(problem.group * problem.q_len, s->rows) / s->rows;
+    s->together = 1;
     layout(s, plan);
     plan->workspace_shared = s->shared.size;
     plan->workspace_worker = qkv_set_apart(s->worker.size);

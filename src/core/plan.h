@@ -20,6 +20,9 @@
  * MiB. */
 #define QKV_WIDE 256
 
+/* So many key/value heads at most are taken together (attention.c). */
+enum { QKV_HEADS = 16 };
+
 /* Offsets in bytes. */
 struct qkv_shared_layout {
     size_t k, v, flags; /* packed keys, packed values, one byte a panel: its V is not finite */
@@ -80,6 +83,7 @@ struct __attribute__((may_alias)) qkv_plan_state {
     int64_t v_pad;      /* v_dim rounded up to panels */
     int stage;
     int packs;   /* phase 0 packs */
+    int together; /* so many key/value heads can be one row block; at least 1 */
     int grouped; /* so many phases a key/value head can go through without waiting for the others */
 };
 

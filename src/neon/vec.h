@@ -187,6 +187,17 @@ static inline vf vf_hmax_rows(const float *rows) {
                         vpmaxnmq_f32(vf_load(rows + 8), vf_load(rows + 12)));
 }
 
+/* The same of one vector, in lane 0; the other lanes may hold anything. */
+static inline vf vf_hsum_row(vf x) {
+    x = vpaddq_f32(x, x);
+    return vpaddq_f32(x, x);
+}
+
+static inline vf vf_hmax_row(vf x) {
+    x = vpmaxnmq_f32(x, x);
+    return vpmaxnmq_f32(x, x);
+}
+
 /* For the polynomials of a build without SLEEF: the nearest integer, 2^x for an integral x in
  * [-126, 127], and x = m * 2^e with m in [0.5, 1) for a normal positive x. */
 static inline vf vf_round(vf x) {

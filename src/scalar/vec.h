@@ -158,6 +158,15 @@ static inline vf vf_hmax_rows(const float *rows) {
     return rows[0];
 }
 
+/* The same of one vector. */
+static inline vf vf_hsum_row(vf x) {
+    return x;
+}
+
+static inline vf vf_hmax_row(vf x) {
+    return x;
+}
+
 /* For the polynomials of a build without SLEEF: the nearest integer, 2^x for an integral x in
  * [-126, 127], and x = m * 2^e with m in [0.5, 1) for a normal positive x. */
 static inline vf vf_round(vf x) {

@@ -45,8 +45,16 @@ INLINE vf exp_step(float *s, vf factor, vf base, const int mark, exp2_step *exp2
  * Vectors go to two partial sums in turn, by the parity of their place (which of the two is first
  * does not matter to their sum), so that zeros before and after change nothing. */
 INLINE vf row_exp(float *s, ptrdiff_t n, vf factor, vf base, const int mark, exp2_step *exp2) {
-    vf a = vf_set1(0.0f), b = a;
-    ptrdiff_t c = 0;
+    const vf zero = vf_set1(0.0f);
+    if (n <= 0)
+        return zero;
+    vf a = exp_step(s, factor, base, mark, exp2);
+    if (mark)
+        a = vf_add(a, zero);
+    if (n <= VF_LANES)
+        return a;
+    vf b = exp_step(s + VF_LANES, factor, base, mark, exp2);
+    ptrdiff_t c = 2 * VF_LANES;
     for (; c + 2 * VF_LANES <= n; c += 2 * VF_LANES) {
         a = vf_add(a, exp_step(s + c, factor, base, mark, exp2));
         b = vf_add(b, exp_step(s + c + VF_LANES, factor, base, mark, exp2));
@@ -69,24 +77,27 @@ INLINE vf row_max(const struct qkv_score_row *row, const struct qkv_score_rule *
     return rule->modified || row->mask ? score_finish(row, rule) : score_finish_plain(row);
 }
 
-/* The largest scores of `rows` rows from row r on, a row a lane: those that the product has left,
- * or those of a pass. */
+/* The largest scores of row r, whose n columns begin at s, lane by lane: those that the product has
+ * left, or those of a pass. */
+INLINE vf max_of_row(const struct qkv_weigh *w, int r, const float *s, ptrdiff_t n,
+                     const int whole) {
+    if (w->max)
+        return panel_max(w->max + r * QKV_PANEL);
+    return whole ? score_max(s, n) : row_max(w->row + r, w->rule);
+}
+
+/* The largest scores of `rows` rows from row r on, a row a lane. */
 INLINE vf max_of_rows(const struct qkv_weigh *w, int r, int rows, const int whole) {
     const struct qkv_score_row *row = w->row + r;
     const float *s = row->s + row->from;
     const ptrdiff_t n = row->to - row->from;
     float lanes[VF_LANES * VF_LANES]; /* a vector of each row */
+    if (rows == 1)
+        return vf_hmax_row(max_of_row(w, r, s, n, whole));
     if (w->max && rows == QKV_PANEL && VF_LANES == QKV_PANEL)
         return vf_hmax_rows(w->max + r * QKV_PANEL);
-    if (w->max)
-        for (int i = 0; i < rows; i++)
-            vf_store(lanes + i * VF_LANES, panel_max(w->max + (r + i) * QKV_PANEL));
-    else if (whole)
-        for (int i = 0; i < rows; i++, s += QKV_SCORES_LD)
-            vf_store(lanes + i * VF_LANES, score_max(s, n));
-    else
-        for (int i = 0; i < rows; i++)
-            vf_store(lanes + i * VF_LANES, row_max(row + i, w->rule));
+    for (int i = 0; i < rows; i++, s += QKV_SCORES_LD)
+        vf_store(lanes + i * VF_LANES, max_of_row(w, r + i, s, n, whole));
     for (int i = rows; i < VF_LANES; i++)
         vf_store(lanes + i * VF_LANES, vf_set1(-INFINITY));
     return vf_hmax_rows(lanes);
@@ -99,6 +110,8 @@ INLINE vf exp_of_rows(const struct qkv_weigh *w, int r, int rows, vf factor, con
     float *s = row->s + row->from;
     ptrdiff_t n = row->to - row->from;
     float lanes[VF_LANES * VF_LANES];
+    if (rows == 1)
+        return vf_hsum_row(row_exp(s, n, factor, vf_set1(base[0]), mark, exp2));
     for (int i = 0; i < rows; i++, s += QKV_SCORES_LD) {
         if (!whole) {
             s = row[i].s + row[i].from;

@@ -314,6 +314,38 @@ START_TEST(least_softcap) {
 }
 END_TEST
 
+/* ---- Heads beside each other ---- */
+
+/* The second head's values: all kinds, for keys that every row sees. */
+static void prepare_odd_values(struct test_case *c) {
+    *v_at(c, 1, 0, 0) = INFINITY;
+    *v_at(c, 1, 2, 1) = -INFINITY;
+    *v_at(c, 1, 3, 2) = NAN;
+}
+
+static void compare_other_heads(const struct room *room, const struct desc *d) {
+    struct test_case plain, odd;
+    semantics_run(&plain, room, d, NULL);
+    semantics_run(&odd, room, d, prepare_odd_values);
+    for (int64_t h = 0; h < d->q_heads; h++)
+        for (int64_t i = 0; i < d->q_len; i++)
+            ck_assert_int_eq(semantics_same_row(&plain, &odd, 0, h, i), h != 1);
+    case_free(&plain);
+    case_free(&odd);
+}
+
+/* Few rows of several heads are taken together: in whole panels of keys or not, with values that
+ * are multiplied where they are or copied. */
+START_TEST(values_of_one_head_leave_the_others) {
+    struct desc d = desc_plain();
+    d.q_heads = d.kv_heads = 5;
+    for (d.kv_len = 7; d.kv_len <= 16; d.kv_len += 9)
+        for (d.v_dim = 8; d.v_dim <= 16; d.v_dim += 8)
+            for (d.q_len = 1; d.q_len <= 33; d.q_len += 8)
+                compare_other_heads(rooms_get(_i), &d);
+}
+END_TEST
+
 void add_number_tests(TCase *tcase) {
     const TTest *const tests[] = {
         lse_of_equal_scores_is_the_log_of_their_count,
@@ -329,6 +361,7 @@ void add_number_tests(TCase *tcase) {
         score_that_overflows_by_its_scale,
         largest_scale_of_zeros_is_zero,
         least_softcap,
+        values_of_one_head_leave_the_others,
     };
     tcase_add_room_tests(tcase, tests, sizeof tests / sizeof *tests);
 }
