@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The pool of threads (pool.h). A job is published by raising its number. A worker's share of it
- * is one word, [job's number | first unit | end], from which its owner takes units at the front
- * and the others at the end, each by a compare-and-exchange; the number keeps a worker that comes
- * too late from taking anything of a later job. A job is over when as many units are done as it
- * has, so that nobody waits for a worker that took none.
+ * is one word, [job's number | first unit | end], from which its owner takes units at the front,
+ * a few at a time, and the others single ones at the end, by a compare-and-exchange; the number
+ * keeps a worker that comes too late from taking anything of a later job. A job is over when as
+ * many units are done as it has, so that nobody waits for a worker that took none.
  *
  * A line that one core has written takes another some hundred nanoseconds, so few of them travel
  * with a job: its number and all that is said of it in one, the share in another, and back the
@@ -30,6 +30,7 @@ enum {
     LINE = 128,           /* bytes that processors move together: a pair of cache lines */
     UNIT_BITS = 12,
     MOST_UNITS = (1 << UNIT_BITS) - 1,
+    AT_A_TIME = 4, /* units that a worker takes, at most: who is put to sleep holds them back */
 };
 
 /* Times to wake others at. */
@@ -143,21 +144,37 @@ static uint64_t make_share(uint64_t number, int begin, int end) {
     return number << (2 * UNIT_BITS) | (uint64_t)begin << UNIT_BITS | (uint64_t)end;
 }
 
-/* One unit off a share of the job, from its front or its end; -1 if there is none left. *seen is
- * what the share is thought to be, which saves looking at it first. */
-static int take(atomic_uint_fast64_t *share, uint64_t number, bool front, uint64_t *seen) {
+/* Units [first, first + count). */
+struct run {
+    int first, count;
+};
+
+/* How much of a share is taken at once. */
+enum piece { ONE_OF_THE_END, ONE_OF_THE_FRONT, SOME_OF_THE_FRONT };
+
+static int units_of(enum piece piece, int left) {
+    const int half = (left + 1) / 2;
+    return piece != SOME_OF_THE_FRONT ? 1 : half < AT_A_TIME ? half : AT_A_TIME;
+}
+
+/* A piece of a share of the job; nothing if none is left. *seen is what the share is thought to be,
+ * which saves looking at it first. */
+static struct run take(atomic_uint_fast64_t *share, uint64_t number, enum piece piece,
+                       uint64_t *seen) {
     for (;;) {
         int begin = (int)(*seen >> UNIT_BITS & MOST_UNITS);
         int end = (int)(*seen & MOST_UNITS);
         if (begin >= end || make_share(number, begin, end) != *seen) {
-            return -1;
+            return (struct run){0, 0};
         }
+        const bool front = piece != ONE_OF_THE_END;
+        const int count = units_of(piece, end - begin);
         uint64_t rest =
-            front ? make_share(number, begin + 1, end) : make_share(number, begin, end - 1);
+            front ? make_share(number, begin + count, end) : make_share(number, begin, end - count);
         if (atomic_compare_exchange_weak_explicit(share, seen, rest, memory_order_acquire,
                                                   memory_order_relaxed)) {
             *seen = rest;
-            return front ? begin : end - 1;
+            return (struct run){front ? begin : end - count, count};
         }
     }
 }
@@ -223,23 +240,36 @@ static struct view view_of(struct pool *pool, uint64_t number, int self, int64_t
     };
 }
 
-/* All that the worker gets of a share; returns how many units. */
+static void wake_in_time(struct view *view) {
+    const int64_t at = view->wake_at;
+    if (at != NEVER && (at == AT_ONCE || nanoseconds() >= at)) {
+        wake_others(view->pool, view->self, view->workers);
+        view->wake_at = NEVER;
+    }
+}
+
+/* All that the worker gets of a share; returns how many units. Of its own it takes a few,
+ * half of what is left towards the end, so that few pieces make up a share and little is left to
+ * wait for; and single units while it may have to wake others in between. */
 static int work_on(struct view *view, int owner) {
     atomic_uint_fast64_t *share = &view->pool->worker[owner].share;
     const bool own = owner == view->self;
     uint64_t seen = own ? first_share(view->number, view->units, view->workers, owner)
                         : atomic_load_explicit(share, memory_order_relaxed);
     int count = 0;
-    for (int unit; (unit = take(share, view->number, own, &seen)) >= 0; count++) {
-        const int64_t at = view->wake_at;
-        if (at != NEVER && (at == AT_ONCE || nanoseconds() >= at)) {
-            wake_others(view->pool, view->self, view->workers);
-            view->wake_at = NEVER;
+    for (;;) {
+        wake_in_time(view);
+        const enum piece piece = !own                     ? ONE_OF_THE_END
+                                 : view->wake_at == NEVER ? SOME_OF_THE_FRONT
+                                                          : ONE_OF_THE_FRONT;
+        const struct run run = take(share, view->number, piece, &seen);
+        if (run.count == 0) {
+            return count;
         }
-        view->task(view->argument, view->self, share_begin(view->parts, view->units, unit),
-                   share_begin(view->parts, view->units, unit + 1));
+        view->task(view->argument, view->self, share_begin(view->parts, view->units, run.first),
+                   share_begin(view->parts, view->units, run.first + run.count));
+        count += run.count;
     }
-    return count;
 }
 
 /* The same of the others' shares. */
