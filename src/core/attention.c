@@ -306,11 +306,12 @@ void qkv_attend_rows(const struct qkv_part *part, qkv_attend_fn *attend) {
     qkv_store_rows(part, total, part->acc);
 }
 
-/* ---- Several key/value heads at once ---- */
+/* ---- Several key/value heads at once ----
+ *
+ * Their rows are one row block, and all see the same of the only key block. Each head has products
+ * of its own; the rest is done once for all of them. */
 
-/* The only key block of several heads, whose rows all see the same of it. Each has products of its
- * own; the rest is done once for all of them, and nothing waits for what was computed just before.
- */
+/* The heads' keys stand packed one head after the other. */
 static const float *score_heads(const struct qkv_part *part, const struct qkv_key_block *block,
                                 const struct qkv_tiles *t) {
     const struct qkv_attention_kernels *kernels = kernels_of(part);
