@@ -104,8 +104,8 @@ qkv_status qkv_check_exec(const qkv_plan *plan, const qkv_exec *exec) {
 
 /* What one worker has done of a job, as a sum of its ranges (range_of), in a pair of cache lines of
  * its own: a word that all of them wrote would travel between their cores with every range, and
- * what stands beside it as well. More workers than LANES share them. */
-enum { LANES = 8, LINES = 128 };
+ * what stands beside it as well. More workers than LANES share them; they take stack. */
+enum { LANES = 4, LINES = 128 };
 
 struct lane {
     _Alignas(LINES) _Atomic uint64_t done;

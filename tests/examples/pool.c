@@ -134,12 +134,12 @@ END_TEST
 
 enum { UNEVEN_PARTS = 9 };
 
-/* The first part ends only when all others are done, those of its own worker's share too. */
+/* The first parts end only when all others are done, those of their own worker's share too. */
 static void wait_for_others(void *argument, int worker, int64_t begin, int64_t end) {
     atomic_int *finished = argument;
     (void)worker;
     nap(LONG_US);
-    while (begin == 0 && atomic_load(finished) < UNEVEN_PARTS - 1)
+    while (begin == 0 && atomic_load(finished) < UNEVEN_PARTS - (int)end)
         nap(100);
     atomic_fetch_add(finished, (int)(end - begin));
 }
