@@ -13,12 +13,12 @@
  *
  * Every worker starts with a share of its own of the parts, the same share in every phase of a
  * call, so that it finds in its cache what it packed a phase before, and takes a few of them at a
- * time; who is done takes single parts off the others' ends. Between jobs the workers look out for the next one for a moment,
- * about a tenth of a millisecond, and then sleep, so that the phases of a call and calls in quick
- * succession follow each other without the operating system. The thread that asks for a job works
- * too, and never waits for a worker that has not begun: a call is not slower than on one thread,
- * even one that takes less time than waking a thread, which it then lets sleep. In return, a task
- * must not wait for another part of its job; qkv's never do.
+ * time; who is done takes single parts off the others' ends. Between jobs the workers look out for
+ * the next one for a moment, about a tenth of a millisecond, and then sleep, so that the phases of
+ * a call and calls in quick succession follow each other without the operating system. The thread
+ * that asks for a job works too, and never waits for a worker that has not begun: a call is not
+ * slower than on one thread, even one that takes less time than waking a thread, which it then lets
+ * sleep. In return, a task must not wait for another part of its job; qkv's never do.
  */
 #ifndef QKV_EXAMPLES_POOL_H
 #define QKV_EXAMPLES_POOL_H
