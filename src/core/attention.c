@@ -373,25 +373,12 @@ static void attend_heads(const struct qkv_part *part, int64_t index, struct qkv_
     mix_heads(part, t, values, acc, factor, bad);
 }
 
-/* Sets up part `index` of the plan, and as many of the `most` - 1 after it as can be taken with it;
- * returns how many these are. part->rows is 0 if they have none. */
-static int64_t begin_part(struct qkv_part *part, const struct qkv_plan_state *plan,
-                          const qkv_tensors *tensors, const qkv_workspace *workspace, int64_t index,
-                          int64_t most) {
-    const struct qkv_problem *p = &plan->problem;
-    part->rows = 0;
-    most = qkv_min(most, plan->together);
-    if (most > 1)
-        most = qkv_min(most, p->kv_heads - index % p->kv_heads);
-    if (most <= 1) {
-        qkv_part_begin(part, plan, tensors, workspace->shared, workspace->worker, index);
+/* How many of the `most` parts from part `index` on are one row block. */
+static int heads_from(const struct qkv_plan_state *plan, int64_t index, int64_t most) {
+    const int64_t heads = plan->problem.kv_heads;
+    if (plan->together == 1)
         return 1;
-    }
-    qkv_part_open(part, plan, tensors, workspace->shared, workspace->worker, index);
-    part->heads = (int)most;
-    if (part->sequence.rows)
-        qkv_part_rows(part, part->kv_head * p->group, 0, part->sequence.rows * p->group * most);
-    return most;
+    return (int)qkv_min(qkv_min(most, plan->together), heads - index % heads);
 }
 
 void qkv_attention_parts(const struct qkv_plan_state *plan, const qkv_tensors *tensors,
@@ -406,11 +393,11 @@ void qkv_attention_parts(const struct qkv_plan_state *plan, const qkv_tensors *t
             qkv_pack_part(plan, tensors, workspace->shared, &plan->table->attention->pack, i);
         return;
     }
-    for (int64_t i = begin; i < end;) {
-        i += begin_part(&part, plan, tensors, workspace, i, end - i);
-        if (part.rows == 0)
+    for (int64_t i = begin, n; i < end; i += n) {
+        n = heads_from(plan, i, end - i);
+        if (!qkv_part_begin_heads(&part, plan, tensors, workspace, i, (int)n))
             continue;
         qkv_part_take_queries(&part);
-        qkv_attend_rows(&part, part.heads > 1 ? attend_heads : attend_block);
+        qkv_attend_rows(&part, n > 1 ? attend_heads : attend_block);
     }
 }

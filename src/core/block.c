@@ -97,6 +97,19 @@ int qkv_part_begin(struct qkv_part *part, const struct qkv_plan_state *plan,
     return 1;
 }
 
+int qkv_part_begin_heads(struct qkv_part *part, const struct qkv_plan_state *plan,
+                         const qkv_tensors *tensors, const qkv_workspace *workspace, int64_t index,
+                         int heads) {
+    if (heads == 1)
+        return qkv_part_begin(part, plan, tensors, workspace->shared, workspace->worker, index);
+    qkv_part_open(part, plan, tensors, workspace->shared, workspace->worker, index);
+    part->heads = heads;
+    const int64_t group = plan->problem.group, rows = part->sequence.rows * group * heads;
+    if (rows)
+        qkv_part_rows(part, part->kv_head * group, 0, rows);
+    return rows > 0;
+}
+
 /* Do the rows' queries stand one after the other? Those of a query head do, where rows are dense,
  * and those of the next head may follow. */
 static int dense_queries(const struct qkv_part *part) {

@@ -64,6 +64,12 @@ void qkv_part_rows(struct qkv_part *part, int64_t head, int64_t index, int64_t r
 int qkv_part_begin(struct qkv_part *part, const struct qkv_plan_state *plan,
                    const qkv_tensors *tensors, void *shared, void *worker, int64_t index);
 
+/* The same of `heads` whole key/value heads of one sequence, from head `index` on, in a plan whose
+ * heads are one row block each; or, with 1, of a row block of any plan. */
+int qkv_part_begin_heads(struct qkv_part *part, const struct qkv_plan_state *plan,
+                         const qkv_tensors *tensors, const qkv_workspace *workspace, int64_t index,
+                         int heads);
+
 /* A row of the bias and of the boolean mask at a key, or NULL. Computed as numbers, since rows that
  * are only prefetched may lie outside. */
 static inline const float *qkv_bias_row(const struct qkv_part *part, const struct qkv_row *row,

@@ -161,19 +161,6 @@ static int heads_together(const struct qkv_plan_state *plan, int64_t head, int64
     return (int)qkv_max(1, qkv_min(qkv_min(most, QKV_TOGETHER), TOGETHER_ROWS / rows));
 }
 
-/* A part of one row block, or of `heads` whole heads from number `head` on. */
-static int begin_part(struct qkv_part *part, const struct qkv_plan_state *plan,
-                      const qkv_tensors *tensors, const qkv_workspace *workspace, int64_t block,
-                      int heads) {
-    if (heads == 1)
-        return qkv_part_begin(part, plan, tensors, workspace->shared, workspace->worker, block);
-    qkv_part_open(part, plan, tensors, workspace->shared, workspace->worker, block);
-    part->heads = heads;
-    const int64_t rows = part->sequence.rows * plan->problem.group;
-    qkv_part_rows(part, part->kv_head * plan->problem.group, 0, rows * heads);
-    return 1;
-}
-
 /* Pieces are parts [begin, end): whole heads as far as they go together, and what is before and
  * behind them piece by piece. */
 static void decode_pieces(const struct qkv_plan_state *plan, const qkv_tensors *tensors,
@@ -184,7 +171,7 @@ static void decode_pieces(const struct qkv_plan_state *plan, const qkv_tensors *
         const int64_t head = i / pieces, whole = i % pieces ? 0 : (end - i) / pieces;
         const int heads = whole ? heads_together(plan, head, whole) : 1;
         n = heads > 1 ? heads * pieces : 1;
-        if (!begin_part(&part, plan, tensors, workspace, head, heads))
+        if (!qkv_part_begin_heads(&part, plan, tensors, workspace, head, heads))
             continue;
         if (heads > 1)
             attend_pieces(&part, i);
@@ -197,7 +184,7 @@ static void join_parts(const struct qkv_plan_state *plan, const qkv_tensors *ten
                        const qkv_workspace *workspace, int64_t begin, int64_t end) {
     struct qkv_part part;
     for (int64_t i = begin; i < end; i++) {
-        if (!begin_part(&part, plan, tensors, workspace, i, 1))
+        if (!qkv_part_begin_heads(&part, plan, tensors, workspace, i, 1))
             continue;
         if (part.lo < part.hi)
             join_pieces(&part, i * plan->decode.pieces);
@@ -211,7 +198,7 @@ static void decode_rows(const struct qkv_plan_state *plan, const qkv_tensors *te
     struct qkv_part part;
     for (int64_t i = begin, n; i < end; i += n) {
         n = heads_together(plan, i / plan->row_blocks, end - i);
-        if (begin_part(&part, plan, tensors, workspace, i, (int)n))
+        if (qkv_part_begin_heads(&part, plan, tensors, workspace, i, (int)n))
             attend_rows(&part);
     }
 }
