@@ -165,10 +165,10 @@ static void mix_marked(const struct qkv_part *part, const float *values,
 void qkv_mix_tiles(const struct qkv_part *part, const struct qkv_tiles *t,
                    const struct qkv_key_block *block, const float *values,
                    struct qkv_accumulator *acc, const float *factor, int bad) {
-    const int mr = kernels_of(part)->mr;
+    const int mr = kernels_of(part)->mr, nr = kernels_of(part)->nr;
     struct qkv_band band;
     for (int r = 0; r < part->rows; r += band.rows) {
-        band = qkv_band_of(t, part, mr, r, block->lo, block->hi);
+        band = qkv_key_band_of(t, part, mr, r, block, nr, part->plan->v_pad);
         if (band.from >= band.to)
             continue;
         const int add = acc->any || bad;

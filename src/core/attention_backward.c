@@ -187,8 +187,8 @@ static void add_queries(const struct backward *b, const struct block *block) {
     if (block->bad_keys && writes_queries(b))
         zero_queries(b);
     for (int r = 0; r < b->part.rows; r += band.rows, acc += band.rows * pad) {
-        band =
-            qkv_band_of(&block->tiles, &b->part, b->kernels->mr, r, block->keys.lo, block->keys.hi);
+        band = qkv_key_band_of(&block->tiles, &b->part, b->kernels->mr, r, &block->keys,
+                               b->kernels->nr, pad);
         if (band.from >= band.to) {
             if (writes)
                 memset(acc, 0, (size_t)(band.rows * pad) * sizeof(float));

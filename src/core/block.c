@@ -228,21 +228,21 @@ static void add_extras(const struct qkv_part *part, const struct qkv_key_block *
 int qkv_part_score_rows(const struct qkv_part *part, const struct qkv_key_block *block, int row0,
                         int rows, qkv_sees_fn *sees, struct qkv_score_row *out) {
     const struct qkv_problem *p = &part->plan->problem;
-    int from = block->hi, to = block->lo;
+    int first = block->hi, end = block->lo;
 
     for (int r = 0; r < rows; r++) {
         const struct qkv_row *row = part->row + row0 + r;
         out[r].lo = clamp(row->span.lo - block->key0, block->lo, block->hi);
         out[r].hi = clamp(row->span.hi - block->key0, out[r].lo, block->hi);
         if (out[r].lo < out[r].hi) {
-            from = out[r].lo < from ? out[r].lo : from;
-            to = out[r].hi > to ? out[r].hi : to;
+            first = out[r].lo < first ? out[r].lo : first;
+            end = out[r].hi > end ? out[r].hi : end;
         }
     }
-    if (from >= to)
+    if (first >= end)
         return 0;
-    from = from / QKV_PANEL * QKV_PANEL;
-    to = (to + QKV_PANEL - 1) / QKV_PANEL * QKV_PANEL;
+    const int from = first / QKV_PANEL * QKV_PANEL;
+    const int to = (end + QKV_PANEL - 1) / QKV_PANEL * QKV_PANEL;
     const int extras = p->bias.data || p->mask.data || p->slopes;
     for (int r = 0; r < rows; r++) {
         const int lo = out[r].lo, hi = out[r].hi;
@@ -252,6 +252,8 @@ int qkv_part_score_rows(const struct qkv_part *part, const struct qkv_key_block 
             .to = to,
             .lo = lo < hi ? lo : from,
             .hi = lo < hi ? hi : from,
+            .first = first,
+            .end = end,
         };
         if (extras)
             add_extras(part, block, row0 + r, rows, out + r);

@@ -31,20 +31,18 @@ static void mix_tile(const struct qkv_mix_kernels *kernels, const struct qkv_par
     struct qkv_score_row row[QKV_PANEL];
     if (!load_tile(kernels, part, block, r, rows, row))
         return;
-    const int from = row->from > block->lo ? row->from : block->lo;
-    const int to = row->to < block->hi ? row->to : block->hi;
     const struct qkv_gemm g = {
-        .a = row->s + from,
+        .a = row->s + row->first,
         .lda = QKV_SCORES_LD,
         .a_k = 1,
-        .b = values + from * v_pad,
+        .b = values + row->first * v_pad,
         .b_k = v_pad,
         .b_g = QKV_PANEL,
         .c = part->acc + r * v_pad,
         .ldc = v_pad,
         .m = rows,
         .n = v_pad,
-        .k = to - from,
+        .k = row->end - row->first,
         .factor = ones,
     };
     if (!bad) {

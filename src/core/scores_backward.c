@@ -55,7 +55,7 @@ static QKV_LARGE_FRAME void query_block(const struct qkv_chain *chain, const str
                  : qkv_chain_in_place(chain, part, &block);
     struct qkv_band band;
     for (int r = 0; r < part->rows; r += band.rows) {
-        band = qkv_band_of(&t, part, kernels->mr, r, block.lo, block.hi);
+        band = qkv_key_band_of(&t, part, kernels->mr, r, &block, kernels->nr, chain->pad);
         if (band.from < band.to)
             add_band(chain, part, &ds, &band, r, values, bad);
     }

@@ -13,6 +13,8 @@ static void lay_even(struct qkv_tiles *t, const struct qkv_part *part,
         .to = t->to,
         .lo = block->lo,
         .hi = block->hi,
+        .first = block->lo,
+        .end = block->hi,
     };
     if (t->laid >= part->rows && t->row->lo == row.lo && t->row->hi == row.hi)
         return;

@@ -52,4 +52,22 @@ static inline struct qkv_band qkv_band_of(const struct qkv_tiles *t, const struc
     return band;
 }
 
+/* The band that begins at row r, for a product that sums over the keys of a block into n columns: a
+ * key that no row of a tile sees would be a step for nothing. Columns that fill no tile's width nr
+ * are taken by taller tiles, whose bands are better whole. */
+static inline struct qkv_band qkv_key_band_of(const struct qkv_tiles *t,
+                                              const struct qkv_part *part, int mr, int r,
+                                              const struct qkv_key_block *block, int nr,
+                                              int64_t n) {
+    if (t->even || n % nr)
+        return qkv_band_of(t, part, mr, r, block->lo, block->hi);
+    struct qkv_band band = {qkv_tile_rows(part, r, mr), t->row[r].first, t->row[r].end};
+    for (int i = r + mr; i < part->rows; i += mr) {
+        if (t->row[i].first != band.from || t->row[i].end != band.to)
+            break;
+        band.rows += qkv_tile_rows(part, i, mr);
+    }
+    return band;
+}
+
 #endif
