@@ -268,6 +268,8 @@ static void attend_block(const struct qkv_part *part, int64_t index, struct qkv_
     const float *max = qkv_score_tiles(part, t, keys);
     /* The keys' memory may be the values' as well: nothing reads the keys below. */
     const float *values = qkv_part_values(part, &block, &kernels->pack, &bad);
+    if (bad)
+        qkv_lay_all_rows(t, part, &block);
     const float *factor = qkv_weigh_tiles(part, t, max, acc, bad);
     qkv_end_rows(part, index, acc, bad);
     qkv_mix_tiles(part, t, &block, values, acc, factor, bad);
@@ -362,12 +364,14 @@ static void mix_heads(const struct qkv_part *part, const struct qkv_tiles *t,
 static void attend_heads(const struct qkv_part *part, int64_t index, struct qkv_accumulator *acc) {
     const struct qkv_attention_kernels *kernels = kernels_of(part);
     const struct qkv_key_block block = qkv_part_key_block(part, index);
-    const struct qkv_tiles *t = part->tiles;
+    struct qkv_tiles *t = part->tiles;
     const float *values[QKV_HEADS];
 
-    qkv_lay_next_tiles(part->tiles, part, &block, kernels->mr, kernels->sees);
+    qkv_lay_next_tiles(t, part, &block, kernels->mr, kernels->sees);
     const float *max = score_heads(part, &block, t);
     const int bad = find_values(part, &block, t, values);
+    if (bad)
+        qkv_lay_all_rows(t, part, &block);
     const float *factor = qkv_weigh_tiles(part, t, max, acc, bad);
     qkv_end_rows(part, index, acc, bad);
     mix_heads(part, t, values, acc, factor, bad);

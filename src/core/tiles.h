@@ -25,9 +25,12 @@ void qkv_lay_tiles(struct qkv_tiles *t, const struct qkv_part *part,
                    const struct qkv_key_block *block, int mr, qkv_sees_fn *sees);
 
 /* The same where t was laid before, for the same worker (or has laid = 0): rows that are as they
- * were, which most blocks' are, are left alone. */
+ * were, as an even block's mostly are, are left alone. Row 0 stands for all rows of a whole block,
+ * until those who need each of them ask for them. */
 void qkv_lay_next_tiles(struct qkv_tiles *t, const struct qkv_part *part,
                         const struct qkv_key_block *block, int mr, qkv_sees_fn *sees);
+void qkv_lay_all_rows(struct qkv_tiles *t, const struct qkv_part *part,
+                      const struct qkv_key_block *block);
 
 /* Rows from some row on, whole tiles, that have the same columns [from, to), or none (from >= to).
  */

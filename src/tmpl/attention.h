@@ -86,11 +86,17 @@ INLINE vf max_of_row(const struct qkv_weigh *w, int r, const float *s, ptrdiff_t
     return whole ? score_max(s, n) : row_max(w->row + r, w->rule);
 }
 
+/* The n scores of row r. */
+INLINE float *scores_of(const struct qkv_weigh *w, int r, const int whole, ptrdiff_t *n) {
+    const struct qkv_score_row *row = whole ? w->row : w->row + r;
+    *n = row->to - row->from;
+    return row->s + row->from + (whole ? r * QKV_SCORES_LD : 0);
+}
+
 /* The largest scores of `rows` rows from row r on, a row a lane. */
 INLINE vf max_of_rows(const struct qkv_weigh *w, int r, int rows, const int whole) {
-    const struct qkv_score_row *row = w->row + r;
-    const float *s = row->s + row->from;
-    const ptrdiff_t n = row->to - row->from;
+    ptrdiff_t n;
+    const float *s = scores_of(w, r, whole, &n);
     float lanes[VF_LANES * VF_LANES]; /* a vector of each row */
     if (rows == 1)
         return vf_hmax_row(max_of_row(w, r, s, n, whole));
@@ -106,17 +112,14 @@ INLINE vf max_of_rows(const struct qkv_weigh *w, int r, int rows, const int whol
 /* The weights of these rows, and their sums. */
 INLINE vf exp_of_rows(const struct qkv_weigh *w, int r, int rows, vf factor, const float *base,
                       const int whole, const int mark, exp2_step *exp2) {
-    const struct qkv_score_row *row = w->row + r;
-    float *s = row->s + row->from;
-    ptrdiff_t n = row->to - row->from;
     float lanes[VF_LANES * VF_LANES];
+    ptrdiff_t n;
+    float *s = scores_of(w, r, whole, &n);
     if (rows == 1)
         return vf_hsum_row(row_exp(s, n, factor, vf_set1(base[0]), mark, exp2));
     for (int i = 0; i < rows; i++, s += QKV_SCORES_LD) {
-        if (!whole) {
-            s = row[i].s + row[i].from;
-            n = row[i].to - row[i].from;
-        }
+        if (!whole)
+            s = scores_of(w, r + i, 0, &n);
         vf_store(lanes + i * VF_LANES, row_exp(s, n, factor, vf_set1(base[i]), mark, exp2));
     }
     for (int i = rows; i < VF_LANES; i++)
@@ -139,13 +142,13 @@ static __attribute__((noinline)) vf exp_of_far_rows(const struct qkv_weigh *w, i
                                                     vf factor, const float *base, exp2_step *exp2) {
     float lanes[VF_LANES * VF_LANES] = {0};
     for (int i = 0; i < rows; i++) {
-        const struct qkv_score_row *row = w->row + r + i;
+        ptrdiff_t n;
+        float *s = scores_of(w, r + i, w->whole, &n);
         const int far = fabsf(base[i]) > FAR;
-        for (int c = row->from; c < row->to && far; c += VF_LANES)
-            vf_store(row->s + c, vf_mul(vf_load(row->s + c), factor));
-        vf_store(lanes + i * VF_LANES,
-                 row_exp(row->s + row->from, row->to - row->from, far ? vf_set1(1.0f) : factor,
-                         vf_set1(base[i]), w->mark, exp2));
+        for (ptrdiff_t c = 0; c < n && far; c += VF_LANES)
+            vf_store(s + c, vf_mul(vf_load(s + c), factor));
+        vf_store(lanes + i * VF_LANES, row_exp(s, n, far ? vf_set1(1.0f) : factor,
+                                               vf_set1(base[i]), w->mark, exp2));
     }
     return vf_hsum_rows(lanes);
 }
