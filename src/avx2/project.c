@@ -11,7 +11,9 @@
  * takes. One or two tokens leave them to the processor's own prefetchers, which follow them but for
  * the ends of pages: of each KiB one line is asked for, 32 KiB ahead. Every line that is asked for
  * holds one of a few buffers until it is there, and would be slower than theirs. Where three or
- * four tokens work on a line, some processors' prefetchers fall behind: all are asked for.
+ * four tokens work on a line, some processors' prefetchers fall behind: all are asked for. Others
+ * bring four streams 1.1 times as fast as two: one token takes as many, and asks for all lines, 2
+ * KiB ahead, into the first-level cache.
  */
 #include "kernels.h"
 #include "tile.h"
@@ -19,36 +21,46 @@
 
 #include "tmpl/project_tile.h"
 
-enum { FEW = 4, GROUPS = 2, VECTORS = 2 * GROUPS, UNROLLED = 16 };
+enum { FEW = 4, GROUPS = 4, VECTORS = 2 * GROUPS, UNROLLED = 16 };
 
-static const int few_panels[FEW] = {2, 2, 1, 1};
+static int few_panels(const struct qkv_multiply *g) {
+    static const int panels[2][FEW] = {{4, 2, 1, 1}, {2, 2, 1, 1}};
+    return panels[g->follows != 0][g->tokens - 1];
+}
 
-/* Of how many lines one is asked for, and how many inputs ahead. */
-#define ASKED(tokens) ((tokens) < 3 ? UNROLLED : 1)
-#define FAR(tokens) ((tokens) < 3 ? 512 : 256)
+/* Of how many lines one is asked for, and how many inputs ahead: of many panels into the
+ * first-level cache. */
+#define MANY(panels) ((panels) > 2)
+#define ASKED(tokens, panels) (MANY(panels) || (tokens) > 2 ? 1 : UNROLLED)
+#define FAR(tokens, panels) (MANY(panels) ? 32 : (tokens) > 2 ? 256 : 512)
 
 /* One input. M and G are constants where this is inlined, so that acc lives in registers. */
 static inline __attribute__((always_inline)) void
 step(__m256 acc[MR][VECTORS], const struct place at, const int M, const int G) {
     __m256 w[VECTORS];
-    QKV_UNROLL(4)
+    QKV_UNROLL(8)
     for (int v = 0; v < 2 * G; v++)
         w[v] = _mm256_loadu_ps(at.w + v / 2 * at.w_panel + v % 2 * 8);
     QKV_UNROLL(6)
     for (int r = 0; r < M; r++) {
         __m256 x = _mm256_broadcast_ss(at.x + r * at.x_ld);
-        QKV_UNROLL(4)
+        QKV_UNROLL(8)
         for (int v = 0; v < 2 * G; v++)
             acc[r][v] = _mm256_fmadd_ps(x, w[v], acc[r][v]);
     }
 }
 
-/* Asks for the line that is so many inputs ahead. */
+/* Asks for the lines that are so many inputs ahead. */
 static inline __attribute__((always_inline)) void ask(const struct place at, const int far,
                                                       const int G) {
-    QKV_UNROLL(2)
-    for (int v = 0; v < G; v++)
-        _mm_prefetch((const void *)line_of(at.w + v * at.w_panel, far), _MM_HINT_T1);
+    QKV_UNROLL(4)
+    for (int v = 0; v < G; v++) {
+        const void *line = (const void *)line_of(at.w + v * at.w_panel, far);
+        if (MANY(G))
+            _mm_prefetch(line, _MM_HINT_T0);
+        else
+            _mm_prefetch(line, _MM_HINT_T1);
+    }
 }
 
 #define TILE_SUM(n) "%[s" #n "]"
@@ -79,7 +91,7 @@ static inline __attribute__((always_inline)) void stretch(__m256 acc[MR][VECTORS
     }
     QKV_UNROLL(6)
     for (int r = 0; r < M; r++) {
-        QKV_UNROLL(4)
+        QKV_UNROLL(8)
         for (int v = 0; v < 2 * G; v++)
             acc[r][v] = _mm256_setzero_ps();
     }
@@ -87,8 +99,8 @@ static inline __attribute__((always_inline)) void stretch(__m256 acc[MR][VECTORS
     for (; few && n >= UNROLLED; n -= UNROLLED) {
         QKV_UNROLL(16)
         for (int i = 0; i < UNROLLED; i++) {
-            if (i % ASKED(M) == 0)
-                ask(at, FAR(M), G);
+            if (i % ASKED(M, G) == 0)
+                ask(at, FAR(M, G), G);
             step(acc, at, M, G);
             at.x++;
             at.w += QKV_PANEL;
@@ -110,7 +122,7 @@ static inline __attribute__((always_inline)) void join(__m256 acc[MR][VECTORS],
     if (add) {
         QKV_UNROLL(6)
         for (int r = 0; r < M; r++) {
-            QKV_UNROLL(4)
+            QKV_UNROLL(8)
             for (int v = 0; v < 2 * G; v++)
                 acc[r][v] = _mm256_add_ps(_mm256_loadu_ps(sum + r * g->sum_ld + v * 8), acc[r][v]);
         }
@@ -118,13 +130,13 @@ static inline __attribute__((always_inline)) void join(__m256 acc[MR][VECTORS],
     if (!ends) {
         QKV_UNROLL(6)
         for (int r = 0; r < M; r++) {
-            QKV_UNROLL(4)
+            QKV_UNROLL(8)
             for (int v = 0; v < 2 * G; v++)
                 _mm256_storeu_ps(sum + r * g->sum_ld + v * 8, acc[r][v]);
         }
         return;
     }
-    QKV_UNROLL(4)
+    QKV_UNROLL(8)
     for (int v = 0; v < 2 * G; v++) {
         const int panel = t->panel + v / 2;
         float *out = g->out[panel] + t->row * g->out_ld + v % 2 * 8;
@@ -166,6 +178,8 @@ typedef void tile_fn(const struct qkv_multiply *g, const struct tile *t);
     }
 TILE(few, 1, 1, 1)
 TILE(few, 1, 2, 1)
+TILE(few, 1, 3, 1)
+TILE(few, 1, 4, 1)
 TILE(few, 2, 1, 1)
 TILE(few, 2, 2, 1)
 TILE(few, 3, 1, 1)
@@ -180,7 +194,7 @@ enum { LOWEST = 3 };
 
 static void few_tile(const struct qkv_multiply *g, const struct tile *t) {
     static tile_fn *const tiles[FEW][GROUPS] = {
-        {few_1x1, few_1x2}, {few_2x1, few_2x2}, {few_3x1}, {few_4x1}};
+        {few_1x1, few_1x2, few_1x3, few_1x4}, {few_2x1, few_2x2}, {few_3x1}, {few_4x1}};
     tiles[t->rows - 1][t->panels - 1](g, t);
 }
 

@@ -18,7 +18,10 @@
 
 enum { FEW = 4, GROUPS = 2, VECTORS = 4 * GROUPS, UNROLLED = 4, FAR = 256 };
 
-static const int few_panels[FEW] = {2, 2, 1, 1};
+static int few_panels(const struct qkv_multiply *g) {
+    static const int panels[FEW] = {2, 2, 1, 1};
+    return panels[g->tokens - 1];
+}
 
 /* One input. M and G are constants where this is inlined, so that acc lives in registers. */
 static inline __attribute__((always_inline)) void

@@ -4,7 +4,7 @@
  * The room defines, before the include, MR, NR and
  *
  *   FEW           up to so many tokens are one tile: W comes from memory, and is read once
- *   few_panels    how many panels wide such a tile is, by its tokens
+ *   few_panels    static int (const struct qkv_multiply *g): how many panels wide such a tile is
  *   few_tile, many_tile
  *                 static void (const struct qkv_multiply *g, const struct tile *t)
  *
@@ -16,7 +16,7 @@
 #include "row.h"
 
 static void few_tokens(const struct qkv_multiply *g) {
-    const int wide = few_panels[g->tokens - 1];
+    const int wide = few_panels(g);
     struct tile t = {.rows = (int)g->tokens};
     for (; t.panel < g->panels; t.panel += wide) {
         t.panels = g->panels - t.panel < wide ? g->panels - t.panel : wide;
