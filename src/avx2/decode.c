@@ -4,13 +4,13 @@
  * weights are broadcast, one number a row and step; the cache comes in whole lines, and what is
  * converted serves all rows of a tile. Reads and writes exactly what the sizes say.
  *
- * What the tiles will read is prefetched, a line for each line that they read, as one stream: the
- * panels themselves and then what comes next. A tile's own panels are several streams at a time,
- * which the hardware prefetchers of a Zen 5 fetch at half of the memory's speed. Into the
- * second-level cache, since half a block is more than the first one holds; an Emerald Rapids, which
- * has 16 lines on their way to the first one at most, reads 1.2 times as fast. Of panels that are
- * taken in their order nothing is asked for: a Zen 3 reads two streams fastest if it is left alone
- * (stored_order.h).
+ * What the tiles will read is prefetched, a line for each line that they read (stored_ahead.h): as
+ * one stream, or where a step reads several lines as so many lanes. A tile's own panels are several
+ * streams at a time, which the hardware prefetchers of a Zen 5 fetch at half of the memory's speed.
+ * Into the second-level cache, since half a block is more than the first one holds; an Emerald
+ * Rapids, which has 16 lines on their way to the first one at most, reads 1.2 times as fast. Of
+ * panels that are taken in their order nothing is asked for: a Zen 3 reads two streams fastest if
+ * it is left alone (stored_order.h).
  */
 #include "kernels.h"
 #include "vec.h"
@@ -127,19 +127,14 @@ static inline __attribute__((always_inline)) void key_tile(const struct qkv_key_
     for (int v = 0; v < G; v++)
         b[v] = p->panel[panel + v * step];
 
-    /* The panels ahead, in turn or in one go. */
-    const uintptr_t first = ahead_of(p->panel, p->panels, p->next, p->nexts, panel);
-    const uintptr_t last = ahead_of(p->panel, p->panels, p->next, p->nexts, panel + G - 1);
-    const int turns = last - first == (uintptr_t)((G - 1) * bytes) ? 1 : G;
-    const int wanted = p->next && !p->in_order;
+    const int turns = key_turns(p, panel, bytes, G);
     ptrdiff_t at = 0;
     for (int i = 0; i < turns; i++) {
-        uintptr_t ahead = ahead_of(p->panel, p->panels, p->next, p->nexts, panel + i);
+        struct asked asked = asked_by_keys(p, panel + i, bytes);
         for (const ptrdiff_t end = bytes * (i + 1) / turns; at < end; at += line_of(type)) {
-            ask(wanted, ahead, G * line_of(type));
+            ask(&asked, G * line_of(type));
             unit(acc, b, at, q, ldq, type, M, G);
             q += steps;
-            ahead += (uintptr_t)(G * line_of(type));
         }
     }
 

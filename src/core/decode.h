@@ -14,11 +14,14 @@ qkv_status qkv_decode_with(const qkv_plan *plan, const qkv_tensors *tensors, con
 /* Key/value heads that are taken together, at most. */
 enum { QKV_TOGETHER = 4 };
 
-/* Is the sequence's cache so large that a call asks for it ahead, as one stream? */
+/* Is the sequence's cache so large that a call asks for it ahead? */
 int qkv_is_streamed(const struct qkv_plan_state *plan, const struct qkv_sequence *sequence);
 
 /* If so: are its panels taken in their order, and few of their lines asked for? */
 int qkv_is_read_in_order(const struct qkv_plan_state *plan, const struct qkv_sequence *sequence);
+
+/* Or is what comes next asked for as several streams, instead of as one? */
+int qkv_is_read_in_lanes(const struct qkv_plan_state *plan, const struct qkv_sequence *sequence);
 
 /* Does the part read K and V as they are stored (decode_stored.c), or blocks that are unpacked? */
 int qkv_reads_stored(const struct qkv_part *part);

@@ -20,6 +20,7 @@ struct stored_way {
     const void *next[QKV_BLOCK_PANELS]; /* the keys that come after it */
     int nexts;                          /* -1: nothing is asked for ahead */
     int in_order;                       /* where they are: panels are taken in their order */
+    int lanes;                          /* where they are: as several streams */
 };
 
 static const struct qkv_decode_layout *layout_of(const struct qkv_part *part) {
@@ -72,22 +73,35 @@ void qkv_load_stored_queries(const struct qkv_part *part) {
  * processor runs far enough ahead by itself. Both are less where the last-level cache is small. Of
  * more than it holds, little is left there from call to call: then, if the work on a line is short
  * and the processor's own prefetchers are good at it, panels are taken in their order, as a stream
- * or two (docs/performance/tried-decode.md). No bit depends on any of it. */
-enum { LEAST = 1 << 20, MOST = 8 << 20, LINE = 64, MANY_VECTORS = 8 };
+ * or two. Where they are not, what comes next is asked for as several streams from STREAMS on, of
+ * which a share of the last-level cache seldom holds much, unless the work on a line takes longer
+ * than reading it (docs/performance/tried-decode.md). No bit depends on any of it. */
+enum {
+    LEAST = 1 << 20,
+    MOST = 8 << 20,
+    STREAMS = 24 << 20,
+    LINE = 64,
+    MANY_VECTORS = 8,
+    MOST_VECTORS = 32,
+};
 
 static int64_t panel_bytes(const struct qkv_plan_state *plan) {
     const struct qkv_cache_state *c = &plan->decode.cache;
     return (int64_t)(c->k.panel + c->v.panel);
 }
 
-/* Do `rows` rows multiply many vectors with a line of the cache? In narrow arithmetic a word of it
- * goes into a lane. */
-static int works_long(const struct qkv_plan_state *plan, int64_t rows) {
+/* Do `rows` rows multiply so many vectors with a line of the cache? In narrow arithmetic a word of
+ * it goes into a lane. */
+static int multiplies(const struct qkv_plan_state *plan, int64_t rows, int64_t vectors) {
     const struct qkv_problem *p = &plan->problem;
     const int64_t bytes = panel_bytes(plan);
     const int64_t numbers = p->narrow ? bytes / (int64_t)sizeof(float)
                                       : QKV_PANEL * (p->head_dim + p->v_dim);
-    return rows * numbers * LINE >= MANY_VECTORS * plan->table->decode->lanes * bytes;
+    return rows * numbers * LINE >= vectors * plan->table->decode->lanes * bytes;
+}
+
+static int works_long(const struct qkv_plan_state *plan, int64_t rows) {
+    return multiplies(plan, rows, MANY_VECTORS);
 }
 
 /* Panels of a sequence in a call of sequences like it. */
@@ -112,6 +126,13 @@ int qkv_is_read_in_order(const struct qkv_plan_state *plan, const struct qkv_seq
     return last > 0 && plan->table->follows && !p->narrow && plan->v_pad <= widest[c->k.type] &&
            plan->v_pad <= widest[c->v.type] && !works_long(plan, sequence->rows * p->group) &&
            panels_of(plan, sequence) > last / panel_bytes(plan);
+}
+
+int qkv_is_read_in_lanes(const struct qkv_plan_state *plan, const struct qkv_sequence *sequence) {
+    const int64_t last = plan->table->last_cache > 0 ? plan->table->last_cache : INT64_MAX;
+    return !plan->table->follows &&
+           panels_of(plan, sequence) > qkv_min(STREAMS, last) / panel_bytes(plan) &&
+           !multiplies(plan, sequence->rows * plan->problem.group, MOST_VECTORS);
 }
 
 static const struct qkv_stored_block *stored_of(const struct stored_way *way, int r) {
@@ -146,6 +167,7 @@ static struct qkv_key_product keys_of(const struct stored_way *way, int r) {
         .next = r == 0 && way->nexts >= 0 ? s->v + s->first : NULL,
         .nexts = s->end - s->first,
         .in_order = way->in_order,
+        .lanes = way->lanes,
         .halves = part->plan->table->halves,
     };
 }
@@ -200,6 +222,7 @@ static struct qkv_value_product values_of(const struct stored_way *way, int r, i
                                     : way->stored->k + way->stored->first,
         .nexts = way->nexts > 0 ? way->nexts : 1,
         .in_order = way->in_order,
+        .lanes = way->lanes,
         .halves = part->plan->table->halves,
     };
 }
@@ -332,6 +355,7 @@ static void find_blocks(struct stored_way *way) {
     way->nexts = qkv_is_streamed(part->plan, &part->sequence)
                      ? qkv_find_next(way->next, part, &way->block)
                      : -1;
+    way->lanes = way->nexts >= 0 && qkv_is_read_in_lanes(part->plan, &part->sequence);
     way->in_order = way->nexts >= 0 && qkv_is_read_in_order(part->plan, &part->sequence);
 }
 

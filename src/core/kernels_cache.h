@@ -53,6 +53,7 @@ struct qkv_key_product {
                                 these are; NULL where nothing need be, in a cache in the caches */
     int nexts;
     int in_order; /* with next: panels are taken one after the other, in as few streams as may be */
+    int lanes;    /* what is prefetched is next alone, as several streams */
     int halves;   /* as in struct qkv_table */
 };
 typedef void qkv_key_product_fn(const struct qkv_key_product *p);
@@ -71,7 +72,7 @@ struct qkv_value_product {
     ptrdiff_t n;
     int rows, from, to; /* 1 <= rows <= QKV_FEW, 0 <= from < to <= QKV_KEY_BLOCK */
     const void *const *next;
-    int nexts, in_order, halves;
+    int nexts, in_order, lanes, halves;
 };
 typedef void qkv_value_product_fn(const struct qkv_value_product *p);
 

@@ -28,8 +28,8 @@ void qkv_lay_next_tiles(struct qkv_tiles *t, const struct qkv_part *part,
     t->from = block->lo / QKV_PANEL * QKV_PANEL;
     t->to = (block->hi + QKV_PANEL - 1) / QKV_PANEL * QKV_PANEL;
     t->any = t->even = qkv_part_is_even(part, block);
-    t->whole = t->even && !part->plan->problem.rule.modified && t->from == block->lo &&
-               t->to == block->hi;
+    t->whole =
+        t->even && !part->plan->problem.rule.modified && t->from == block->lo && t->to == block->hi;
     if (t->even) {
         lay_even(t, part, block, t->whole ? 1 : part->rows);
         return;

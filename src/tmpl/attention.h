@@ -147,8 +147,8 @@ static __attribute__((noinline)) vf exp_of_far_rows(const struct qkv_weigh *w, i
         const int far = fabsf(base[i]) > FAR;
         for (ptrdiff_t c = 0; c < n && far; c += VF_LANES)
             vf_store(s + c, vf_mul(vf_load(s + c), factor));
-        vf_store(lanes + i * VF_LANES, row_exp(s, n, far ? vf_set1(1.0f) : factor,
-                                               vf_set1(base[i]), w->mark, exp2));
+        vf_store(lanes + i * VF_LANES,
+                 row_exp(s, n, far ? vf_set1(1.0f) : factor, vf_set1(base[i]), w->mark, exp2));
     }
     return vf_hsum_rows(lanes);
 }

@@ -33,22 +33,17 @@ INLINED void key_tile(const struct qkv_key_product *p, int row, int panel, const
     struct sums sums;
     struct stretch s = {.word = (const char *)p->q + row * p->ldq * WORD,
                         .to_line = LINE,
-                        .to_word = p->ldq * WORD,
-                        .wanted = p->next != NULL};
+                        .to_word = p->ldq * WORD};
     from_zero(&sums, M, G);
     QKV_UNROLL(4)
     for (int v = 0; v < G; v++)
         s.line[v] = p->panel[panel + v];
 
-    /* The panels ahead, in turn or in one go. */
-    const uintptr_t first = ahead_of(p->panel, p->panels, p->next, p->nexts, panel);
-    const uintptr_t last = ahead_of(p->panel, p->panels, p->next, p->nexts, panel + G - 1);
-    const int in_a_row = last - first == (uintptr_t)((G - 1) * units * LINE);
-    const int turns = in_a_row || !s.wanted ? 1 : G;
+    const int turns = key_turns(p, panel, units * LINE, G);
     for (int i = 0; i < turns; i++) {
         s.from = units * i / turns;
         s.to = units * (i + 1) / turns;
-        s.ahead = ahead_of(p->panel, p->panels, p->next, p->nexts, panel + i);
+        s.asked = asked_by_keys(p, panel + i, units * LINE);
         add_stretch(&sums, &s, KEYS, M, G);
     }
     leave_scores(p, &sums, row, panel, M, G);
@@ -82,22 +77,18 @@ INLINED void value_tile(const struct qkv_value_product *p, int row, ptrdiff_t co
     struct sums sums;
     struct stretch s = {.to_line = groups * LINE,
                         .to_word = p->ldw * WORD,
-                        .wanted = p->next != NULL,
+                        .asked = nothing(),
                         .from = p->from % QKV_PANEL / STEPS};
     from_zero(&sums, M, G);
-    /* The tiles before this one have read so many lines, and ask for as many of each panel. */
-    const int lines = UNITS * groups;
-    int asked = count * group * UNITS;
+    struct asking asking = asking_of(p, UNITS * groups * LINE, group, groups);
     for (int i = begin; i < begin + count; i++) {
         s.line[0] = (const char *)p->panel[i] + group * LINE;
         s.word = (const char *)p->w + row * s.to_word + i * UNITS * WORD;
         s.to = end - i * UNITS < UNITS ? end - i * UNITS : UNITS;
-        if (is_wanted(&s))
-            s.ahead = ahead_of(p->panel + begin, count, p->next, p->nexts, asked / lines) +
-                      (uintptr_t)(asked % lines * LINE);
+        if (p->next)
+            s.asked = asked_by_values(&asking, UNITS * G * LINE);
         add_stretch(&sums, &s, VALUES, M, G);
         s.from = 0;
-        asked += UNITS * G;
     }
     leave_values(p, &sums, row, column, M, G);
 }

@@ -2,22 +2,18 @@
 /*
  * The sums of a tile in narrow arithmetic: words of a few rows, each of a unit's steps, times the
  * lines of a few panels, one unit after the other. Reads exactly what the sizes say. What comes
- * next is asked for as by the room's products in float32 (decode.c): as one stream, a line for each
- * line.
+ * next is asked for as by the room's products in float32 (stored_ahead.h).
  *
- * Of the room's own, defined before the include, beside what stored_walk.h wants: STEPS of a unit;
+ * Of the room's own, defined before the include, beside what stored_ahead.h wants: STEPS of a unit;
  * PARTS, the vectors of a line; parts_of, into how many sums the units of one are shared out in
  * turn, 1 or 2; ORDERED, is it the same one on all paths; the types of sums and of what is
  * multiplied, vsum and vword; struct sums, those of a tile, and struct held, what it keeps of words
- * or lines; the operations on them; PIN, which keeps a sum in its register, and HIDE, which keeps a
- * number from the compiler.
+ * or lines; the operations on them; PIN, which keeps a sum in its register.
  */
 #ifndef QKV_TMPL_NARROW_UNITS_H
 #define QKV_TMPL_NARROW_UNITS_H
 
-#include "stored_walk.h"
-
-#define INLINED static inline __attribute__((always_inline))
+#include "stored_ahead.h"
 
 enum {
     WORD = 4,                  /* bytes of a row's unit */
@@ -33,20 +29,14 @@ struct stretch {
     const char *line[WIDEST];   /* unit 0, of keys by panel */
     const char *word;           /* unit 0 of the tile's first row */
     ptrdiff_t to_line, to_word; /* bytes to the next unit's line, and to the next row's word */
-    uintptr_t ahead;            /* what is asked for while unit `from` is read, if any is wanted */
-    int wanted, from, to;
+    struct asked asked;         /* what is asked for meanwhile */
+    int from, to;
 };
-
-INLINED int is_wanted(const struct stretch *s) {
-    int wanted = s->wanted;
-    HIDE(wanted); /* one loop, not one with and one without */
-    return wanted;
-}
 
 /* Where a stretch has come to: bytes from its unit 0, and what is asked for. */
 struct place {
     ptrdiff_t line, word;
-    uintptr_t ahead;
+    struct asked asked;
 };
 
 INLINED vword word_at(const struct stretch *s, const struct place *at, const int r) {
@@ -98,29 +88,21 @@ INLINED void by_lines(struct sums *sums, const int part, const struct stretch *s
     }
 }
 
-INLINED void ask(uintptr_t ahead, const int lines) {
-    QKV_UNROLL(4)
-    for (int i = 0; i < lines; i++)
-        __builtin_prefetch((const void *)(ahead + (uintptr_t)(i * LINE)), 0, 2);
-}
-
 /* The next unit, to one of the sums that take turns. */
 INLINED void step(struct sums *sums, const int part, const struct stretch *s, struct place *at,
                   const enum operand of, const int M, const int G) {
-    if (is_wanted(s))
-        ask(at->ahead, G);
+    ask(&at->asked, G * LINE);
     if (M < G * PARTS)
         by_words(sums, part, s, at, of, M, G);
     else
         by_lines(sums, part, s, at, of, M, G);
     at->line += s->to_line;
     at->word += WORD;
-    at->ahead += (uintptr_t)(G * LINE);
 }
 
 INLINED void add_stretch(struct sums *sums, const struct stretch *s, const enum operand of,
                          const int M, const int G) {
-    struct place at = {s->from * s->to_line, s->from * WORD, s->ahead};
+    struct place at = {s->from * s->to_line, s->from * WORD, s->asked};
     int unit = s->from, to = s->to;
     HIDE(to); /* no copies of the loop for each small number of units */
     if (parts_of(M, G) == 1) {

@@ -1,32 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Products with keys or values as a cache stores them, for a cache that is read from memory: what
- * tiles ask for ahead, and a walk in the order in which panels stand there (kernels_cache.h,
- * in_order). A tile as wide as a token's values is one stream, and one of keys as many as it has
- * panels, each from a share of its own of the block: streams that a processor's own prefetchers
- * follow. Of the room's own, defined before the include, beside what stored_walk.h wants: HIDE,
- * which keeps a number from being known; covering[TALL], the logarithm of the panels of the widest
- * tile of values of so many rows; ORDER_WIDTH, that of the streams of keys; and ORDER_ASKS, bytes
- * from one line that is asked for ahead in that walk to the next, or 0 for none.
+ * Products with keys or values as a cache stores them, for a cache that is read from memory: a walk
+ * in the order in which panels stand there (kernels_cache.h, in_order). A tile as wide as a token's
+ * values is one stream, and one of keys as many as it has panels, each from a share of its own of
+ * the block: streams that a processor's own prefetchers follow. Of the room's own, defined before
+ * the include, beside what stored_ahead.h wants: covering[TALL], the logarithm of the panels of the
+ * widest tile of values of so many rows; ORDER_WIDTH, that of the streams of keys; and ORDER_ASKS,
+ * bytes from one line that is asked for ahead in that walk to the next, or 0 for none.
  */
 #ifndef QKV_TMPL_STORED_ORDER_H
 #define QKV_TMPL_STORED_ORDER_H
 
-#include "stored_walk.h"
+#include "stored_ahead.h"
 
-/* Asks for the lines of [ahead, ahead + bytes), into the second-level cache. */
-static inline __attribute__((always_inline)) void ask(int wanted, uintptr_t ahead,
-                                                      const int bytes) {
-    HIDE(wanted); /* one loop, not one with and one without */
-    if (!wanted)
-        return;
-    QKV_UNROLL(8)
-    for (int i = 0; i < bytes; i += 64)
-        __builtin_prefetch((const void *)(ahead + (uintptr_t)i), 0, 2);
-}
-
-/* Asks for a few lines of them, where the processor follows by itself: a line that is asked for
- * holds one of its few buffers for misses until it is there (docs/performance/tried-decode.md). */
+/* Asks for a few lines of [ahead, ahead + bytes), where the processor follows by itself: one that
+ * is asked for holds one of its few buffers for misses until it is there
+ * (docs/performance/tried-decode.md). */
 static inline void ask_few(uintptr_t ahead, ptrdiff_t bytes) {
     for (ptrdiff_t i = 0; ORDER_ASKS > 0 && i < bytes; i += ORDER_ASKS)
         __builtin_prefetch((const void *)(ahead + (uintptr_t)i), 0, 2);

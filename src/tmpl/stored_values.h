@@ -10,11 +10,10 @@
 
 #include "stored_order.h"
 
-/* The tokens [t, end), whose panels stand one behind the other; if wanted is set, what is at
- * `ahead` is asked for, a line for each that is read. */
+/* The tokens [t, end), whose panels stand one behind the other. */
 static inline __attribute__((always_inline)) void
 value_run(sums *acc, const struct qkv_value_product *p, int row, ptrdiff_t column, int t, int end,
-          int wanted, uintptr_t ahead, const int type, const int M, const int G) {
+          struct asked asked, const int type, const int M, const int G) {
     const int steps = unit_of(type);
     const ptrdiff_t line = p->n / QKV_PANEL * line_of(type), ldw = p->ldw;
     const char *first = (const char *)p->panel[t / QKV_PANEL] + column / QKV_PANEL * line_of(type);
@@ -24,8 +23,7 @@ value_run(sums *acc, const struct qkv_value_product *p, int row, ptrdiff_t colum
         b[v] = first + v * line_of(type);
     const float *w = (const float *)p->w + row * ldw + t;
     for (ptrdiff_t at = t % QKV_PANEL / steps * line; t < end; t += steps) {
-        ask(wanted, ahead, G * line_of(type));
-        ahead += (uintptr_t)(G * line_of(type));
+        ask(&asked, G * line_of(type));
         unit(acc, b, at, w, ldw, type, M, G);
         at += line;
         w += steps;
@@ -59,22 +57,14 @@ static __attribute__((noinline)) void ask_values(const struct qkv_value_product 
 static inline __attribute__((always_inline)) void
 value_chains_asking(sums *acc, const struct qkv_value_product *p, int row, ptrdiff_t column,
                     const int type, const int M, const int G) {
-    const int steps = unit_of(type), groups = (int)(p->n / QKV_PANEL),
-              group = (int)(column / QKV_PANEL);
-    const int first = p->from / QKV_PANEL, count = (p->to - 1) / QKV_PANEL + 1 - first;
-    const ptrdiff_t bytes = QKV_PANEL / steps * groups * line_of(type);
-    /* The tiles before this one have read so much: panels, and bytes of another. */
-    int panels = count * group / groups;
-    ptrdiff_t past = count * group % groups * (bytes / groups);
-
+    const int steps = unit_of(type), groups = (int)(p->n / QKV_PANEL), read = G * line_of(type);
+    const ptrdiff_t size = QKV_PANEL / steps * groups * line_of(type);
+    struct asking asking = asking_of(p, size, (int)(column / QKV_PANEL), groups);
     for (int t = p->from / steps * steps, end; t < p->to; t = end) {
         end = t / QKV_PANEL * QKV_PANEL + QKV_PANEL;
         end = end < p->to ? end : p->to;
-        const uintptr_t ahead = ahead_of(p->panel + first, count, p->next, p->nexts, panels);
-        value_run(acc, p, row, column, t, end, 1, ahead + (uintptr_t)past, type, M, G);
-        past += QKV_PANEL / steps * G * line_of(type);
-        panels += past >= bytes;
-        past -= past >= bytes ? bytes : 0;
+        const struct asked asked = asked_by_values(&asking, QKV_PANEL / steps * read);
+        value_run(acc, p, row, column, t, end, asked, type, M, G);
     }
 }
 
@@ -91,7 +81,7 @@ value_chains(sums *acc, const struct qkv_value_product *p, int row, ptrdiff_t co
         end = run_end(p, t, bytes);
         if (ORDER_ASKS > 0 && p->next)
             ask_values(p, t, column, bytes, QKV_PANEL / steps * G * line_of(type));
-        value_run(acc, p, row, column, t, end, 0, 0, type, M, G);
+        value_run(acc, p, row, column, t, end, nothing(), type, M, G);
     }
 }
 

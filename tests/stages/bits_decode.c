@@ -338,8 +338,11 @@ static int stored_of(int32_t dtype) {
                               : QKV_STORED_BF16;
 }
 
-/* Is the case read in order with so large a last-level cache, and prefetchers that follow or not? */
-static int ordered(const struct cached *x, const qkv_context *context, int64_t bytes, int follows) {
+typedef int reads_fn(const struct qkv_plan_state *plan, const struct qkv_sequence *sequence);
+
+/* Is the case read so with so large a last-level cache, and prefetchers that follow or not? */
+static int is_read(reads_fn *so, const struct cached *x, const qkv_context *context, int64_t bytes,
+                   int follows) {
     qkv_context other = *context;
     qkv_plan plan;
     struct qkv_table *table = &((struct qkv_context_state *)&other)->table;
@@ -348,7 +351,7 @@ static int ordered(const struct cached *x, const qkv_context *context, int64_t b
     ck_assert_int_eq(qkv_decode_plan(&plan, &x->params, &x->cache, x->decode.sequences, &other),
                      QKV_OK);
     const struct qkv_sequence sequence = {.rows = x->c.desc.q_len, .kv_len = x->c.desc.kv_len};
-    return qkv_is_read_in_order(qkv_plan_get(&plan), &sequence);
+    return so(qkv_plan_get(&plan), &sequence);
 }
 
 /* What the last-level cache does not hold, of types that are worth it to the room, if followed. */
@@ -362,10 +365,29 @@ START_TEST(what_is_read_in_order) {
         stage_assert(&verdict);
         const int worth = x.params.arithmetic == QKV_ARITHMETIC_F32 &&
                           widest[stored_of(d.k_dtype)] >= 64 && widest[stored_of(d.v_dtype)] >= 64;
-        ck_assert_int_eq(ordered(&x, context, 1, 1), worth);
-        ck_assert_int_eq(ordered(&x, context, 1, 0), 0);
-        ck_assert_int_eq(ordered(&x, context, 1 << 20, 1), 0);
-        ck_assert_int_eq(ordered(&x, context, 0, 1), 0);
+        ck_assert_int_eq(is_read(qkv_is_read_in_order, &x, context, 1, 1), worth);
+        ck_assert_int_eq(is_read(qkv_is_read_in_order, &x, context, 1, 0), 0);
+        ck_assert_int_eq(is_read(qkv_is_read_in_order, &x, context, 1 << 20, 1), 0);
+        ck_assert_int_eq(is_read(qkv_is_read_in_order, &x, context, 0, 1), 0);
+        cached_free(&x);
+    }
+}
+END_TEST
+
+/* What the last-level cache does not hold where prefetchers do not follow, unless so many rows
+ * share it that their work takes longer. Pair 0 has the least work. */
+START_TEST(what_is_read_in_lanes) {
+    const qkv_context *context = &rooms_get(_i)->context;
+    for (int rows = 1; rows <= 1024; rows *= 1024) {
+        struct cached_desc d = short_work(0);
+        d.desc.q_len = rows;
+        struct cached x;
+        const struct verdict verdict = cached_make(&x, &d, context);
+        stage_assert(&verdict);
+        ck_assert_int_eq(is_read(qkv_is_read_in_lanes, &x, context, 1, 0), rows == 1);
+        ck_assert_int_eq(is_read(qkv_is_read_in_lanes, &x, context, 1, 1), 0);
+        ck_assert_int_eq(is_read(qkv_is_read_in_lanes, &x, context, 1 << 20, 0), 0);
+        ck_assert_int_eq(is_read(qkv_is_read_in_lanes, &x, context, 0, 0), 0);
         cached_free(&x);
     }
 }
@@ -379,6 +401,7 @@ static Suite *make(void) {
         random_descriptions,
         caches_that_are_asked_for_ahead,
         what_is_read_in_order,
+        what_is_read_in_lanes,
     };
     tcase_add_room_tests(tcase, tests, sizeof tests / sizeof *tests);
     bits_add_step_tests(tcase);

@@ -83,6 +83,7 @@ struct verdict check_key_product(const struct qkv_table *table, const struct key
                                       .next = next_of(turn),
                                       .nexts = 1 + (int)(turn / 2 % NEXTS),
                                       .in_order = turn % 7 < 3,
+                                      .lanes = turn % 11 < 6,
                                       .halves = turn % 2};
     table->decode->keys[c->type](&p);
     keys_by_gemm(table, &p, &keys, &bits);
@@ -200,6 +201,7 @@ struct verdict check_value_product(const struct qkv_table *table, const struct v
                                         .next = next_of(turn),
                                         .nexts = 1 + (int)(turn / 2 % NEXTS),
                                         .in_order = turn % 7 < 3,
+                                        .lanes = turn % 11 < 6,
                                         .halves = turn % 2};
     struct verdict verdict = run_values(table, &p, &values, &acc, c->wild);
     verdict_add(&verdict, "%s values: %d rows, tokens %d to %d, %d columns, seed %llu%s",
