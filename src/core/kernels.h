@@ -99,7 +99,7 @@ struct qkv_score_row {
     float *s;
     int from, to;        /* the columns that were computed, multiples of PANEL; from <= to */
     int lo, hi;          /* of these, the ones that interval masks keep: from <= lo <= hi <= to */
-    int first, end; /* those that they keep for some row of its tile: from <= first < end <= to */
+    int first, end;      /* those that some row of its tile keeps: from <= first, end <= to */
     const float *bias;   /* the row of bias at column 0, or NULL */
     const float *ahead;  /* the row of bias that will be read one tile later: to be prefetched */
     const uint8_t *mask; /* the row of the boolean mask at column 0, or NULL */

@@ -3,10 +3,9 @@
  * What a tile asks for while it reads keys or values as a cache stores them (kernels_cache.h), into
  * the second-level cache: a line for each line that it reads. It is one stream, the panels
  * themselves and then what comes next; or what comes next alone, in four lanes, each a quarter of
- * its panels. Some processors' prefetchers follow four streams at
- * one and a half times the speed of one (docs/performance/tried-decode.md). Of the room's own,
- * defined before the include, beside what stored_walk.h wants: HIDE, which keeps a number from
- * being known.
+ * its panels. Some processors' prefetchers follow four streams at one and a half times the speed of
+ * one (docs/performance/tried-decode.md). Of the room's own, defined before the include, beside
+ * what stored_walk.h wants: HIDE, which keeps a number from being known.
  */
 #ifndef QKV_TMPL_STORED_AHEAD_H
 #define QKV_TMPL_STORED_AHEAD_H
