@@ -94,16 +94,16 @@ struct qkv_pack_kernels {
 };
 
 /* A row of scores over one key block: what its masks leave, and what is added to it. Columns
- * count from the block's first key; column c of the row stands at s[c]. */
+ * count from the block's first key; column c of the row stands at s[c]. Many stand on the stack. */
 struct qkv_score_row {
     float *s;
-    int from, to;        /* the columns that were computed, multiples of PANEL; from <= to */
-    int lo, hi;          /* of these, the ones that interval masks keep: from <= lo <= hi <= to */
-    int first, end;      /* those that some row of its tile keeps: from <= first, end <= to */
+    short from, to;      /* the columns that were computed, multiples of PANEL; from <= to */
+    short lo, hi;        /* of these, the ones that interval masks keep: from <= lo <= hi <= to */
+    short first, end;    /* those that some row of its tile keeps: from <= first, end <= to */
+    float slope;         /* ALiBi */
     const float *bias;   /* the row of bias at column 0, or NULL */
     const float *ahead;  /* the row of bias that will be read one tile later: to be prefetched */
     const uint8_t *mask; /* the row of the boolean mask at column 0, or NULL */
-    float slope;         /* ALiBi */
     float distance;      /* the query's position minus the block's first key */
 };
 
