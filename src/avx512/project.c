@@ -210,13 +210,13 @@ typedef void tile_fn(const struct qkv_multiply *g, const struct tile *t);
     PAIR(name, rows, far) TILE(name, rows, 3, far) TILE(name, rows, 4, far)
 #define SIX(DO) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6)
 #define SEVEN_TO_TWELVE(DO) DO(7) DO(8) DO(9) DO(10) DO(11) DO(12)
+#define TWELVE(DO) SIX(DO) SEVEN_TO_TWELVE(DO)
 #define NEAR_PAIR(rows) PAIR(near, rows, NEAR)
 #define NEAR_FOUR(rows) FOUR(near, rows, NEAR)
 #define FAR_PAIR(rows) PAIR(far, rows, FAR)
 SIX(NEAR_FOUR)
 SEVEN_TO_TWELVE(NEAR_PAIR)
-SIX(FAR_PAIR)
-SEVEN_TO_TWELVE(FAR_PAIR)
+TWELVE(FAR_PAIR)
 FOUR(many, 4, NEXT)
 FOUR(many, 5, NEXT)
 FOUR(many, 6, NEXT)
@@ -234,7 +234,7 @@ enum { LOWEST = 4 };
 
 static void few_tile(const struct qkv_multiply *g, const struct tile *t) {
     static tile_fn *const tiles[2][FEW][GROUPS] = {{SIX(NEAR_FOUR_OF) SEVEN_TO_TWELVE(NEAR_TWO_OF)},
-                                                   {SIX(FAR_TWO_OF) SEVEN_TO_TWELVE(FAR_TWO_OF)}};
+                                                   {TWELVE(FAR_TWO_OF)}};
     tiles[g->follows != 0][t->rows - 1][t->panels - 1](g, t);
 }
 

@@ -24,7 +24,7 @@ struct asked {
     int steps;            /* to the one that asks */
 };
 
-/* Before each step: for ASKED bytes at once, a line of each lane. */
+/* Before each step, which reads ASKED bytes at most: for so many at once, a line of each lane. */
 INLINED void ask(struct asked *asked, const int bytes) {
     const int turn = bytes < ASKED ? ASKED / bytes : 1;
     if (turn > 1) {
