@@ -5,8 +5,10 @@
  * X is broadcast, one element a row and input; W comes in whole vectors. Reads and writes exactly
  * what the sizes say.
  *
- * Many tokens: 6 rows by 16 columns, as in tile.h. What comes next of W is prefetched into the
- * second-level cache, the tile's share in equal parts with each stretch.
+ * Many tokens: 6 rows by 16 columns, as in tile.h. Whole tiles are assembly from one row to the
+ * next (whole_tiles), beside whose steps the next tile's X is asked for, and what comes next of W.
+ * What is left over of rows and inputs goes by tiles of its own, which ask for what comes next in
+ * equal parts with each stretch.
  * Few tokens: as many chains as cover two FMA ports of latency 4, and as few streams of W as that
  * takes. One or two tokens leave them to the processor's own prefetchers, which follow them but for
  * the ends of pages: of each KiB one line is asked for, 32 KiB ahead. Every line that is asked for
@@ -16,6 +18,9 @@
  * KiB ahead, into the first-level cache.
  */
 #include "kernels.h"
+
+#include <stddef.h>
+
 #include "tile.h"
 #include "vec.h"
 
@@ -63,32 +68,10 @@ static inline __attribute__((always_inline)) void ask(const struct place at, con
     }
 }
 
-#define TILE_SUM(n) "%[s" #n "]"
-#define SUMS(r, i, j) [s##i] "=&x"(acc[r][0]), [s##j] "=&x"(acc[r][1])
-
-/* The chains of n inputs of a whole tile, from zero. */
-static inline __attribute__((always_inline)) void whole_stretch(__m256 acc[MR][VECTORS],
-                                                                struct place at, ptrdiff_t n) {
-    const ptrdiff_t size = sizeof(float);
-    const float *low = at.x + 3 * at.x_ld;
-    size_t rounds = (size_t)n / 4, rest = (size_t)n % 4;
-    __asm__ volatile(
-        TILE_PRODUCT
-        : SUMS(0, 0, 1), SUMS(1, 2, 3), SUMS(2, 4, 5), SUMS(3, 6, 7), SUMS(4, 8, 9),
-          SUMS(5, 10, 11), [a] "+r"(at.x), [low] "+r"(low), [b] "+r"(at.w), [rounds] "+r"(rounds),
-          [rest] "+r"(rest)
-        : [lda] "r"(at.x_ld * size), [row] "r"(QKV_PANEL * size), [row3] "r"(3 * QKV_PANEL * size)
-        : "memory", "cc", "xmm12", "xmm13", "xmm14", "xmm15");
-}
-
 /* Those of any tile. few: W is prefetched where it is read. */
 static inline __attribute__((always_inline)) void stretch(__m256 acc[MR][VECTORS], struct place at,
                                                           ptrdiff_t n, const int M, const int G,
                                                           const int few) {
-    if (M == MR) {
-        whole_stretch(acc, at, n);
-        return;
-    }
     QKV_UNROLL(6)
     for (int r = 0; r < M; r++) {
         QKV_UNROLL(8)
@@ -184,13 +167,12 @@ TILE(few, 2, 1, 1)
 TILE(few, 2, 2, 1)
 TILE(few, 3, 1, 1)
 TILE(few, 4, 1, 1)
+TILE(many, 1, 1, 0)
+TILE(many, 2, 1, 0)
 TILE(many, 3, 1, 0)
 TILE(many, 4, 1, 0)
 TILE(many, 5, 1, 0)
 TILE(many, 6, 1, 0)
-
-/* The even shares of more than FEW tokens are no lower than this. */
-enum { LOWEST = 3 };
 
 static void few_tile(const struct qkv_multiply *g, const struct tile *t) {
     static tile_fn *const tiles[FEW][GROUPS] = {
@@ -199,9 +181,163 @@ static void few_tile(const struct qkv_multiply *g, const struct tile *t) {
 }
 
 static void many_tile(const struct qkv_multiply *g, const struct tile *t) {
-    static tile_fn *const tiles[MR - LOWEST + 1] = {many_3x1, many_4x1, many_5x1, many_6x1};
-    tiles[t->rows - LOWEST](g, t);
+    static tile_fn *const tiles[MR] = {many_1x1, many_2x1, many_3x1, many_4x1, many_5x1, many_6x1};
+    tiles[t->rows - 1](g, t);
 }
+
+/* ---- Whole tiles ---- */
+
+/* What the assembly of a stretch of whole tiles is handed, by its places in memory. */
+struct run {
+    const float *x, *w;
+    float *sum;
+    uintptr_t next;     /* of W, to be asked for */
+    ptrdiff_t tiles;    /* one behind the other */
+    const float *after; /* the rows of X that follow these */
+    int64_t add, ends;  /* as in struct qkv_multiply */
+    float *out;         /* and bytes from row to row */
+    ptrdiff_t out_ld;
+    const float *bias;
+};
+
+#define RUN_X "(%[run])"
+#define RUN_W "8(%[run])"
+#define RUN_SUM "16(%[run])"
+#define RUN_NEXT "24(%[run])"
+#define RUN_TILES "32(%[run])"
+#define RUN_AFTER "40(%[run])"
+#define RUN_ADD "48(%[run])"
+#define RUN_ENDS "56(%[run])"
+#define RUN_OUT "64(%[run])"
+#define RUN_OUT_LD "72(%[run])"
+#define RUN_BIAS "80(%[run])"
+_Static_assert(offsetof(struct run, bias) == 80, "these are the places");
+
+/* clang-format off */
+#define TILE_SUM(n) "%%ymm" #n
+#define STEP(n) TILE_STEP(#n "*64(%[b])", #n "*4")
+
+/* Beside 16 steps, a line of X: that line of the next tile's rows is asked for, and of the panel
+ * that comes next some lines. */
+#define ASK(cache, at) "prefetch" cache " " at "\n"
+#define ASK_W(line) ASK("t1", #line "*64(%[next])")
+#define ASK_FOUR(a, b, c, d) ASK_W(a) ASK_W(b) ASK_W(c) ASK_W(d)
+#define SIXTEEN_STEPS(w0, w1, w2, w3, lines)                         \
+    ASK("t0", "(%[x])") STEP(0) ASK("t0", "(%[x],%[lda])") STEP(1)   \
+    ASK("t0", "(%[x],%[lda],2)") STEP(2) w0 STEP(3)                  \
+    ASK("t0", "(%[x3])") STEP(4) ASK("t0", "(%[x3],%[lda])") STEP(5) \
+    ASK("t0", "(%[x3],%[lda],2)") STEP(6) w1 STEP(7)                 \
+    STEP(8) STEP(9) STEP(10) w2 STEP(11)                             \
+    STEP(12) STEP(13) STEP(14) w3 STEP(15)                           \
+    "add $64,%[a]\nadd $64,%[low]\nadd $1024,%[b]\n"                 \
+    "add $64,%[x]\nadd $64,%[x3]\nadd $" #lines "*64,%[next]\n"
+#define ASKING_ALL                                            \
+    SIXTEEN_STEPS(ASK_FOUR(0, 1, 2, 3), ASK_FOUR(4, 5, 6, 7), \
+                  ASK_FOUR(8, 9, 10, 11), ASK_FOUR(12, 13, 14, 15), 16)
+#define ASKING_FOUR_LINES SIXTEEN_STEPS(ASK_W(0), ASK_W(1), ASK_W(2), ASK_W(3), 4)
+
+/* The rows of the tile at p, p3 being its fourth, ld bytes apart. */
+#define EACH_ROW(DO, p, p3, ld)                                                 \
+    DO("(" p ")", 0, 1) DO("(" p "," ld ")", 2, 3) DO("(" p "," ld ",2)", 4, 5) \
+    DO("(" p3 ")", 6, 7) DO("(" p3 "," ld ")", 8, 9) DO("(" p3 "," ld ",2)", 10, 11)
+#define ADD_ROW(at, s0, s1)                             \
+    "vaddps " at "," TILE_SUM(s0) "," TILE_SUM(s0) "\n" \
+    "vaddps 32" at "," TILE_SUM(s1) "," TILE_SUM(s1) "\n"
+#define KEEP_ROW(at, s0, s1) "vmovups " TILE_SUM(s0) "," at "\nvmovups " TILE_SUM(s1) ",32" at "\n"
+#define SEND_ROW(at, s0, s1)                             \
+    "vaddps %%ymm12," TILE_SUM(s0) "," TILE_SUM(s0) "\n" \
+    "vaddps %%ymm13," TILE_SUM(s1) "," TILE_SUM(s1) "\n" \
+    KEEP_ROW(at, s0, s1)
+
+/* x and x3: the next tile's rows 0 and 3. */
+#define WHOLE_TILES(steps)                                                                 \
+    __asm__ volatile(                                                                      \
+        "mov " RUN_X ",%[a]\n"                                                             \
+        "mov " RUN_W ",%[b]\n"                                                             \
+        "mov " RUN_SUM ",%[sum]\n"                                                         \
+        "mov " RUN_NEXT ",%[next]\n"                                                       \
+        "5:\n"                                                                             \
+        "lea (%[a],%[lda],4),%[x]\n"                                                       \
+        "lea (%[x],%[lda],2),%[x]\n"                                                       \
+        "cmpq $1," RUN_TILES "\n"                                                          \
+        "cmove " RUN_AFTER ",%[x]\n"                                                       \
+        "lea (%[lda],%[lda],2),%[x3]\n"                                                    \
+        "lea (%[a],%[x3]),%[low]\n"                                                        \
+        "add %[x],%[x3]\n"                                                                 \
+        TILE_ZEROS                                                                         \
+        "mov $4,%[rounds]\n"                                                               \
+        ".p2align 5\n"                                                                     \
+        "1:\n"                                                                             \
+        steps                                                                              \
+        "sub $1,%[rounds]\n"                                                               \
+        "jnz 1b\n"                                                                         \
+        "sub $4096,%[b]\n"                                                                 \
+        "lea (%[lds],%[lds],2),%[sum3]\n"                                                  \
+        "add %[sum],%[sum3]\n"                                                             \
+        "cmpq $0," RUN_ADD "\n"                                                            \
+        "je 6f\n"                                                                          \
+        EACH_ROW(ADD_ROW, "%[sum]", "%[sum3]", "%[lds]")                                   \
+        "6:\n"                                                                             \
+        "cmpq $0," RUN_ENDS "\n"                                                           \
+        "jne 7f\n"                                                                         \
+        EACH_ROW(KEEP_ROW, "%[sum]", "%[sum3]", "%[lds]")                                  \
+        "8:\n"                                                                             \
+        "lea -256(%[x]),%[a]\n"                                                            \
+        "lea (%[sum3],%[lds],2),%[sum]\n"                                                  \
+        "add %[lds],%[sum]\n"                                                              \
+        "subq $1," RUN_TILES "\n"                                                          \
+        "jnz 5b\n"                                                                         \
+        "jmp 9f\n"                                                                         \
+        "7:\n"                                                                             \
+        "mov " RUN_BIAS ",%[a]\n"                                                          \
+        "vmovups (%[a]),%%ymm12\n"                                                         \
+        "vmovups 32(%[a]),%%ymm13\n"                                                       \
+        "mov " RUN_OUT ",%[a]\n"                                                           \
+        "mov " RUN_OUT_LD ",%[rounds]\n"                                                   \
+        "lea (%[rounds],%[rounds],2),%[low]\n"                                             \
+        "add %[a],%[low]\n"                                                                \
+        EACH_ROW(SEND_ROW, "%[a]", "%[low]", "%[rounds]")                                  \
+        "lea (%[low],%[rounds],2),%[low]\n"                                                \
+        "add %[rounds],%[low]\n"                                                           \
+        "mov %[low]," RUN_OUT "\n"                                                         \
+        "jmp 8b\n"                                                                         \
+        "9:\n"                                                                             \
+        "vzeroupper\n"                                                                     \
+        : [a] "=&r"(a), [low] "=&r"(low), [b] "=&r"(b), [x] "=&r"(x), [x3] "=&r"(x3),      \
+          [sum] "=&r"(sum), [sum3] "=&r"(sum3), [next] "=&r"(next), [rounds] "=&r"(rounds) \
+        : [run] "r"(&run), [lda] "r"(lda), [lds] "r"(lds)                                  \
+        : "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7",  \
+          "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15")
+/* clang-format on */
+
+/* The whole tiles of a stretch of a panel. */
+static void whole_tiles(const struct qkv_multiply *g, int panel, ptrdiff_t tiles) {
+    static const float zeros[NR];
+    const ptrdiff_t size = sizeof(float), lda = g->x_ld * size, lds = g->sum_ld * size;
+    const float *a, *low, *b, *x, *x3, *sum, *sum3, *next;
+    ptrdiff_t rounds;
+    struct run run = {
+        .x = g->x,
+        .w = g->w + panel * g->w_panel,
+        .sum = g->sum + panel * QKV_PANEL,
+        .next = (uintptr_t)g->ahead + (uintptr_t)(panel * g->w_panel * size),
+        .tiles = tiles,
+        .after = g->x + QKV_STRETCH,
+        .add = g->add,
+        .ends = g->ends,
+        .out = g->ends ? g->out[panel] : NULL,
+        .out_ld = g->out_ld * size,
+        .bias = g->bias ? g->bias + panel * QKV_PANEL : zeros,
+    };
+    if (tiles < 3)
+        WHOLE_TILES(ASKING_ALL);
+    else
+        WHOLE_TILES(ASKING_FOUR_LINES);
+}
+
+enum { LEAST = MR };
+
+#include "tmpl/project_stretch.h"
 
 #include "tmpl/project.h"
 

@@ -22,7 +22,7 @@
 enum { MR = 6, NR = 16 };
 
 /* clang-format off */
-#define TILE_LOAD(from) "vmovups " from ",%%ymm12\nvmovups 32" from ",%%ymm13\n"
+#define TILE_LOAD(from) "vmovups " from ",%%ymm12\nvmovups 32+" from ",%%ymm13\n"
 
 /* Two rows of sums += an element each of A times the row of B. */
 #define TILE_TWO_ROWS(a0, a1, s0, s1, s2, s3)        \
@@ -33,7 +33,8 @@ enum { MR = 6, NR = 16 };
     "vfmadd231ps %%ymm14,%%ymm13," TILE_SUM(s1) "\n" \
     "vfmadd231ps %%ymm15,%%ymm13," TILE_SUM(s3) "\n"
 
-/* A step: a row of B, and the column of A that stands `at` bytes on. */
+/* A step: a row of B, at an address that begins with a number, and the column of A that stands `at`
+ * bytes on. */
 #define TILE_STEP(from, at)                                        \
     TILE_LOAD(from)                                                \
     TILE_TWO_ROWS(at "(%[a])", at "(%[a],%[lda])", 0, 1, 2, 3)     \
@@ -42,18 +43,21 @@ enum { MR = 6, NR = 16 };
 
 #define TILE_ZERO(n) "vxorps " TILE_SUM(n) "," TILE_SUM(n) "," TILE_SUM(n) "\n"
 
+#define TILE_ZEROS                                                                \
+    TILE_ZERO(0) TILE_ZERO(1) TILE_ZERO(2) TILE_ZERO(3) TILE_ZERO(4) TILE_ZERO(5) \
+    TILE_ZERO(6) TILE_ZERO(7) TILE_ZERO(8) TILE_ZERO(9) TILE_ZERO(10) TILE_ZERO(11)
+
 /* The sums from zero. Uses the labels 1 to 4. */
 #define TILE_PRODUCT                                                                \
-    TILE_ZERO(0) TILE_ZERO(1) TILE_ZERO(2) TILE_ZERO(3) TILE_ZERO(4) TILE_ZERO(5)   \
-    TILE_ZERO(6) TILE_ZERO(7) TILE_ZERO(8) TILE_ZERO(9) TILE_ZERO(10) TILE_ZERO(11) \
+    TILE_ZEROS                                                                      \
     "test %[rounds],%[rounds]\n"                                                    \
     "jz 2f\n"                                                                       \
     ".p2align 5\n"                                                                  \
     "1:\n"                                                                          \
-    TILE_STEP("(%[b])", "0")                                                        \
-    TILE_STEP("(%[b],%[row])", "4")                                                 \
-    TILE_STEP("(%[b],%[row],2)", "8")                                               \
-    TILE_STEP("(%[b],%[row3])", "12")                                               \
+    TILE_STEP("0(%[b])", "0")                                                        \
+    TILE_STEP("0(%[b],%[row])", "4")                                                 \
+    TILE_STEP("0(%[b],%[row],2)", "8")                                               \
+    TILE_STEP("0(%[b],%[row3])", "12")                                               \
     "add $16,%[a]\n"                                                                \
     "add $16,%[low]\n"                                                              \
     "lea (%[b],%[row],4),%[b]\n"                                                    \
@@ -63,7 +67,7 @@ enum { MR = 6, NR = 16 };
     "test %[rest],%[rest]\n"                                                        \
     "jz 4f\n"                                                                       \
     "3:\n"                                                                          \
-    TILE_STEP("(%[b])", "0")                                                        \
+    TILE_STEP("0(%[b])", "0")                                                        \
     "add $4,%[a]\n"                                                                 \
     "add $4,%[low]\n"                                                               \
     "add %[row],%[b]\n"                                                             \

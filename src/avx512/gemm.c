@@ -74,9 +74,14 @@ static inline __attribute__((always_inline)) void tile_max(float *max, __m512 ac
 #define NOTHING(at) ""
 
 /* clang-format off */
+/* With the sums and six more an asm has all the operands that it may have. */
+#define TILE_SUM(n) "%[s" #n "]"
+#define SUMS_OF(row, a, b, c, d)                  \
+    [s##a] "=&v"((row)[0]), [s##b] "=&v"((row)[1]), \
+    [s##c] "=&v"((row)[2]), [s##d] "=&v"((row)[3])
+
 /* B's rows may stand at any distance, so that each step moves on. */
 #define STEP(at) TILE_LOAD(NOTHING, "0") "add %[b_k],%%rcx\n" TILE_STEP(at)
-#define ROUND STEP("0") STEP("4") STEP("8") STEP("12")
 
 /* A whole tile's sums, where A's elements stand one behind the other. */
 static inline __attribute__((always_inline)) void whole_product(__m512 acc[SUMS],
@@ -84,13 +89,24 @@ static inline __attribute__((always_inline)) void whole_product(__m512 acc[SUMS]
                                                                 ptrdiff_t i, const float *b) {
     const ptrdiff_t size = sizeof(float);
     __asm__ volatile(
-        TILE_PRODUCT(ROUND, STEP("0")) /* clang-format on */
-                      : TILE_SUMS(acc, 0, 1, 2, 3), TILE_SUMS(acc + 4, 4, 5, 6, 7),
-                        TILE_SUMS(acc + 8, 8, 9, 10, 11), TILE_SUMS(acc + 12, 12, 13, 14, 15),
-                        TILE_SUMS(acc + 16, 16, 17, 18, 19), TILE_SUMS(acc + 20, 20, 21, 22, 23)
-                      : [a] "r"(g->a + i * g->lda), [b] "r"(b), [lda] "r"(g->lda * size),
-                        [panel] "r"(g->b_g * size), [b_k] "r"(g->b_k * size), [n] "r"(g->k)
-                      : TILE_USES);
+        TILE_ADDRESSES
+        TILE_ZEROS
+        "mov %[n],%%r10\n"
+        "shr $2,%%r10\n"
+        "jz 2f\n"
+        TILE_LOOP(1, STEP("0") STEP("4") STEP("8") STEP("12"), "16")
+        "2:\n"
+        "mov %[n],%%r10\n"
+        "and $3,%%r10\n"
+        "jz 4f\n"
+        TILE_LOOP(3, STEP("0"), "4")
+        "4:\n" /* clang-format on */
+        : SUMS_OF(acc, 0, 1, 2, 3), SUMS_OF(acc + 4, 4, 5, 6, 7), SUMS_OF(acc + 8, 8, 9, 10, 11),
+          SUMS_OF(acc + 12, 12, 13, 14, 15), SUMS_OF(acc + 16, 16, 17, 18, 19),
+          SUMS_OF(acc + 20, 20, 21, 22, 23)
+        : [a] "r"(g->a + i * g->lda), [b] "r"(b), [lda] "r"(g->lda * size),
+          [panel] "r"(g->b_g * size), [b_k] "r"(g->b_k * size), [n] "r"(g->k)
+        : TILE_USES);
 }
 
 /* The sums of any tile. M and G are constants where this is inlined, so that they live in

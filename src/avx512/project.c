@@ -5,11 +5,12 @@
  * pack.c's. X is broadcast, one element a row and input; W comes in whole vectors. Reads and writes
  * exactly what the sizes say.
  *
- * Many tokens: 6 rows by 64 columns, as in tile.h. What comes next of W is prefetched into the
- * second-level cache, a line every fourth input: more at a time would be in the way of X. Where a
- * tile's share is half a panel or more (up to 66 tokens), most of it would be left out: there it is
- * a line an input. Whole tiles also fetch what they read of W into the first-level cache, eight
- * inputs ahead.
+ * Many tokens: 6 rows by 64 columns, as in tile.h. Whole tiles are assembly from one row to the
+ * next (whole_tiles): where compilers join a stretch, the FMAs wait for 4 to 7 % of the time.
+ * Beside the steps X and the sums of the next tile are asked for, and what comes next of W. What is
+ * left over of rows, inputs and columns goes by tiles of its own, which ask for W where they read
+ * it and, a line an input, for what comes next.
+ *
  * Few tokens: two panels, so that twelve rows have their chains in registers and few have enough of
  * them; W is prefetched where it is read, as the hardware stops at the end of a page: 2 KiB ahead
  * into the first-level cache, or, where a processor's own prefetchers are good at it and would miss
@@ -17,6 +18,9 @@
  * bring four streams 1.1 to 1.2 times as fast as two: up to six tokens take four panels there.
  */
 #include "kernels.h"
+
+#include <stddef.h>
+
 #include "tile.h"
 #include "vec.h"
 
@@ -24,9 +28,9 @@
 
 enum { FEW = 12, GROUPS = NR / QKV_PANEL, UNROLLED = 4 };
 
-/* How many inputs ahead W is asked for where it is read, and so into which cache; or what comes
- * next of it instead, a line every fourth input, or every input. */
-enum { NEXT = 0, NEXT_FAST = 1, NEAR = 32, FAR = 64 };
+/* How many inputs ahead W is asked for where it is read, and so into which cache; the nearest also
+ * ask for what comes next. */
+enum { NEXT = 8, NEAR = 32, FAR = 64 };
 
 /* Panels of a tile of few tokens. */
 static int few_panels(const struct qkv_multiply *g) {
@@ -53,68 +57,23 @@ step(__m512 acc[FEW][GROUPS], const struct place at, const int M, const int G) {
     }
 }
 
-/* Asks for W's line that is `far` inputs ahead, if any is to be asked for there. */
+/* Asks for W's line that is `far` inputs ahead. */
 static inline __attribute__((always_inline)) void ask(const struct place at, const int G,
                                                       const int far) {
     QKV_UNROLL(4)
     for (int v = 0; v < G; v++) {
         const void *line = (const void *)line_of(at.w + v * at.w_panel, far);
-        if (far == NEAR)
-            _mm_prefetch(line, _MM_HINT_T0);
-        else if (far == FAR)
+        if (far == FAR)
             _mm_prefetch(line, _MM_HINT_T1);
+        else
+            _mm_prefetch(line, _MM_HINT_T0);
     }
-}
-
-/* W comes as four streams, too many for the first-level cache's own prefetcher. */
-#define ASK_LINE(at) "prefetcht0 512+" at "\n"
-
-/* clang-format off */
-#define STEP(at, w_at) TILE_LOAD(ASK_LINE, w_at) TILE_STEP(at)
-#define ASK_NEXT "prefetcht1 (%%r9)\nadd $64,%%r9\n"
-#define ROUND                                                                  \
-    ASK_NEXT STEP("0", "0") STEP("4", "64") STEP("8", "128") STEP("12", "192") \
-    "add $256,%%rcx\n"
-#define FAST_ROUND                                                                           \
-    ASK_NEXT STEP("0", "0") ASK_NEXT STEP("4", "64") ASK_NEXT STEP("8", "128") ASK_NEXT      \
-    STEP("12", "192") "add $256,%%rcx\n"
-
-#define WHOLE_STRETCH(round)                                                                \
-    __asm__ volatile(                                                                       \
-        "mov %[ahead],%%r9\n"                                                               \
-        TILE_PRODUCT(round, STEP("0", "0") "add $64,%%rcx\n")                               \
-        : TILE_SUMS(acc[0], 0, 1, 2, 3), TILE_SUMS(acc[1], 4, 5, 6, 7),                     \
-          TILE_SUMS(acc[2], 8, 9, 10, 11), TILE_SUMS(acc[3], 12, 13, 14, 15),               \
-          TILE_SUMS(acc[4], 16, 17, 18, 19), TILE_SUMS(acc[5], 20, 21, 22, 23)              \
-        : [a] "r"(at.x), [b] "r"(at.w), [lda] "r"(at.x_ld * size),                          \
-          [panel] "r"(at.w_panel * size), [ahead] "r"(ahead), [n] "r"(n)                    \
-        : TILE_USES)
-/* clang-format on */
-
-/* The chains of n inputs of a whole tile, from zero. */
-static inline __attribute__((always_inline)) void whole_stretch(__m512 acc[FEW][GROUPS],
-                                                                struct place at, uintptr_t ahead,
-                                                                ptrdiff_t n, const int far) {
-    const ptrdiff_t size = sizeof(float);
-    if (far == NEXT_FAST)
-        WHOLE_STRETCH(FAST_ROUND);
-    else
-        WHOLE_STRETCH(ROUND);
-}
-
-/* Lines of what comes next that are asked for beside n inputs. */
-static inline ptrdiff_t next_lines(ptrdiff_t n, const int far) {
-    return far == NEXT_FAST ? n : n / UNROLLED;
 }
 
 /* Those of any tile. far: W is prefetched so far ahead of where it is read, else at `ahead`. */
 static inline __attribute__((always_inline)) void stretch(__m512 acc[FEW][GROUPS], struct place at,
                                                           uintptr_t ahead, ptrdiff_t n, const int M,
                                                           const int G, const int far) {
-    if (M == MR && G == GROUPS && far < NEAR) {
-        whole_stretch(acc, at, ahead, n, far);
-        return;
-    }
     QKV_UNROLL(12)
     for (int r = 0; r < M; r++) {
         QKV_UNROLL(4)
@@ -123,18 +82,16 @@ static inline __attribute__((always_inline)) void stretch(__m512 acc[FEW][GROUPS
     }
 
     for (; n >= UNROLLED; n -= UNROLLED) {
-        if (far == NEXT || far == NEXT_FAST)
-            for (ptrdiff_t i = next_lines(UNROLLED, far); i > 0; i--) {
-                _mm_prefetch((const void *)ahead, _MM_HINT_T1);
-                ahead += QKV_PANEL * sizeof(float);
-            }
         QKV_UNROLL(4)
         for (int i = 0; i < UNROLLED; i++) {
             ask(at, G, far);
+            if (far == NEXT)
+                _mm_prefetch((const void *)line_of((const float *)ahead, i), _MM_HINT_T1);
             step(acc, at, M, G);
             at.x++;
             at.w += QKV_PANEL;
         }
+        ahead += UNROLLED * QKV_PANEL * sizeof(float);
     }
 #pragma GCC unroll 1
     for (; n > 0; n--) {
@@ -187,7 +144,7 @@ tile(const struct qkv_multiply *g, const struct tile *t, const int M, const int 
         __m512 acc[FEW][GROUPS];
         const ptrdiff_t n = left < QKV_STRETCH ? left : QKV_STRETCH;
         stretch(acc, at, ahead, n, M, G, far);
-        ahead += (uintptr_t)next_lines(n, far) * QKV_PANEL * sizeof(float);
+        ahead += (uintptr_t)n * QKV_PANEL * sizeof(float);
         at.x += n;
         at.w += n * QKV_PANEL;
         left -= n;
@@ -217,20 +174,15 @@ typedef void tile_fn(const struct qkv_multiply *g, const struct tile *t);
 SIX(NEAR_FOUR)
 SEVEN_TO_TWELVE(NEAR_PAIR)
 TWELVE(FAR_PAIR)
-FOUR(many, 4, NEXT)
-FOUR(many, 5, NEXT)
-FOUR(many, 6, NEXT)
-FOUR(fast, 4, NEXT_FAST)
-FOUR(fast, 5, NEXT_FAST)
-FOUR(fast, 6, NEXT_FAST)
+#define MANY_FOUR(rows) FOUR(many, rows, NEXT)
+SIX(MANY_FOUR)
 
 #define TWO_OF(name, rows) name##_##rows##x1, name##_##rows##x2
 #define FOUR_OF(name, rows) TWO_OF(name, rows), name##_##rows##x3, name##_##rows##x4
 #define NEAR_FOUR_OF(rows) {FOUR_OF(near, rows)},
 #define NEAR_TWO_OF(rows) {TWO_OF(near, rows)},
 #define FAR_TWO_OF(rows) {TWO_OF(far, rows)},
-/* The even shares of more than FEW tokens are no lower than this. */
-enum { LOWEST = 4 };
+#define MANY_FOUR_OF(rows) {FOUR_OF(many, rows)},
 
 static void few_tile(const struct qkv_multiply *g, const struct tile *t) {
     static tile_fn *const tiles[2][FEW][GROUPS] = {{SIX(NEAR_FOUR_OF) SEVEN_TO_TWELVE(NEAR_TWO_OF)},
@@ -239,12 +191,166 @@ static void few_tile(const struct qkv_multiply *g, const struct tile *t) {
 }
 
 static void many_tile(const struct qkv_multiply *g, const struct tile *t) {
-    static tile_fn *const tiles[2][MR - LOWEST + 1][GROUPS] = {
-        {{FOUR_OF(many, 4)}, {FOUR_OF(many, 5)}, {FOUR_OF(many, 6)}},
-        {{FOUR_OF(fast, 4)}, {FOUR_OF(fast, 5)}, {FOUR_OF(fast, 6)}}};
-    const int fast = 2 * t->lines >= g->k;
-    tiles[fast][t->rows - LOWEST][t->panels - 1](g, t);
+    static tile_fn *const tiles[MR][GROUPS] = {SIX(MANY_FOUR_OF)};
+    tiles[t->rows - 1][t->panels - 1](g, t);
 }
+
+/* ---- Whole tiles ---- */
+
+/* What the assembly of a stretch of whole tiles is handed, by its places in memory. */
+struct run {
+    const float *x, *w;
+    float *sum;
+    uintptr_t next;     /* of W, to be asked for */
+    ptrdiff_t tiles;    /* one behind the other */
+    const float *after; /* the rows of X that follow these */
+    int64_t add, ends;  /* as in struct qkv_multiply */
+    float *out[GROUPS]; /* of each panel, and bytes from row to row */
+    ptrdiff_t out_ld;
+    const float *bias;
+};
+
+#define RUN_X "(%[run])"
+#define RUN_W "8(%[run])"
+#define RUN_SUM "16(%[run])"
+#define RUN_NEXT "24(%[run])"
+#define RUN_TILES "32(%[run])"
+#define RUN_AFTER "40(%[run])"
+#define RUN_ADD "48(%[run])"
+#define RUN_ENDS "56(%[run])"
+#define RUN_OUT(v) "64+8*" #v "(%[run])"
+#define RUN_OUT_LD "96(%[run])"
+#define RUN_BIAS "104(%[run])"
+_Static_assert(offsetof(struct run, bias) == 104, "these are the places");
+
+/* clang-format off */
+#define TILE_SUM(n) "%%zmm" #n
+#define NOTHING(at) ""
+#define STEP(n) TILE_LOAD(NOTHING, #n "*64") TILE_STEP(#n "*4")
+
+/* Beside 16 steps, a line of X: that line of the next tile's rows is asked for, a quarter of its
+ * sums, and of each panel that comes next some lines. */
+#define ASK(cache, at) "prefetch" cache " " at "\n"
+#define ASK_SUM(n) ASK("t0", #n "*64+1536(%%r11)")
+#define ASK_W(line)                                                    \
+    ASK("t1", #line "*64(%%r9)") ASK("t1", #line "*64(%%r9,%[panel])") \
+    ASK("t1", #line "*64(%%r9,%[panel],2)") ASK("t1", #line "*64(%%r9,%%r8)")
+
+#define SIXTEEN_STEPS(w0, w1, w2, w3, lines) \
+    ASK("t0", "(%%r12)") STEP(0)             \
+    ASK("t0", "(%%r12,%[lda])") STEP(1)      \
+    ASK("t0", "(%%r12,%[lda],2)") STEP(2)    \
+    ASK("t0", "(%%r13)") w0 STEP(3)          \
+    ASK("t0", "(%%r13,%[lda])") STEP(4)      \
+    ASK("t0", "(%%r13,%[lda],2)") STEP(5)    \
+    ASK_SUM(0) STEP(6) ASK_SUM(1) w1 STEP(7) \
+    ASK_SUM(2) STEP(8) ASK_SUM(3) STEP(9)    \
+    ASK_SUM(4) STEP(10) ASK_SUM(5) STEP(11)  \
+    w2 STEP(12) STEP(13) w3 STEP(14)         \
+    STEP(15)                                 \
+    "add $1024,%%rcx\nadd $64,%%r12\n"       \
+    "add $64,%%r13\nadd $384,%%r11\n"        \
+    "add $" #lines "*64,%%r9\n"
+#define ASKING_FOUR_LINES SIXTEEN_STEPS(ASK_W(0), ASK_W(1), ASK_W(2), ASK_W(3), 4)
+#define ASKING_TWO_LINES SIXTEEN_STEPS(, , ASK_W(0), ASK_W(1), 2)
+
+#define SUM_AT(n) #n "*64-1536(%%r11)"
+#define ADD_SUM(n) "vaddps " SUM_AT(n) "," TILE_SUM(n) "," TILE_SUM(n) "\n"
+#define KEEP_SUM(n) "vmovups " TILE_SUM(n) "," SUM_AT(n) "\n"
+#define EACH_SUM(DO)                                               \
+    DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9)    \
+    DO(10) DO(11) DO(12) DO(13) DO(14) DO(15) DO(16) DO(17) DO(18) \
+    DO(19) DO(20) DO(21) DO(22) DO(23)
+
+/* A panel's column of the tile goes out, and its pointer moves on to the next tile's. r10: bytes
+ * from row to row. */
+#define SEND_SUM(n, at) "vaddps %%zmm24," TILE_SUM(n) "," TILE_SUM(n) "\n" \
+                        "vmovups " TILE_SUM(n) "," at "\n"
+#define SEND_PANEL(v, s0, s1, s2, s3, s4, s5)                     \
+    "mov " RUN_OUT(v) ",%%rax\n"                                  \
+    "lea (%%r10,%%r10,2),%%rdx\nadd %%rax,%%rdx\n"                \
+    "mov " RUN_BIAS ",%%r8\nvmovups " #v "*64(%%r8),%%zmm24\n"    \
+    SEND_SUM(s0, "(%%rax)") SEND_SUM(s1, "(%%rax,%%r10)")         \
+    SEND_SUM(s2, "(%%rax,%%r10,2)") SEND_SUM(s3, "(%%rdx)")       \
+    SEND_SUM(s4, "(%%rdx,%%r10)") SEND_SUM(s5, "(%%rdx,%%r10,2)") \
+    "lea (%%rdx,%%r10,2),%%rdx\nadd %%r10,%%rdx\nmov %%rdx," RUN_OUT(v) "\n"
+
+/* r12 and r13: the next tile's rows 0 and 3. r11: the sums, which move on with the steps. */
+#define WHOLE_TILES(steps)                                                                        \
+    __asm__ volatile(                                                                             \
+        "mov " RUN_X ",%%rax\n"                                                                   \
+        "mov " RUN_W ",%%rcx\n"                                                                   \
+        "mov " RUN_SUM ",%%r11\n"                                                                 \
+        "mov " RUN_NEXT ",%%r9\n"                                                                 \
+        "lea (%[panel],%[panel],2),%%r8\n"                                                        \
+        "5:\n"                                                                                    \
+        "lea (%%rax,%[lda],4),%%r12\n"                                                            \
+        "lea (%%r12,%[lda],2),%%r12\n"                                                            \
+        "cmpq $1," RUN_TILES "\n"                                                                 \
+        "cmove " RUN_AFTER ",%%r12\n"                                                             \
+        "lea (%[lda],%[lda],2),%%r13\n"                                                           \
+        "lea (%%rax,%%r13),%%rdx\n"                                                               \
+        "add %%r12,%%r13\n"                                                                       \
+        TILE_ZEROS                                                                                \
+        "mov $4,%%r10d\n"                                                                         \
+        TILE_LOOP(1, steps, "64")                                                                 \
+        "sub $4096,%%rcx\n"                                                                       \
+        "cmpq $0," RUN_ADD "\n"                                                                   \
+        "je 6f\n"                                                                                 \
+        EACH_SUM(ADD_SUM)                                                                         \
+        "6:\n"                                                                                    \
+        "cmpq $0," RUN_ENDS "\n"                                                                  \
+        "jne 7f\n"                                                                                \
+        EACH_SUM(KEEP_SUM)                                                                        \
+        "8:\n"                                                                                    \
+        "lea -256(%%r12),%%rax\n"                                                                 \
+        "subq $1," RUN_TILES "\n"                                                                 \
+        "jnz 5b\n"                                                                                \
+        "jmp 9f\n"                                                                                \
+        "7:\n"                                                                                    \
+        "mov " RUN_OUT_LD ",%%r10\n"                                                              \
+        SEND_PANEL(0, 0, 4, 8, 12, 16, 20)                                                        \
+        SEND_PANEL(1, 1, 5, 9, 13, 17, 21)                                                        \
+        SEND_PANEL(2, 2, 6, 10, 14, 18, 22)                                                       \
+        SEND_PANEL(3, 3, 7, 11, 15, 19, 23)                                                       \
+        "lea (%[panel],%[panel],2),%%r8\n"                                                        \
+        "jmp 8b\n"                                                                                \
+        "9:\n"                                                                                    \
+        :                                                                                         \
+        : [run] "r"(&run), [lda] "r"(g->x_ld * size), [panel] "r"(g->w_panel * size)              \
+        : TILE_USES, "r11", "r12", "r13", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", \
+          "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15", "xmm16",  \
+          "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23")
+/* clang-format on */
+
+/* The whole tiles of a stretch. */
+static void whole_tiles(const struct qkv_multiply *g, int panel, ptrdiff_t tiles) {
+    static const float zeros[NR];
+    const ptrdiff_t size = sizeof(float), w = panel * g->w_panel;
+    struct run run = {
+        .x = g->x,
+        .w = g->w + w,
+        .sum = g->sum + panel * QKV_PANEL,
+        .next = (uintptr_t)g->ahead + (uintptr_t)(w * size),
+        .tiles = tiles,
+        .after = g->x + QKV_STRETCH,
+        .add = g->add,
+        .ends = g->ends,
+        .out_ld = g->out_ld * size,
+        .bias = g->bias ? g->bias + panel * QKV_PANEL : zeros,
+    };
+    for (int v = 0; v < GROUPS && g->ends; v++)
+        run.out[v] = g->out[panel + v];
+    if (tiles < 8)
+        WHOLE_TILES(ASKING_FOUR_LINES);
+    else
+        WHOLE_TILES(ASKING_TWO_LINES);
+}
+
+/* With fewer tokens nearly every tile would read W while it comes from the second-level cache. */
+enum { LEAST = 4 * MR };
+
+#include "tmpl/project_stretch.h"
 
 #include "tmpl/project.h"
 

@@ -6,16 +6,15 @@
  *
  * The inner loop of a whole tile is assembly: compilers move two dozen sums from register to
  * register in four steps of it, or count each step, and while another thread shares the core an
- * instruction more is time. Whoever uses it names the sums, row after row, by TILE_SUMS, and hands
- * over
+ * instruction more is time. Whoever uses it says what sum n, row after row, is called by
+ * TILE_SUM(n), and hands over
  *
  *   a, b      row 0 of A, whose elements stand one behind the other, and row 0 of panel 0 of B
  *   lda       bytes from a row of A to the next one
  *   panel     bytes from a panel of B to the next one
- *   n         steps
  *
  * rax and rdx then point to rows 0 and 3 of A, rcx to B, and r8 is three panels; r10 counts, and r9
- * is the user's. With the sums and six more an asm has all the operands that it may have.
+ * is the user's.
  */
 #ifndef QKV_AVX512_TILE_H
 #define QKV_AVX512_TILE_H
@@ -28,13 +27,6 @@ enum { MR = 6, NR = 64 };
 #define HOLD(number) __asm__ volatile("" : "+r"(number))
 
 /* clang-format off */
-#define TILE_SUM(n) "%[s" #n "]"
-
-/* The operands of four sums, a row's. */
-#define TILE_SUMS(row, a, b, c, d)                  \
-    [s##a] "=&v"((row)[0]), [s##b] "=&v"((row)[1]), \
-    [s##c] "=&v"((row)[2]), [s##d] "=&v"((row)[3])
-
 #define TILE_USES                                                                          \
     "memory", "cc", "rax", "rcx", "rdx", "r8", "r9", "r10", "xmm24", "xmm25", "xmm26",     \
     "xmm27", "xmm28", "xmm29", "xmm30", "xmm31"
@@ -75,41 +67,31 @@ enum { MR = 6, NR = 64 };
     TILE_TWO_ROWS(at "(%%rdx,%[lda])", at "(%%rdx,%[lda],2)", "%%zmm28", "%%zmm29", \
                   16, 17, 18, 19, 20, 21, 22, 23)
 
-/* The sums from zero: round does four steps, step does one, and both move rcx on. Uses the labels 1
- * to 4. */
-#define TILE_PRODUCT(round, step)      \
+/* From a and b to the registers that the steps use. */
+#define TILE_ADDRESSES                 \
     "mov %[a],%%rax\n"                 \
     "mov %[b],%%rcx\n"                 \
-    "mov %[n],%%r10\n"                 \
     "lea (%[panel],%[panel],2),%%r8\n" \
     "lea (%[lda],%[lda],2),%%rdx\n"    \
-    "add %%rax,%%rdx\n"                \
-    TILE_ZERO_ROW(0, 1, 2, 3)          \
-    TILE_ZERO_ROW(4, 5, 6, 7)          \
-    TILE_ZERO_ROW(8, 9, 10, 11)        \
-    TILE_ZERO_ROW(12, 13, 14, 15)      \
-    TILE_ZERO_ROW(16, 17, 18, 19)      \
-    TILE_ZERO_ROW(20, 21, 22, 23)      \
-    "shr $2,%%r10\n"                   \
-    "jz 2f\n"                          \
-    ".p2align 5\n"                     \
-    "1:\n"                             \
-    round                              \
-    "add $16,%%rax\n"                  \
-    "add $16,%%rdx\n"                  \
-    "sub $1,%%r10\n"                   \
-    "jnz 1b\n"                         \
-    "2:\n"                             \
-    "mov %[n],%%r10\n"                 \
-    "and $3,%%r10\n"                   \
-    "jz 4f\n"                          \
-    "3:\n"                             \
-    step                               \
-    "add $4,%%rax\n"                   \
-    "add $4,%%rdx\n"                   \
-    "sub $1,%%r10\n"                   \
-    "jnz 3b\n"                         \
-    "4:\n"
+    "add %%rax,%%rdx\n"
+
+#define TILE_ZEROS               \
+    TILE_ZERO_ROW(0, 1, 2, 3)    \
+    TILE_ZERO_ROW(4, 5, 6, 7)    \
+    TILE_ZERO_ROW(8, 9, 10, 11)  \
+    TILE_ZERO_ROW(12, 13, 14, 15) \
+    TILE_ZERO_ROW(16, 17, 18, 19) \
+    TILE_ZERO_ROW(20, 21, 22, 23)
+
+/* r10 times body, which is so many steps and moves rcx on. */
+#define TILE_LOOP(label, body, bytes) \
+    ".p2align 5\n"                    \
+    #label ":\n"                      \
+    body                              \
+    "add $" bytes ",%%rax\n"          \
+    "add $" bytes ",%%rdx\n"          \
+    "sub $1,%%r10\n"                  \
+    "jnz " #label "b\n"
 /* clang-format on */
 
 /* ISO C promises string literals of 4,095 characters; assembly may be longer in gcc and clang. */

@@ -15,7 +15,7 @@ enum {
      * TOKENS tokens. If that cache is large, those TOKENS tokens, for the next strip; up to
      * TOGETHER parts that a thread gets in a row then share WIDE_DEPTH inputs at a time. Not part
      * of the law, but the depths are multiples of STRETCH. */
-    QKV_PROJECT_TOKENS = 192,
+    QKV_PROJECT_TOKENS = 96,
     QKV_PROJECT_COLUMNS = QKV_STRIP * QKV_PANEL,
     QKV_PROJECT_DEPTH = 6 * QKV_STRETCH,
     QKV_PROJECT_TOGETHER = 4,

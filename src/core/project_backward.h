@@ -16,7 +16,7 @@
 enum {
     /* Rows of a part, at most: what is packed of the right side serves so many. Not part of the
      * law. */
-    QKV_GRADIENT_ROWS = 4 * QKV_PROJECT_TOKENS,
+    QKV_GRADIENT_ROWS = 8 * QKV_PROJECT_TOKENS,
 };
 
 /* A tensor's rows as phase 1 reads them: copied and turned. Offsets in shared memory. */

@@ -159,6 +159,7 @@ static void many_tile(const struct qkv_multiply *g, const struct tile *t) {
     tiles[t->rows - LOWEST](g, t);
 }
 
+#define many_tokens many_tiles
 #include "tmpl/project.h"
 
 const struct qkv_project_kernels qkv_neon_project = {

@@ -74,6 +74,7 @@ static void many_tile(const struct qkv_multiply *g, const struct tile *t) {
     by_rows[t->rows - 1](g, t);
 }
 
+#define many_tokens many_tiles
 #include "tmpl/project.h"
 
 const struct qkv_project_kernels qkv_scalar_project = {

@@ -33,4 +33,26 @@ static inline uintptr_t ask_ahead(const struct qkv_multiply *g, const struct til
     return ahead;
 }
 
+static void many_tile(const struct qkv_multiply *g, const struct tile *t);
+
+/* Rows are shared out evenly to the tiles: a low tile at the end would have too few chains. While
+ * the tiles of these panels run, the next ones' inputs are prefetched, each tile its share. */
+static void many_tiles(const struct qkv_multiply *g) {
+    enum { WIDE = NR / QKV_PANEL };
+    const ptrdiff_t tiles = (g->tokens + MR - 1) / MR;
+    for (int v = 0; v < g->panels; v += WIDE) {
+        struct tile t = {.panel = v, .panels = g->panels - v < WIDE ? g->panels - v : WIDE};
+        const float *next = v + WIDE < g->panels ? g->w + (v + WIDE) * g->w_panel : g->ahead;
+        const ptrdiff_t share = tiles < t.panels ? 1 : tiles / t.panels;
+        const ptrdiff_t lines = (g->k + share - 1) / share;
+        for (ptrdiff_t i = 0; i < tiles; i++, t.row += t.rows) {
+            const ptrdiff_t panel = i / share;
+            t.rows = (int)((g->tokens - t.row + tiles - i - 1) / (tiles - i));
+            t.lines = panel < t.panels ? lines : 0;
+            t.ahead = line_of(next, panel * g->w_panel / QKV_PANEL + i % share * lines);
+            many_tile(g, &t);
+        }
+    }
+}
+
 #endif

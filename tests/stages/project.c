@@ -129,12 +129,12 @@ static void check_the_law(const struct project_case *c, bool fused) {
  * the worker's memory (heads of 70) and past it (heads of 80). */
 START_TEST(stretches_are_joined_from_left_to_right) {
     const qkv_context *here = &rooms_get(_i)->context;
-    const int64_t tokens[] = {1, 2, 5, 9, 12, 13, 25},
+    const int64_t tokens[] = {1, 2, 5, 9, 12, 13, 25, 49},
                   sizes[] = {1, 63, 64, 65, 128, 255, 257, 700};
     struct project_desc d = project_desc_plain();
     d.q_heads = 1;
     d.kv_heads = 0;
-    for (int i = 0; i < 7; i++)
+    for (int i = 0; i < 8; i++)
         for (int k = 0; k < 8; k++)
             for (d.head_dim = 70; d.head_dim <= 80; d.head_dim += 10) {
                 struct project_case c;

@@ -99,7 +99,8 @@ static struct sweep project_sweep(const qkv_context *context) {
     struct tile t = tile_of(context, QKV_STAGE_PROJECT);
     const int few = qkv_context_get(context)->table.project->few;
     add_dimension(&s, offsetof(struct project_desc, tokens), 4096,
-                  UNITS(t.mr, 2 * t.mr, 3 * t.mr, few, QKV_PROJECT_TOKENS, 2 * QKV_PROJECT_TOKENS));
+                  UNITS(t.mr, 2 * t.mr, 3 * t.mr, 4 * t.mr, 8 * t.mr, few, QKV_PROJECT_TOKENS,
+                        2 * QKV_PROJECT_TOKENS));
     add_dimension(&s, offsetof(struct project_desc, d_model), 4096,
                   UNITS(QKV_STRETCH, 2 * QKV_STRETCH, QKV_PROJECT_DEPTH,
                         QKV_PROJECT_DEPTH + QKV_STRETCH, 2 * QKV_PROJECT_DEPTH));
