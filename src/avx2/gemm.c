@@ -5,17 +5,58 @@
  * B comes in whole vectors. Reads and writes exactly what the sizes say; n = 0 or m = 0 does
  * nothing, k = 0 writes zeros (or C * factor).
  *
- * Whole tiles are assembly from the first zero to the last store: next to nothing stands between
- * the last FMA of a tile and the first one of the next.
+ * Whole tiles are assembly, from the first zero of one to the last store of the lowest: next to
+ * nothing stands between the last FMA of a tile and the first one of the next.
  */
 #include "kernels.h"
+
+#include <stddef.h>
+
 #include "tile.h"
 #include "vec.h"
 
-#define TILE_SUM(n) "%%ymm" #n
+/* What the assembly is handed, by its places in memory. */
+struct run {
+    const float *a, *b;
+    ptrdiff_t rounds, rest;  /* steps / 4, and % 4 */
+    ptrdiff_t tiles;         /* one below the other */
+    const float *factor, *c; /* C * factor is added, unless factor is NULL */
+    ptrdiff_t ldc;           /* distances of rows, in bytes */
+    const float *scale;      /* unless NULL */
+    float *out;
+    ptrdiff_t ld_out;
+};
+
+#define RUN_A "(%[run])"
+#define RUN_B "8(%[run])"
+#define RUN_ROUNDS "16(%[run])"
+#define RUN_REST "24(%[run])"
+#define RUN_TILES "32(%[run])"
+#define RUN_FACTOR "40(%[run])"
+#define RUN_C "48(%[run])"
+#define RUN_LDC "56(%[run])"
+#define RUN_SCALE "64(%[run])"
+#define RUN_OUT "72(%[run])"
+#define RUN_LD_OUT "80(%[run])"
+_Static_assert(offsetof(struct run, ld_out) == 80, "these are the places");
 
 /* clang-format off */
-/* A row of sums += the row of C times its factor, and to C. */
+#define TILE_SUM(n) "%%ymm" #n
+
+/* A matrix's six rows, from the place in memory that has its first one's address and moves on to
+ * the next tile's: b and low are rows 0 and 3, and rounds is from row to row. */
+#define EACH_ROW(DO, first, ld)                                                                   \
+    "mov " first ",%[b]\n"                                                                        \
+    "mov " ld ",%[rounds]\n"                                                                      \
+    "lea (%[rounds],%[rounds],2),%[low]\n"                                                        \
+    "add %[b],%[low]\n"                                                                           \
+    DO("(%[b])", "0", 0, 1) DO("(%[b],%[rounds])", "4", 2, 3) DO("(%[b],%[rounds],2)", "8", 4, 5) \
+    DO("(%[low])", "12", 6, 7) DO("(%[low],%[rounds])", "16", 8, 9)                               \
+    DO("(%[low],%[rounds],2)", "20", 10, 11)                                                      \
+    "lea (%[low],%[rounds],2),%[low]\n"                                                           \
+    "add %[rounds],%[low]\n"                                                                      \
+    "mov %[low]," first "\n"
+/* A row of sums += the row of C times its factor. */
 #define ADD_ROW(c, at, s0, s1)                     \
     "vbroadcastss " at "(%[a]),%%ymm15\n"          \
     "vfmadd231ps " c ",%%ymm15," TILE_SUM(s0) "\n" \
@@ -25,64 +66,67 @@
     "vbroadcastss " at "(%[a]),%%ymm15\n"            \
     "vfmadd213ps %%ymm14,%%ymm15," TILE_SUM(s0) "\n" \
     "vfmadd213ps %%ymm14,%%ymm15," TILE_SUM(s1) "\n"
-#define STORE_ROW(c, s0, s1) "vmovups " TILE_SUM(s0) "," c "\nvmovups " TILE_SUM(s1) ",32" c "\n"
+#define STORE_ROW(c, at, s0, s1) \
+    "vmovups " TILE_SUM(s0) "," c "\nvmovups " TILE_SUM(s1) ",32" c "\n"
+
+#define WHOLE_TILES                                                     \
+    "5:\n"                                                              \
+    "mov " RUN_A ",%[a]\n"                                              \
+    "lea (%[lda],%[lda],2),%[low]\n"                                    \
+    "add %[a],%[low]\n"                                                 \
+    "mov " RUN_B ",%[b]\n"                                              \
+    "mov " RUN_ROUNDS ",%[rounds]\n"                                    \
+    "mov " RUN_REST ",%[rest]\n"                                        \
+    TILE_PRODUCT                                                        \
+    "mov " RUN_A ",%[a]\n"                                              \
+    "lea (%[a],%[lda],4),%[a]\n"                                        \
+    "lea (%[a],%[lda],2),%[a]\n"                                        \
+    "mov %[a]," RUN_A "\n"                                              \
+    "mov " RUN_FACTOR ",%[a]\n"                                         \
+    "test %[a],%[a]\n"                                                  \
+    "jz 6f\n"                                                           \
+    "addq $24," RUN_FACTOR "\n"                                         \
+    EACH_ROW(ADD_ROW, RUN_C, RUN_LDC)                                   \
+    "6:\n"                                                              \
+    "mov " RUN_SCALE ",%[a]\n"                                          \
+    "test %[a],%[a]\n"                                                  \
+    "jz 7f\n"                                                           \
+    "addq $24," RUN_SCALE "\n"                                          \
+    "vxorps %%ymm14,%%ymm14,%%ymm14\n"                                  \
+    SCALE_ROW("0", 0, 1) SCALE_ROW("4", 2, 3) SCALE_ROW("8", 4, 5)      \
+    SCALE_ROW("12", 6, 7) SCALE_ROW("16", 8, 9) SCALE_ROW("20", 10, 11) \
+    "7:\n"                                                              \
+    EACH_ROW(STORE_ROW, RUN_OUT, RUN_LD_OUT)                            \
+    "subq $1," RUN_TILES "\n"                                           \
+    "jnz 5b\n"                                                          \
+    "vzeroupper\n"
 /* clang-format on */
 
-/* A whole tile of an A that stands by rows. */
-static void whole_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j) {
+/* Whole tiles one below the other, of an A that stands by rows. */
+static void whole_tiles(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j, ptrdiff_t count) {
     const ptrdiff_t size = sizeof(float), row = g->b_k * size;
-    const float *a = g->a + i * g->lda, *low = a + 3 * g->lda;
-    const float *b = g->b + j / QKV_PANEL * g->b_g;
-    const float *c = g->c + i * g->ldc + j, *c_low = c + 3 * g->ldc;
-    struct { /* by its address: each by itself would take a register */
-        const float *factor, *scale;
-        float *out;
-        ptrdiff_t ld_out;
-    } end = {g->factor ? g->factor + i : NULL, g->scale ? g->scale + i : NULL, NULL, 0};
-    end.out = qkv_gemm_results(g, i, j, &end.ld_out);
-    size_t rounds = (size_t)g->k / 4, rest = (size_t)g->k % 4;
-    __asm__ volatile(/* clang-format off */
-        TILE_PRODUCT
-        "mov (%[end]),%[a]\n"
-        "test %[a],%[a]\n"
-        "jz 5f\n"
-        ADD_ROW("(%[c])", "0", 0, 1)
-        ADD_ROW("(%[c],%[ldc])", "4", 2, 3)
-        ADD_ROW("(%[c],%[ldc],2)", "8", 4, 5)
-        ADD_ROW("(%[c_low])", "12", 6, 7)
-        ADD_ROW("(%[c_low],%[ldc])", "16", 8, 9)
-        ADD_ROW("(%[c_low],%[ldc],2)", "20", 10, 11)
-        "5:\n"
-        "mov 8(%[end]),%[a]\n"
-        "mov 16(%[end]),%[b]\n"
-        "mov 24(%[end]),%[rounds]\n"
-        "shl $2,%[rounds]\n"
-        "lea (%[rounds],%[rounds],2),%[low]\n"
-        "add %[b],%[low]\n"
-        "test %[a],%[a]\n"
-        "jz 6f\n"
-        "vxorps %%ymm14,%%ymm14,%%ymm14\n"
-        SCALE_ROW("0", 0, 1)
-        SCALE_ROW("4", 2, 3)
-        SCALE_ROW("8", 4, 5)
-        SCALE_ROW("12", 6, 7)
-        SCALE_ROW("16", 8, 9)
-        SCALE_ROW("20", 10, 11)
-        "6:\n"
-        STORE_ROW("(%[b])", 0, 1)
-        STORE_ROW("(%[b],%[rounds])", 2, 3)
-        STORE_ROW("(%[b],%[rounds],2)", 4, 5)
-        STORE_ROW("(%[low])", 6, 7)
-        STORE_ROW("(%[low],%[rounds])", 8, 9)
-        STORE_ROW("(%[low],%[rounds],2)", 10, 11)
-        "vzeroupper\n" /* clang-format on */
-                     : [a] "+r"(a), [low] "+r"(low), [b] "+r"(b), [rounds] "+r"(rounds),
-                       [rest] "+r"(rest)
-                     : [lda] "r"(g->lda * size), [row] "r"(row), [row3] "r"(3 * row), [c] "r"(c),
-                       [c_low] "r"(c_low), [ldc] "r"(g->ldc * size), [end] "r"(&end)
-                     : "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6",
-                       "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14",
-                       "xmm15");
+    const float *a, *low, *b;
+    ptrdiff_t rounds, rest, ld_out;
+    float *out = qkv_gemm_results(g, i, j, &ld_out);
+    struct run run = {
+        .a = g->a + i * g->lda,
+        .b = g->b + j / QKV_PANEL * g->b_g,
+        .rounds = g->k / 4,
+        .rest = g->k % 4,
+        .tiles = count,
+        .factor = g->factor ? g->factor + i : NULL,
+        .c = g->c + i * g->ldc + j,
+        .ldc = g->ldc * size,
+        .scale = g->scale ? g->scale + i : NULL,
+        .out = out,
+        .ld_out = ld_out * size,
+    };
+    __asm__ volatile(
+        WHOLE_TILES
+        : [a] "=&r"(a), [low] "=&r"(low), [b] "=&r"(b), [rounds] "=&r"(rounds), [rest] "=&r"(rest)
+        : [run] "r"(&run), [lda] "r"(g->lda * size), [row] "r"(row), [row3] "r"(3 * row)
+        : "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8",
+          "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
 }
 
 /* Fewer rows, or an A that stands by columns. M is a constant where this is inlined, so that the
@@ -159,16 +203,18 @@ typedef void tile_fn(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j);
 
 static tile_fn *const parts[MR] = {part_1, part_2, part_3, part_4, part_5, part_6};
 
-static inline int gemm_rows(int cols) {
-    (void)cols;
-    return MR;
+static inline ptrdiff_t gemm_rows(const struct qkv_gemm *g, ptrdiff_t left, int cols) {
+    (void)cols; /* a tile is one panel wide */
+    if (left < MR)
+        return left;
+    return g->a_k == 1 && !g->ahead ? left / MR * MR : MR;
 }
 
-static inline void gemm_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j, int rows,
+static inline void gemm_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j, ptrdiff_t rows,
                              int cols) {
-    (void)cols; /* a tile is one panel wide */
-    if (rows == MR && g->a_k == 1)
-        whole_tile(g, i, j);
+    (void)cols;
+    if (rows >= MR && g->a_k == 1)
+        whole_tiles(g, i, j, rows / MR);
     else
         parts[rows - 1](g, i, j);
 }

@@ -4,17 +4,20 @@
  * arithmetic of scores, mix and attention. A is broadcast, one element a row and step;
  * B comes in whole vectors. Reads and writes exactly what the sizes say; n = 0 or m = 0 does
  * nothing, k = 0 writes zeros (or C * factor).
+ *
+ * Whole tiles are assembly, from the first zero of one to the last store of the lowest.
  */
 #include "kernels.h"
 
 #include <math.h>
+#include <stddef.h>
 
 #include "tile.h"
 #include "vec.h"
 
 /* Fewer panels leave registers for more rows: as many chains, and fewer edges. SUMS of a tile, row
  * after row. */
-enum { GROUPS = NR / QKV_PANEL, TALL = 16, SUMS = MR * GROUPS, SPAN = 4, LONG = 64 };
+enum { GROUPS = NR / QKV_PANEL, TALL = 16, SUMS = MR * GROUPS, SPAN = 4, LONG = 16 };
 static const int tall[GROUPS] = {TALL, 12, 8, MR};
 
 /* C * factor, row by row. */
@@ -71,42 +74,150 @@ static inline __attribute__((always_inline)) void tile_max(float *max, __m512 ac
     }
 }
 
-#define NOTHING(at) ""
+/* What the assembly of whole tiles, one below the other, is handed, by its places in memory. */
+struct run {
+    const float *a, *b;
+    ptrdiff_t k, tiles;
+    const float *factor, *c; /* C * factor is added, unless factor is NULL */
+    ptrdiff_t ldc;           /* distances of rows, in bytes */
+    const float *scale;      /* unless NULL */
+    float *out;
+    ptrdiff_t ld_out;
+    float *max; /* unless NULL; first: nothing stands there yet */
+    int64_t first;
+    float none;
+};
+
+#define RUN_A "(%[run])"
+#define RUN_B "8(%[run])"
+#define RUN_K "16(%[run])"
+#define RUN_TILES "24(%[run])"
+#define RUN_FACTOR "32(%[run])"
+#define RUN_C "40(%[run])"
+#define RUN_LDC "48(%[run])"
+#define RUN_SCALE "56(%[run])"
+#define RUN_OUT "64(%[run])"
+#define RUN_LD_OUT "72(%[run])"
+#define RUN_MAX "80(%[run])"
+#define RUN_FIRST "88(%[run])"
+#define RUN_NONE "96(%[run])"
+_Static_assert(offsetof(struct run, none) == 96, "these are the places");
 
 /* clang-format off */
-/* With the sums and six more an asm has all the operands that it may have. */
-#define TILE_SUM(n) "%[s" #n "]"
-#define SUMS_OF(row, a, b, c, d)                  \
-    [s##a] "=&v"((row)[0]), [s##b] "=&v"((row)[1]), \
-    [s##c] "=&v"((row)[2]), [s##d] "=&v"((row)[3])
-
+#define NOTHING(at) ""
 /* B's rows may stand at any distance, so that each step moves on. */
 #define STEP(at) TILE_LOAD(NOTHING, "0") "add %[b_k],%%rcx\n" TILE_STEP(at)
 
-/* A whole tile's sums, where A's elements stand one behind the other. */
-static inline __attribute__((always_inline)) void whole_product(__m512 acc[SUMS],
-                                                                const struct qkv_gemm *g,
-                                                                ptrdiff_t i, const float *b) {
+#define EACH_ROW(DO)                                        \
+    DO(0, 0, 1, 2, 3) DO(1, 4, 5, 6, 7) DO(2, 8, 9, 10, 11) \
+    DO(3, 12, 13, 14, 15) DO(4, 16, 17, 18, 19) DO(5, 20, 21, 22, 23)
+#define ADD_VECTOR(at, s) "vfmadd231ps " at "(%%rcx),%%zmm28," TILE_SUM(s) "\n"
+/* A row of C times its factor; rdx: from row to row. */
+#define ADD_ROW(r, s0, s1, s2, s3)                                                      \
+    "vbroadcastss 4*" #r "(%%rax),%%zmm28\n"                                            \
+    ADD_VECTOR("", s0) ADD_VECTOR("64", s1) ADD_VECTOR("128", s2) ADD_VECTOR("192", s3) \
+    "add %%rdx,%%rcx\n"
+#define SCALE(s) "vfmadd213ps %%zmm24,%%zmm28," TILE_SUM(s) "\n"
+#define SCALE_ROW(r, s0, s1, s2, s3)         \
+    "vbroadcastss 4*" #r "(%%rax),%%zmm28\n" \
+    SCALE(s0) SCALE(s1) SCALE(s2) SCALE(s3)
+#define STORE_ROW(r, s0, s1, s2, s3)                                             \
+    "vmovups " TILE_SUM(s0) ",(%%r11)\nvmovups " TILE_SUM(s1) ",64(%%r11)\n"     \
+    "vmovups " TILE_SUM(s2) ",128(%%r11)\nvmovups " TILE_SUM(s3) ",192(%%r11)\n" \
+    "add %%rdx,%%r11\n"
+/* The rows' largest, lane by lane, while they are in registers: a pass over the scores less. Where
+ * a score is NaN the instruction answers with what was there before. */
+#define MAX(s) "vmaxps %%zmm24," TILE_SUM(s) ",%%zmm24\n"
+#define MAX_ROW(r, s0, s1, s2, s3)       \
+    "vmovups 64*" #r "(%%rax),%%zmm24\n" \
+    MAX(s0) MAX(s1) MAX(s2) MAX(s3)      \
+    "vmovups %%zmm24,64*" #r "(%%rax)\n"
+#define FIRST_MAX_ROW(r, s0, s1, s2, s3) \
+    "vmovaps %%zmm25,%%zmm24\n"          \
+    MAX(s0) MAX(s1) MAX(s2) MAX(s3)      \
+    "vmovups %%zmm24,64*" #r "(%%rax)\n"
+
+/* r9: the tile's row 0; r11: its results. */
+#define WHOLE_TILES                                              \
+    "lea (%[panel],%[panel],2),%%r8\n"                           \
+    "mov " RUN_A ",%%r9\n"                                       \
+    "mov " RUN_OUT ",%%r11\n"                                    \
+    "5:\n"                                                       \
+    "mov %%r9,%%rax\n"                                           \
+    "mov " RUN_B ",%%rcx\n"                                      \
+    "lea (%[lda],%[lda],2),%%rdx\n"                              \
+    "add %%rax,%%rdx\n"                                          \
+    TILE_ZEROS                                                   \
+    "mov " RUN_K ",%%r10\n"                                      \
+    "shr $2,%%r10\n"                                             \
+    TILE_LOOP(1, STEP("0") STEP("4") STEP("8") STEP("12"), "16") \
+    "mov " RUN_K ",%%r10\n"                                      \
+    "and $3,%%r10\n"                                             \
+    "jz 4f\n"                                                    \
+    TILE_LOOP(3, STEP("0"), "4")                                 \
+    "4:\n"                                                       \
+    "lea (%%r9,%[lda],4),%%r9\n"                                 \
+    "lea (%%r9,%[lda],2),%%r9\n"                                 \
+    "mov " RUN_FACTOR ",%%rax\n"                                 \
+    "test %%rax,%%rax\n"                                         \
+    "jz 6f\n"                                                    \
+    "mov " RUN_C ",%%rcx\n"                                      \
+    "mov " RUN_LDC ",%%rdx\n"                                    \
+    EACH_ROW(ADD_ROW)                                            \
+    "mov %%rcx," RUN_C "\n"                                      \
+    "addq $24," RUN_FACTOR "\n"                                  \
+    "6:\n"                                                       \
+    "mov " RUN_SCALE ",%%rax\n"                                  \
+    "test %%rax,%%rax\n"                                         \
+    "jz 7f\n"                                                    \
+    "vpxord %%zmm24,%%zmm24,%%zmm24\n"                           \
+    EACH_ROW(SCALE_ROW)                                          \
+    "addq $24," RUN_SCALE "\n"                                   \
+    "7:\n"                                                       \
+    "mov " RUN_LD_OUT ",%%rdx\n"                                 \
+    EACH_ROW(STORE_ROW)                                          \
+    "mov " RUN_MAX ",%%rax\n"                                    \
+    "test %%rax,%%rax\n"                                         \
+    "jz 9f\n"                                                    \
+    "addq $384," RUN_MAX "\n"                                    \
+    "cmpq $0," RUN_FIRST "\n"                                    \
+    "jne 8f\n"                                                   \
+    EACH_ROW(MAX_ROW)                                            \
+    "jmp 9f\n"                                                   \
+    "8:\n"                                                       \
+    "vbroadcastss " RUN_NONE ",%%zmm25\n"                        \
+    EACH_ROW(FIRST_MAX_ROW)                                      \
+    "9:\n"                                                       \
+    "subq $1," RUN_TILES "\n"                                    \
+    "jnz 5b\n"                                                   \
+    "vzeroupper\n"
+/* clang-format on */
+
+/* Whole tiles one below the other, of an A that stands by rows. */
+static void whole_tiles(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j, ptrdiff_t count) {
     const ptrdiff_t size = sizeof(float);
-    __asm__ volatile(
-        TILE_ADDRESSES
-        TILE_ZEROS
-        "mov %[n],%%r10\n"
-        "shr $2,%%r10\n"
-        "jz 2f\n"
-        TILE_LOOP(1, STEP("0") STEP("4") STEP("8") STEP("12"), "16")
-        "2:\n"
-        "mov %[n],%%r10\n"
-        "and $3,%%r10\n"
-        "jz 4f\n"
-        TILE_LOOP(3, STEP("0"), "4")
-        "4:\n" /* clang-format on */
-        : SUMS_OF(acc, 0, 1, 2, 3), SUMS_OF(acc + 4, 4, 5, 6, 7), SUMS_OF(acc + 8, 8, 9, 10, 11),
-          SUMS_OF(acc + 12, 12, 13, 14, 15), SUMS_OF(acc + 16, 16, 17, 18, 19),
-          SUMS_OF(acc + 20, 20, 21, 22, 23)
-        : [a] "r"(g->a + i * g->lda), [b] "r"(b), [lda] "r"(g->lda * size),
-          [panel] "r"(g->b_g * size), [b_k] "r"(g->b_k * size), [n] "r"(g->k)
-        : TILE_USES);
+    ptrdiff_t ld_out;
+    float *out = qkv_gemm_results(g, i, j, &ld_out);
+    struct run run = {
+        .a = g->a + i * g->lda,
+        .b = g->b + j / QKV_PANEL * g->b_g,
+        .k = g->k,
+        .tiles = count,
+        .factor = g->factor ? g->factor + i : NULL,
+        .c = g->c + i * g->ldc + j,
+        .ldc = g->ldc * size,
+        .scale = g->scale ? g->scale + i : NULL,
+        .out = out,
+        .ld_out = ld_out * size,
+        .max = g->max ? g->max + i * QKV_PANEL : NULL,
+        .first = j == 0,
+        .none = -INFINITY,
+    };
+    __asm__ volatile(WHOLE_TILES
+                     :
+                     : [run] "r"(&run), [lda] "r"(g->lda * size), [panel] "r"(g->b_g * size),
+                       [b_k] "r"(g->b_k * size)
+                     : TILE_USES, "r11", TILE_SUMS);
 }
 
 /* The sums of any tile. M and G are constants where this is inlined, so that they live in
@@ -154,10 +265,7 @@ static inline __attribute__((always_inline)) void tile(const struct qkv_gemm *g,
     const float *b = g->b + j / QKV_PANEL * g->b_g;
     __m512 acc[SUMS];
 
-    if (M == MR && G == GROUPS && g->a_k == 1 && g->k >= LONG)
-        whole_product(acc, g, i, b);
-    else
-        product(acc, g, i, b, M, G);
+    product(acc, g, i, b, M, G);
     HOLD(g);
     ptrdiff_t ld_out;
     float *out = qkv_gemm_results(g, i, j, &ld_out);
@@ -196,13 +304,24 @@ static tile_fn *const tiles[GROUPS][TALL] = {
     {UP_TO_6(NAME, 4)},
 };
 
-static inline int gemm_rows(int cols) {
-    return tall[cols / QKV_PANEL - 1];
+/* Do tiles of assembly come next? */
+static inline int is_whole(const struct qkv_gemm *g, ptrdiff_t rows, int cols) {
+    return cols == NR && rows >= MR && g->a_k == 1 && g->k >= LONG;
 }
 
-static inline void gemm_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j, int rows,
+static inline ptrdiff_t gemm_rows(const struct qkv_gemm *g, ptrdiff_t left, int cols) {
+    const int height = tall[cols / QKV_PANEL - 1];
+    if (is_whole(g, left, cols) && !g->ahead)
+        return left / MR * MR;
+    return left < height ? left : height;
+}
+
+static inline void gemm_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j, ptrdiff_t rows,
                              int cols) {
-    tiles[cols / QKV_PANEL - 1][rows - 1](g, i, j);
+    if (is_whole(g, rows, cols))
+        whole_tiles(g, i, j, rows / MR);
+    else
+        tiles[cols / QKV_PANEL - 1][rows - 1](g, i, j);
 }
 
 #include "tmpl/gemm.h"

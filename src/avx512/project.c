@@ -224,7 +224,6 @@ struct run {
 _Static_assert(offsetof(struct run, bias) == 104, "these are the places");
 
 /* clang-format off */
-#define TILE_SUM(n) "%%zmm" #n
 #define NOTHING(at) ""
 #define STEP(n) TILE_LOAD(NOTHING, #n "*64") TILE_STEP(#n "*4")
 
@@ -318,9 +317,7 @@ _Static_assert(offsetof(struct run, bias) == 104, "these are the places");
         "9:\n"                                                                                    \
         :                                                                                         \
         : [run] "r"(&run), [lda] "r"(g->x_ld * size), [panel] "r"(g->w_panel * size)              \
-        : TILE_USES, "r11", "r12", "r13", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", \
-          "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15", "xmm16",  \
-          "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23")
+        : TILE_USES, "r11", "r12", "r13", TILE_SUMS)
 /* clang-format on */
 
 /* The whole tiles of a stretch. */

@@ -6,8 +6,7 @@
  *
  * The inner loop of a whole tile is assembly: compilers move two dozen sums from register to
  * register in four steps of it, or count each step, and while another thread shares the core an
- * instruction more is time. Whoever uses it says what sum n, row after row, is called by
- * TILE_SUM(n), and hands over
+ * instruction more is time. Sum n, row after row, is TILE_SUM(n). Whoever uses it hands over
  *
  *   a, b      row 0 of A, whose elements stand one behind the other, and row 0 of panel 0 of B
  *   lda       bytes from a row of A to the next one
@@ -31,6 +30,12 @@ enum { MR = 6, NR = 64 };
     "memory", "cc", "rax", "rcx", "rdx", "r8", "r9", "r10", "xmm24", "xmm25", "xmm26",     \
     "xmm27", "xmm28", "xmm29", "xmm30", "xmm31"
 
+#define TILE_SUMS                                                                           \
+    "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", \
+    "xmm11", "xmm12", "xmm13", "xmm14", "xmm15", "xmm16", "xmm17", "xmm18", "xmm19",         \
+    "xmm20", "xmm21", "xmm22", "xmm23"
+
+#define TILE_SUM(n) "%%zmm" #n
 #define TILE_ZERO(n) "vpxord " TILE_SUM(n) "," TILE_SUM(n) "," TILE_SUM(n) "\n"
 #define TILE_ZERO_ROW(a, b, c, d) TILE_ZERO(a) TILE_ZERO(b) TILE_ZERO(c) TILE_ZERO(d)
 

@@ -242,12 +242,13 @@ typedef void tile_fn(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j);
 
 static tile_fn *const parts[MR] = {part_1, part_2, part_3, part_4};
 
-static inline int gemm_rows(int cols) {
+static inline ptrdiff_t gemm_rows(const struct qkv_gemm *g, ptrdiff_t left, int cols) {
+    (void)g;
     (void)cols;
-    return MR;
+    return left < MR ? left : MR;
 }
 
-static inline void gemm_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j, int rows,
+static inline void gemm_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j, ptrdiff_t rows,
                              int cols) {
     (void)cols; /* a tile is one panel wide */
     if (rows == MR && g->lda == 1)

@@ -66,12 +66,13 @@ typedef void tile_fn(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j);
 
 static tile_fn *const tiles[MR] = {tile_1, tile_2, tile_3};
 
-static inline int gemm_rows(int cols) {
+static inline ptrdiff_t gemm_rows(const struct qkv_gemm *g, ptrdiff_t left, int cols) {
+    (void)g;
     (void)cols;
-    return MR;
+    return left < MR ? left : MR;
 }
 
-static inline void gemm_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j, int rows,
+static inline void gemm_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j, ptrdiff_t rows,
                              int cols) {
     for (int v = 0; v < cols; v += COLUMNS)
         tiles[rows - 1](g, i, j + v);

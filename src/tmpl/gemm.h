@@ -4,11 +4,12 @@
  * height, so that NR columns of B stay in the first-level cache while all rows pass them. The
  * room defines, before the include, NR and
  *
- *   static int gemm_rows(int cols)
- *   static void gemm_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j, int rows, int cols)
+ *   static ptrdiff_t gemm_rows(const struct qkv_gemm *g, ptrdiff_t left, int cols)
+ *   static void gemm_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j, ptrdiff_t rows,
+ *                         int cols)
  *
- * for cols a multiple of PANEL up to NR: the height of tiles of that width, and a tile of as many
- * rows, or of fewer.
+ * for cols a multiple of PANEL up to NR: how many of the rows that are left come next, and these
+ * rows: a tile, or several in one go.
  */
 #ifndef QKV_TMPL_GEMM_H
 #define QKV_TMPL_GEMM_H
@@ -31,9 +32,9 @@ static inline size_t gemm_share(const struct qkv_gemm *g) {
 void ROOM(gemm)(const struct qkv_gemm *g) {
     const size_t share = gemm_share(g); /* a division a tile would cost a fiftieth of it */
     for (ptrdiff_t j = 0; j < g->n; j += NR) {
-        const int cols = (int)(g->n - j < NR ? g->n - j : NR), height = gemm_rows(cols);
-        for (ptrdiff_t i = 0; i < g->m; i += height) {
-            const int rows = (int)(g->m - i < height ? g->m - i : height);
+        const int cols = (int)(g->n - j < NR ? g->n - j : NR);
+        for (ptrdiff_t i = 0, rows; i < g->m; i += rows) {
+            rows = gemm_rows(g, g->m - i, cols);
             gemm_ask(g, j, share * (size_t)i, share * (size_t)(i + rows));
             gemm_tile(g, i, j, rows, cols);
         }
