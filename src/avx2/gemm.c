@@ -10,35 +10,10 @@
  */
 #include "kernels.h"
 
-#include <stddef.h>
-
 #include "tile.h"
 #include "vec.h"
 
-/* What the assembly is handed, by its places in memory. */
-struct run {
-    const float *a, *b;
-    ptrdiff_t rounds, rest;  /* steps / 4, and % 4 */
-    ptrdiff_t tiles;         /* one below the other */
-    const float *factor, *c; /* C * factor is added, unless factor is NULL */
-    ptrdiff_t ldc;           /* distances of rows, in bytes */
-    const float *scale;      /* unless NULL */
-    float *out;
-    ptrdiff_t ld_out;
-};
-
-#define RUN_A "(%[run])"
-#define RUN_B "8(%[run])"
-#define RUN_ROUNDS "16(%[run])"
-#define RUN_REST "24(%[run])"
-#define RUN_TILES "32(%[run])"
-#define RUN_FACTOR "40(%[run])"
-#define RUN_C "48(%[run])"
-#define RUN_LDC "56(%[run])"
-#define RUN_SCALE "64(%[run])"
-#define RUN_OUT "72(%[run])"
-#define RUN_LD_OUT "80(%[run])"
-_Static_assert(offsetof(struct run, ld_out) == 80, "these are the places");
+#include "tmpl/gemm_run.h"
 
 /* clang-format off */
 #define TILE_SUM(n) "%%ymm" #n
@@ -75,8 +50,10 @@ _Static_assert(offsetof(struct run, ld_out) == 80, "these are the places");
     "lea (%[lda],%[lda],2),%[low]\n"                                    \
     "add %[a],%[low]\n"                                                 \
     "mov " RUN_B ",%[b]\n"                                              \
-    "mov " RUN_ROUNDS ",%[rounds]\n"                                    \
-    "mov " RUN_REST ",%[rest]\n"                                        \
+    "mov " RUN_K ",%[rounds]\n"                                         \
+    "mov %[rounds],%[rest]\n"                                           \
+    "shr $2,%[rounds]\n"                                                \
+    "and $3,%[rest]\n"                                                  \
     TILE_PRODUCT                                                        \
     "mov " RUN_A ",%[a]\n"                                              \
     "lea (%[a],%[lda],4),%[a]\n"                                        \
@@ -106,21 +83,8 @@ _Static_assert(offsetof(struct run, ld_out) == 80, "these are the places");
 static void whole_tiles(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j, ptrdiff_t count) {
     const ptrdiff_t size = sizeof(float), row = g->b_k * size;
     const float *a, *low, *b;
-    ptrdiff_t rounds, rest, ld_out;
-    float *out = qkv_gemm_results(g, i, j, &ld_out);
-    struct run run = {
-        .a = g->a + i * g->lda,
-        .b = g->b + j / QKV_PANEL * g->b_g,
-        .rounds = g->k / 4,
-        .rest = g->k % 4,
-        .tiles = count,
-        .factor = g->factor ? g->factor + i : NULL,
-        .c = g->c + i * g->ldc + j,
-        .ldc = g->ldc * size,
-        .scale = g->scale ? g->scale + i : NULL,
-        .out = out,
-        .ld_out = ld_out * size,
-    };
+    ptrdiff_t rounds, rest;
+    struct run run = run_of(g, i, j, count);
     __asm__ volatile(
         WHOLE_TILES
         : [a] "=&r"(a), [low] "=&r"(low), [b] "=&r"(b), [rounds] "=&r"(rounds), [rest] "=&r"(rest)

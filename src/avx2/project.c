@@ -19,8 +19,6 @@
  */
 #include "kernels.h"
 
-#include <stddef.h>
-
 #include "tile.h"
 #include "vec.h"
 
@@ -187,31 +185,8 @@ static void many_tile(const struct qkv_multiply *g, const struct tile *t) {
 
 /* ---- Whole tiles ---- */
 
-/* What the assembly of a stretch of whole tiles is handed, by its places in memory. */
-struct run {
-    const float *x, *w;
-    float *sum;
-    uintptr_t next;     /* of W, to be asked for */
-    ptrdiff_t tiles;    /* one behind the other */
-    const float *after; /* the rows of X that follow these */
-    int64_t add, ends;  /* as in struct qkv_multiply */
-    float *out;         /* and bytes from row to row */
-    ptrdiff_t out_ld;
-    const float *bias;
-};
-
-#define RUN_X "(%[run])"
-#define RUN_W "8(%[run])"
-#define RUN_SUM "16(%[run])"
-#define RUN_NEXT "24(%[run])"
-#define RUN_TILES "32(%[run])"
-#define RUN_AFTER "40(%[run])"
-#define RUN_ADD "48(%[run])"
-#define RUN_ENDS "56(%[run])"
-#define RUN_OUT "64(%[run])"
-#define RUN_OUT_LD "72(%[run])"
-#define RUN_BIAS "80(%[run])"
-_Static_assert(offsetof(struct run, bias) == 80, "these are the places");
+enum { LEAST = MR };
+#include "tmpl/project_stretch.h"
 
 /* clang-format off */
 #define TILE_SUM(n) "%%ymm" #n
@@ -292,52 +267,33 @@ _Static_assert(offsetof(struct run, bias) == 80, "these are the places");
         "mov " RUN_BIAS ",%[a]\n"                                                          \
         "vmovups (%[a]),%%ymm12\n"                                                         \
         "vmovups 32(%[a]),%%ymm13\n"                                                       \
-        "mov " RUN_OUT ",%[a]\n"                                                           \
+        "mov " RUN_OUT(0) ",%[a]\n"                                                           \
         "mov " RUN_OUT_LD ",%[rounds]\n"                                                   \
         "lea (%[rounds],%[rounds],2),%[low]\n"                                             \
         "add %[a],%[low]\n"                                                                \
         EACH_ROW(SEND_ROW, "%[a]", "%[low]", "%[rounds]")                                  \
         "lea (%[low],%[rounds],2),%[low]\n"                                                \
         "add %[rounds],%[low]\n"                                                           \
-        "mov %[low]," RUN_OUT "\n"                                                         \
+        "mov %[low]," RUN_OUT(0) "\n"                                                         \
         "jmp 8b\n"                                                                         \
         "9:\n"                                                                             \
         "vzeroupper\n"                                                                     \
         : [a] "=&r"(a), [low] "=&r"(low), [b] "=&r"(b), [x] "=&r"(x), [x3] "=&r"(x3),      \
           [sum] "=&r"(sum), [sum3] "=&r"(sum3), [next] "=&r"(next), [rounds] "=&r"(rounds) \
-        : [run] "r"(&run), [lda] "r"(lda), [lds] "r"(lds)                                  \
+        : [run] "r"(run), [lda] "r"(lda), [lds] "r"(lds)                                  \
         : "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7",  \
           "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15")
 /* clang-format on */
 
-/* The whole tiles of a stretch of a panel. */
-static void whole_tiles(const struct qkv_multiply *g, int panel, ptrdiff_t tiles) {
-    static const float zeros[NR];
+static void whole_tiles(struct run *run, const struct qkv_multiply *g) {
     const ptrdiff_t size = sizeof(float), lda = g->x_ld * size, lds = g->sum_ld * size;
     const float *a, *low, *b, *x, *x3, *sum, *sum3, *next;
     ptrdiff_t rounds;
-    struct run run = {
-        .x = g->x,
-        .w = g->w + panel * g->w_panel,
-        .sum = g->sum + panel * QKV_PANEL,
-        .next = (uintptr_t)g->ahead + (uintptr_t)(panel * g->w_panel * size),
-        .tiles = tiles,
-        .after = g->x + QKV_STRETCH,
-        .add = g->add,
-        .ends = g->ends,
-        .out = g->ends ? g->out[panel] : NULL,
-        .out_ld = g->out_ld * size,
-        .bias = g->bias ? g->bias + panel * QKV_PANEL : zeros,
-    };
-    if (tiles < 3)
+    if (run->tiles < 3)
         WHOLE_TILES(ASKING_ALL);
     else
         WHOLE_TILES(ASKING_FOUR_LINES);
 }
-
-enum { LEAST = MR };
-
-#include "tmpl/project_stretch.h"
 
 #include "tmpl/project.h"
 

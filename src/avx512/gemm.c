@@ -10,10 +10,11 @@
 #include "kernels.h"
 
 #include <math.h>
-#include <stddef.h>
 
 #include "tile.h"
 #include "vec.h"
+
+#include "tmpl/gemm_run.h"
 
 /* Fewer panels leave registers for more rows: as many chains, and fewer edges. SUMS of a tile, row
  * after row. */
@@ -73,35 +74,6 @@ static inline __attribute__((always_inline)) void tile_max(float *max, __m512 ac
         _mm512_storeu_ps(max + r * QKV_PANEL, m);
     }
 }
-
-/* What the assembly of whole tiles, one below the other, is handed, by its places in memory. */
-struct run {
-    const float *a, *b;
-    ptrdiff_t k, tiles;
-    const float *factor, *c; /* C * factor is added, unless factor is NULL */
-    ptrdiff_t ldc;           /* distances of rows, in bytes */
-    const float *scale;      /* unless NULL */
-    float *out;
-    ptrdiff_t ld_out;
-    float *max; /* unless NULL; first: nothing stands there yet */
-    int64_t first;
-    float none;
-};
-
-#define RUN_A "(%[run])"
-#define RUN_B "8(%[run])"
-#define RUN_K "16(%[run])"
-#define RUN_TILES "24(%[run])"
-#define RUN_FACTOR "32(%[run])"
-#define RUN_C "40(%[run])"
-#define RUN_LDC "48(%[run])"
-#define RUN_SCALE "56(%[run])"
-#define RUN_OUT "64(%[run])"
-#define RUN_LD_OUT "72(%[run])"
-#define RUN_MAX "80(%[run])"
-#define RUN_FIRST "88(%[run])"
-#define RUN_NONE "96(%[run])"
-_Static_assert(offsetof(struct run, none) == 96, "these are the places");
 
 /* clang-format off */
 #define NOTHING(at) ""
@@ -196,23 +168,7 @@ _Static_assert(offsetof(struct run, none) == 96, "these are the places");
 /* Whole tiles one below the other, of an A that stands by rows. */
 static void whole_tiles(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j, ptrdiff_t count) {
     const ptrdiff_t size = sizeof(float);
-    ptrdiff_t ld_out;
-    float *out = qkv_gemm_results(g, i, j, &ld_out);
-    struct run run = {
-        .a = g->a + i * g->lda,
-        .b = g->b + j / QKV_PANEL * g->b_g,
-        .k = g->k,
-        .tiles = count,
-        .factor = g->factor ? g->factor + i : NULL,
-        .c = g->c + i * g->ldc + j,
-        .ldc = g->ldc * size,
-        .scale = g->scale ? g->scale + i : NULL,
-        .out = out,
-        .ld_out = ld_out * size,
-        .max = g->max ? g->max + i * QKV_PANEL : NULL,
-        .first = j == 0,
-        .none = -INFINITY,
-    };
+    struct run run = run_of(g, i, j, count);
     __asm__ volatile(WHOLE_TILES
                      :
                      : [run] "r"(&run), [lda] "r"(g->lda * size), [panel] "r"(g->b_g * size),

@@ -19,8 +19,6 @@
  */
 #include "kernels.h"
 
-#include <stddef.h>
-
 #include "tile.h"
 #include "vec.h"
 
@@ -197,31 +195,9 @@ static void many_tile(const struct qkv_multiply *g, const struct tile *t) {
 
 /* ---- Whole tiles ---- */
 
-/* What the assembly of a stretch of whole tiles is handed, by its places in memory. */
-struct run {
-    const float *x, *w;
-    float *sum;
-    uintptr_t next;     /* of W, to be asked for */
-    ptrdiff_t tiles;    /* one behind the other */
-    const float *after; /* the rows of X that follow these */
-    int64_t add, ends;  /* as in struct qkv_multiply */
-    float *out[GROUPS]; /* of each panel, and bytes from row to row */
-    ptrdiff_t out_ld;
-    const float *bias;
-};
-
-#define RUN_X "(%[run])"
-#define RUN_W "8(%[run])"
-#define RUN_SUM "16(%[run])"
-#define RUN_NEXT "24(%[run])"
-#define RUN_TILES "32(%[run])"
-#define RUN_AFTER "40(%[run])"
-#define RUN_ADD "48(%[run])"
-#define RUN_ENDS "56(%[run])"
-#define RUN_OUT(v) "64+8*" #v "(%[run])"
-#define RUN_OUT_LD "96(%[run])"
-#define RUN_BIAS "104(%[run])"
-_Static_assert(offsetof(struct run, bias) == 104, "these are the places");
+/* With fewer tokens nearly every tile would read W while it comes from the second-level cache. */
+enum { LEAST = 4 * MR };
+#include "tmpl/project_stretch.h"
 
 /* clang-format off */
 #define NOTHING(at) ""
@@ -316,38 +292,17 @@ _Static_assert(offsetof(struct run, bias) == 104, "these are the places");
         "jmp 8b\n"                                                                                \
         "9:\n"                                                                                    \
         :                                                                                         \
-        : [run] "r"(&run), [lda] "r"(g->x_ld * size), [panel] "r"(g->w_panel * size)              \
+        : [run] "r"(run), [lda] "r"(g->x_ld * size), [panel] "r"(g->w_panel * size)              \
         : TILE_USES, "r11", "r12", "r13", TILE_SUMS)
 /* clang-format on */
 
-/* The whole tiles of a stretch. */
-static void whole_tiles(const struct qkv_multiply *g, int panel, ptrdiff_t tiles) {
-    static const float zeros[NR];
-    const ptrdiff_t size = sizeof(float), w = panel * g->w_panel;
-    struct run run = {
-        .x = g->x,
-        .w = g->w + w,
-        .sum = g->sum + panel * QKV_PANEL,
-        .next = (uintptr_t)g->ahead + (uintptr_t)(w * size),
-        .tiles = tiles,
-        .after = g->x + QKV_STRETCH,
-        .add = g->add,
-        .ends = g->ends,
-        .out_ld = g->out_ld * size,
-        .bias = g->bias ? g->bias + panel * QKV_PANEL : zeros,
-    };
-    for (int v = 0; v < GROUPS && g->ends; v++)
-        run.out[v] = g->out[panel + v];
-    if (tiles < 8)
+static void whole_tiles(struct run *run, const struct qkv_multiply *g) {
+    const ptrdiff_t size = sizeof(float);
+    if (run->tiles < 8)
         WHOLE_TILES(ASKING_FOUR_LINES);
     else
         WHOLE_TILES(ASKING_TWO_LINES);
 }
-
-/* With fewer tokens nearly every tile would read W while it comes from the second-level cache. */
-enum { LEAST = 4 * MR };
-
-#include "tmpl/project_stretch.h"
 
 #include "tmpl/project.h"
 
