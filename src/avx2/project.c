@@ -66,7 +66,7 @@ static inline __attribute__((always_inline)) void ask(const struct place at, con
     }
 }
 
-/* Those of any tile. few: W is prefetched where it is read. */
+/* The chains of n inputs, from zero. few: W is prefetched where it is read. */
 static inline __attribute__((always_inline)) void stretch(__m256 acc[MR][VECTORS], struct place at,
                                                           ptrdiff_t n, const int M, const int G,
                                                           const int few) {
@@ -267,20 +267,20 @@ enum { LEAST = MR };
         "mov " RUN_BIAS ",%[a]\n"                                                          \
         "vmovups (%[a]),%%ymm12\n"                                                         \
         "vmovups 32(%[a]),%%ymm13\n"                                                       \
-        "mov " RUN_OUT(0) ",%[a]\n"                                                           \
+        "mov " RUN_OUT(0) ",%[a]\n"                                                        \
         "mov " RUN_OUT_LD ",%[rounds]\n"                                                   \
         "lea (%[rounds],%[rounds],2),%[low]\n"                                             \
         "add %[a],%[low]\n"                                                                \
         EACH_ROW(SEND_ROW, "%[a]", "%[low]", "%[rounds]")                                  \
         "lea (%[low],%[rounds],2),%[low]\n"                                                \
         "add %[rounds],%[low]\n"                                                           \
-        "mov %[low]," RUN_OUT(0) "\n"                                                         \
+        "mov %[low]," RUN_OUT(0) "\n"                                                      \
         "jmp 8b\n"                                                                         \
         "9:\n"                                                                             \
         "vzeroupper\n"                                                                     \
         : [a] "=&r"(a), [low] "=&r"(low), [b] "=&r"(b), [x] "=&r"(x), [x3] "=&r"(x3),      \
           [sum] "=&r"(sum), [sum3] "=&r"(sum3), [next] "=&r"(next), [rounds] "=&r"(rounds) \
-        : [run] "r"(run), [lda] "r"(lda), [lds] "r"(lds)                                  \
+        : [run] "r"(run), [lda] "r"(lda), [lds] "r"(lds)                                   \
         : "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7",  \
           "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15")
 /* clang-format on */

@@ -68,7 +68,8 @@ static inline __attribute__((always_inline)) void ask(const struct place at, con
     }
 }
 
-/* Those of any tile. far: W is prefetched so far ahead of where it is read, else at `ahead`. */
+/* The chains of n inputs, from zero. far: so far ahead W is prefetched where it is read; the
+ * nearest also what comes next, at `ahead`. */
 static inline __attribute__((always_inline)) void stretch(__m512 acc[FEW][GROUPS], struct place at,
                                                           uintptr_t ahead, ptrdiff_t n, const int M,
                                                           const int G, const int far) {
@@ -251,48 +252,48 @@ enum { LEAST = 4 * MR };
     "lea (%%rdx,%%r10,2),%%rdx\nadd %%r10,%%rdx\nmov %%rdx," RUN_OUT(v) "\n"
 
 /* r12 and r13: the next tile's rows 0 and 3. r11: the sums, which move on with the steps. */
-#define WHOLE_TILES(steps)                                                                        \
-    __asm__ volatile(                                                                             \
-        "mov " RUN_X ",%%rax\n"                                                                   \
-        "mov " RUN_W ",%%rcx\n"                                                                   \
-        "mov " RUN_SUM ",%%r11\n"                                                                 \
-        "mov " RUN_NEXT ",%%r9\n"                                                                 \
-        "lea (%[panel],%[panel],2),%%r8\n"                                                        \
-        "5:\n"                                                                                    \
-        "lea (%%rax,%[lda],4),%%r12\n"                                                            \
-        "lea (%%r12,%[lda],2),%%r12\n"                                                            \
-        "cmpq $1," RUN_TILES "\n"                                                                 \
-        "cmove " RUN_AFTER ",%%r12\n"                                                             \
-        "lea (%[lda],%[lda],2),%%r13\n"                                                           \
-        "lea (%%rax,%%r13),%%rdx\n"                                                               \
-        "add %%r12,%%r13\n"                                                                       \
-        TILE_ZEROS                                                                                \
-        "mov $4,%%r10d\n"                                                                         \
-        TILE_LOOP(1, steps, "64")                                                                 \
-        "sub $4096,%%rcx\n"                                                                       \
-        "cmpq $0," RUN_ADD "\n"                                                                   \
-        "je 6f\n"                                                                                 \
-        EACH_SUM(ADD_SUM)                                                                         \
-        "6:\n"                                                                                    \
-        "cmpq $0," RUN_ENDS "\n"                                                                  \
-        "jne 7f\n"                                                                                \
-        EACH_SUM(KEEP_SUM)                                                                        \
-        "8:\n"                                                                                    \
-        "lea -256(%%r12),%%rax\n"                                                                 \
-        "subq $1," RUN_TILES "\n"                                                                 \
-        "jnz 5b\n"                                                                                \
-        "jmp 9f\n"                                                                                \
-        "7:\n"                                                                                    \
-        "mov " RUN_OUT_LD ",%%r10\n"                                                              \
-        SEND_PANEL(0, 0, 4, 8, 12, 16, 20)                                                        \
-        SEND_PANEL(1, 1, 5, 9, 13, 17, 21)                                                        \
-        SEND_PANEL(2, 2, 6, 10, 14, 18, 22)                                                       \
-        SEND_PANEL(3, 3, 7, 11, 15, 19, 23)                                                       \
-        "lea (%[panel],%[panel],2),%%r8\n"                                                        \
-        "jmp 8b\n"                                                                                \
-        "9:\n"                                                                                    \
-        :                                                                                         \
-        : [run] "r"(run), [lda] "r"(g->x_ld * size), [panel] "r"(g->w_panel * size)              \
+#define WHOLE_TILES(steps)                                                          \
+    __asm__ volatile(                                                               \
+        "mov " RUN_X ",%%rax\n"                                                     \
+        "mov " RUN_W ",%%rcx\n"                                                     \
+        "mov " RUN_SUM ",%%r11\n"                                                   \
+        "mov " RUN_NEXT ",%%r9\n"                                                   \
+        "lea (%[panel],%[panel],2),%%r8\n"                                          \
+        "5:\n"                                                                      \
+        "lea (%%rax,%[lda],4),%%r12\n"                                              \
+        "lea (%%r12,%[lda],2),%%r12\n"                                              \
+        "cmpq $1," RUN_TILES "\n"                                                   \
+        "cmove " RUN_AFTER ",%%r12\n"                                               \
+        "lea (%[lda],%[lda],2),%%r13\n"                                             \
+        "lea (%%rax,%%r13),%%rdx\n"                                                 \
+        "add %%r12,%%r13\n"                                                         \
+        TILE_ZEROS                                                                  \
+        "mov $4,%%r10d\n"                                                           \
+        TILE_LOOP(1, steps, "64")                                                   \
+        "sub $4096,%%rcx\n"                                                         \
+        "cmpq $0," RUN_ADD "\n"                                                     \
+        "je 6f\n"                                                                   \
+        EACH_SUM(ADD_SUM)                                                           \
+        "6:\n"                                                                      \
+        "cmpq $0," RUN_ENDS "\n"                                                    \
+        "jne 7f\n"                                                                  \
+        EACH_SUM(KEEP_SUM)                                                          \
+        "8:\n"                                                                      \
+        "lea -256(%%r12),%%rax\n"                                                   \
+        "subq $1," RUN_TILES "\n"                                                   \
+        "jnz 5b\n"                                                                  \
+        "jmp 9f\n"                                                                  \
+        "7:\n"                                                                      \
+        "mov " RUN_OUT_LD ",%%r10\n"                                                \
+        SEND_PANEL(0, 0, 4, 8, 12, 16, 20)                                          \
+        SEND_PANEL(1, 1, 5, 9, 13, 17, 21)                                          \
+        SEND_PANEL(2, 2, 6, 10, 14, 18, 22)                                         \
+        SEND_PANEL(3, 3, 7, 11, 15, 19, 23)                                         \
+        "lea (%[panel],%[panel],2),%%r8\n"                                          \
+        "jmp 8b\n"                                                                  \
+        "9:\n"                                                                      \
+        :                                                                           \
+        : [run] "r"(run), [lda] "r"(g->x_ld * size), [panel] "r"(g->w_panel * size) \
         : TILE_USES, "r11", "r12", "r13", TILE_SUMS)
 /* clang-format on */
 
