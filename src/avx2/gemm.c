@@ -9,7 +9,6 @@
  * nothing stands between the last FMA of a tile and the first one of the next.
  */
 #include "kernels.h"
-
 #include "tile.h"
 #include "vec.h"
 

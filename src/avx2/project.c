@@ -18,7 +18,6 @@
  * KiB ahead, into the first-level cache.
  */
 #include "kernels.h"
-
 #include "tile.h"
 #include "vec.h"
 

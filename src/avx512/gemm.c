@@ -76,9 +76,8 @@ static inline __attribute__((always_inline)) void tile_max(float *max, __m512 ac
 }
 
 /* clang-format off */
-#define NOTHING(at) ""
 /* B's rows may stand at any distance, so that each step moves on. */
-#define STEP(at) TILE_LOAD(NOTHING, "0") "add %[b_k],%%rcx\n" TILE_STEP(at)
+#define STEP(at) TILE_LOAD("0") "add %[b_k],%%rcx\n" TILE_STEP(at)
 
 #define EACH_ROW(DO)                                        \
     DO(0, 0, 1, 2, 3) DO(1, 4, 5, 6, 7) DO(2, 8, 9, 10, 11) \

@@ -18,7 +18,6 @@
  * bring four streams 1.1 to 1.2 times as fast as two: up to six tokens take four panels there.
  */
 #include "kernels.h"
-
 #include "tile.h"
 #include "vec.h"
 
@@ -198,11 +197,11 @@ static void many_tile(const struct qkv_multiply *g, const struct tile *t) {
 
 /* With fewer tokens nearly every tile would read W while it comes from the second-level cache. */
 enum { LEAST = 4 * MR };
+_Static_assert(NR == QKV_STRIP * QKV_PANEL, "the sums of a strip of such tiles are theirs alone");
 #include "tmpl/project_stretch.h"
 
 /* clang-format off */
-#define NOTHING(at) ""
-#define STEP(n) TILE_LOAD(NOTHING, #n "*64") TILE_STEP(#n "*4")
+#define STEP(n) TILE_LOAD(#n "*64") TILE_STEP(#n "*4")
 
 /* Beside 16 steps, a line of X: that line of the next tile's rows is asked for, a quarter of its
  * sums, and of each panel that comes next some lines. */

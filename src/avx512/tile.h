@@ -8,12 +8,11 @@
  * register in four steps of it, or count each step, and while another thread shares the core an
  * instruction more is time. Sum n, row after row, is TILE_SUM(n). Whoever uses it hands over
  *
- *   a, b      row 0 of A, whose elements stand one behind the other, and row 0 of panel 0 of B
- *   lda       bytes from a row of A to the next one
+ *   lda       bytes from a row of A, whose elements stand one behind the other, to the next one
  *   panel     bytes from a panel of B to the next one
  *
- * rax and rdx then point to rows 0 and 3 of A, rcx to B, and r8 is three panels; r10 counts, and r9
- * is the user's.
+ * and points rax and rdx to rows 0 and 3 of A and rcx to a row of panel 0 of B; r8 is three panels,
+ * r10 counts, and r9 is the user's.
  */
 #ifndef QKV_AVX512_TILE_H
 #define QKV_AVX512_TILE_H
@@ -30,7 +29,7 @@ enum { MR = 6, NR = 64 };
     "memory", "cc", "rax", "rcx", "rdx", "r8", "r9", "r10", "xmm24", "xmm25", "xmm26",     \
     "xmm27", "xmm28", "xmm29", "xmm30", "xmm31"
 
-#define TILE_SUMS                                                                           \
+#define TILE_SUMS                                                                            \
     "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", \
     "xmm11", "xmm12", "xmm13", "xmm14", "xmm15", "xmm16", "xmm17", "xmm18", "xmm19",         \
     "xmm20", "xmm21", "xmm22", "xmm23"
@@ -52,16 +51,12 @@ enum { MR = 6, NR = 64 };
     TILE_MULTIPLY("%%zmm26", a0, a1, s2, t2)                            \
     TILE_MULTIPLY("%%zmm27", a0, a1, s3, t3)
 
-/* The row of B that stands `at` bytes on; each load is followed by a statement of its address. */
-#define TILE_LOAD(then, at)                            \
-    "vmovups " at "(%%rcx),%%zmm24\n"                  \
-    then(at "(%%rcx)")                                 \
-    "vmovups " at "(%%rcx,%[panel]),%%zmm25\n"         \
-    then(at "(%%rcx,%[panel])")                        \
-    "vmovups " at "(%%rcx,%[panel],2),%%zmm26\n"       \
-    then(at "(%%rcx,%[panel],2)")                      \
-    "vmovups " at "(%%rcx,%%r8),%%zmm27\n"             \
-    then(at "(%%rcx,%%r8)")
+/* The row of B that stands `at` bytes on. */
+#define TILE_LOAD(at)                            \
+    "vmovups " at "(%%rcx),%%zmm24\n"            \
+    "vmovups " at "(%%rcx,%[panel]),%%zmm25\n"   \
+    "vmovups " at "(%%rcx,%[panel],2),%%zmm26\n" \
+    "vmovups " at "(%%rcx,%%r8),%%zmm27\n"
 
 /* A row of B, loaded, times the column of A that stands `at` bytes on. */
 #define TILE_STEP(at)                                                               \
@@ -72,18 +67,10 @@ enum { MR = 6, NR = 64 };
     TILE_TWO_ROWS(at "(%%rdx,%[lda])", at "(%%rdx,%[lda],2)", "%%zmm28", "%%zmm29", \
                   16, 17, 18, 19, 20, 21, 22, 23)
 
-/* From a and b to the registers that the steps use. */
-#define TILE_ADDRESSES                 \
-    "mov %[a],%%rax\n"                 \
-    "mov %[b],%%rcx\n"                 \
-    "lea (%[panel],%[panel],2),%%r8\n" \
-    "lea (%[lda],%[lda],2),%%rdx\n"    \
-    "add %%rax,%%rdx\n"
-
-#define TILE_ZEROS               \
-    TILE_ZERO_ROW(0, 1, 2, 3)    \
-    TILE_ZERO_ROW(4, 5, 6, 7)    \
-    TILE_ZERO_ROW(8, 9, 10, 11)  \
+#define TILE_ZEROS                \
+    TILE_ZERO_ROW(0, 1, 2, 3)     \
+    TILE_ZERO_ROW(4, 5, 6, 7)     \
+    TILE_ZERO_ROW(8, 9, 10, 11)   \
     TILE_ZERO_ROW(12, 13, 14, 15) \
     TILE_ZERO_ROW(16, 17, 18, 19) \
     TILE_ZERO_ROW(20, 21, 22, 23)

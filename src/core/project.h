@@ -13,8 +13,9 @@ enum {
     /* A part: up to TOKENS tokens by a strip of columns, DEPTH inputs at a time, so that what is
      * read again and again stays in the second-level cache: the strip's part of W, for the next
      * TOKENS tokens. If that cache is large, those TOKENS tokens, for the next strip; up to
-     * TOGETHER parts that a thread gets in a row then share WIDE_DEPTH inputs at a time. Not part
-     * of the law, but the depths are multiples of STRETCH. */
+     * TOGETHER parts that a thread gets in a row then share WIDE_DEPTH inputs at a time. The sums
+     * of TOKENS tokens stay in the first-level cache. Not part of the law, but the depths are
+     * multiples of STRETCH. */
     QKV_PROJECT_TOKENS = 96,
     QKV_PROJECT_COLUMNS = QKV_STRIP * QKV_PANEL,
     QKV_PROJECT_DEPTH = 6 * QKV_STRETCH,

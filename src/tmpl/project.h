@@ -7,6 +7,9 @@
  *   few_panels    static int (const struct qkv_multiply *g): how many panels wide such a tile is
  *   few_tile, many_tile
  *                 static void (const struct qkv_multiply *g, const struct tile *t)
+ *   many_tokens   static void (const struct qkv_multiply *g): all of more than FEW tokens, by one
+ *                 tile after the other (project_tile.h's many_tiles) or a stretch at a time
+ *                 (project_stretch.h)
  *
  * and includes tmpl/project_tile.h before those.
  */

@@ -45,6 +45,7 @@ struct run {
 #define RUN_BIAS "72(%[run])"
 #define RUN_OUT(v) "80+8*" #v "(%[run])"
 _Static_assert(offsetof(struct run, out) == 80, "these are the places");
+_Static_assert(QKV_STRETCH == 64, "the assembly takes four times 16 inputs");
 
 static void whole_tiles(struct run *run, const struct qkv_multiply *g);
 

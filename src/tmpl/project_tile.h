@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A tile of a strip of the projection, as the walk (tmpl/project.h) hands it to the room. A panel's
- * inputs are a cache line each: 16 columns of one input. */
+/* A tile of a strip of the projection, as a walk hands it to the room, and the walk over all of
+ * them; the room has defined MR and NR. A panel's inputs are a cache line each: 16 columns of one
+ * input. */
 #ifndef QKV_TMPL_PROJECT_TILE_H
 #define QKV_TMPL_PROJECT_TILE_H
 
