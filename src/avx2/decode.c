@@ -130,9 +130,9 @@ static inline __attribute__((always_inline)) void key_tile(const struct qkv_key_
     const int turns = key_turns(p, panel, bytes, G);
     ptrdiff_t at = 0;
     for (int i = 0; i < turns; i++) {
-        struct asked asked = asked_by_keys(p, panel + i, bytes);
+        struct asked asked = asked_by_keys(p, panel + i, bytes, lanes_of(type));
         for (const ptrdiff_t end = bytes * (i + 1) / turns; at < end; at += line_of(type)) {
-            ask(&asked, G * line_of(type));
+            ask(&asked, G * line_of(type), lanes_of(type));
             unit(acc, b, at, q, ldq, type, M, G);
             q += steps;
         }

@@ -202,9 +202,9 @@ static inline __attribute__((always_inline)) void key_tile(const struct qkv_key_
         ask_few(ahead_of(p->panel, p->panels, p->next, p->nexts, panel), bytes);
     ptrdiff_t at = 0;
     for (int i = 0; i < turns; i++) {
-        struct asked asked = asked_by_keys(p, panel + i, bytes);
+        struct asked asked = asked_by_keys(p, panel + i, bytes, lanes_of(type));
         for (const ptrdiff_t end = bytes * (i + 1) / turns; at < end; at += line_of(type)) {
-            ask(&asked, G * line_of(type));
+            ask(&asked, G * line_of(type), lanes_of(type));
             unit(acc, b, at, q, ldq, type, M, G);
             q += steps;
         }

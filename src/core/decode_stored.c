@@ -131,7 +131,7 @@ int qkv_is_read_in_order(const struct qkv_plan_state *plan, const struct qkv_seq
 int qkv_is_read_in_lanes(const struct qkv_plan_state *plan, const struct qkv_sequence *sequence) {
     const int64_t last = plan->table->last_cache > 0 ? plan->table->last_cache : INT64_MAX;
     return !plan->table->follows &&
-           panels_of(plan, sequence) > qkv_min(STREAMS, last) / panel_bytes(plan) &&
+           panels_of(plan, sequence) > qkv_min(STREAMS, last / 4) / panel_bytes(plan) &&
            !multiplies(plan, sequence->rows * plan->problem.group, MOST_VECTORS);
 }
 

@@ -43,7 +43,7 @@ INLINED void key_tile(const struct qkv_key_product *p, int row, int panel, const
     for (int i = 0; i < turns; i++) {
         s.from = units * i / turns;
         s.to = units * (i + 1) / turns;
-        s.asked = asked_by_keys(p, panel + i, units * LINE);
+        s.asked = asked_by_keys(p, panel + i, units * LINE, LANES);
         add_stretch(&sums, &s, KEYS, M, G);
     }
     leave_scores(p, &sums, row, panel, M, G);
@@ -80,13 +80,13 @@ INLINED void value_tile(const struct qkv_value_product *p, int row, ptrdiff_t co
                         .asked = nothing(),
                         .from = p->from % QKV_PANEL / STEPS};
     from_zero(&sums, M, G);
-    struct asking asking = asking_of(p, UNITS * groups * LINE, group, groups);
+    struct asking asking = asking_of(p, UNITS * groups * LINE, group, groups, LANES);
     for (int i = begin; i < begin + count; i++) {
         s.line[0] = (const char *)p->panel[i] + group * LINE;
         s.word = (const char *)p->w + row * s.to_word + i * UNITS * WORD;
         s.to = end - i * UNITS < UNITS ? end - i * UNITS : UNITS;
         if (p->next)
-            s.asked = asked_by_values(&asking, UNITS * G * LINE);
+            s.asked = asked_by_values(&asking, UNITS * G * LINE, LANES);
         add_stretch(&sums, &s, VALUES, M, G);
         s.from = 0;
     }

@@ -91,7 +91,7 @@ INLINED void by_lines(struct sums *sums, const int part, const struct stretch *s
 /* The next unit, to one of the sums that take turns. */
 INLINED void step(struct sums *sums, const int part, const struct stretch *s, struct place *at,
                   const enum operand of, const int M, const int G) {
-    ask(&at->asked, G * LINE);
+    ask(&at->asked, G * LINE, LANES);
     if (M < G * PARTS)
         by_words(sums, part, s, at, of, M, G);
     else

@@ -23,7 +23,7 @@ value_run(sums *acc, const struct qkv_value_product *p, int row, ptrdiff_t colum
         b[v] = first + v * line_of(type);
     const float *w = (const float *)p->w + row * ldw + t;
     for (ptrdiff_t at = t % QKV_PANEL / steps * line; t < end; t += steps) {
-        ask(&asked, G * line_of(type));
+        ask(&asked, G * line_of(type), lanes_of(type));
         unit(acc, b, at, w, ldw, type, M, G);
         at += line;
         w += steps;
@@ -59,11 +59,12 @@ value_chains_asking(sums *acc, const struct qkv_value_product *p, int row, ptrdi
                     const int type, const int M, const int G) {
     const int steps = unit_of(type), groups = (int)(p->n / QKV_PANEL), read = G * line_of(type);
     const ptrdiff_t size = QKV_PANEL / steps * groups * line_of(type);
-    struct asking asking = asking_of(p, size, (int)(column / QKV_PANEL), groups);
+    struct asking asking = asking_of(p, size, (int)(column / QKV_PANEL), groups, lanes_of(type));
     for (int t = p->from / steps * steps, end; t < p->to; t = end) {
         end = t / QKV_PANEL * QKV_PANEL + QKV_PANEL;
         end = end < p->to ? end : p->to;
-        const struct asked asked = asked_by_values(&asking, QKV_PANEL / steps * read);
+        const struct asked asked =
+            asked_by_values(&asking, QKV_PANEL / steps * read, lanes_of(type));
         value_run(acc, p, row, column, t, end, asked, type, M, G);
     }
 }
