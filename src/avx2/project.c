@@ -158,7 +158,6 @@ typedef void tile_fn(const struct qkv_multiply *g, const struct tile *t);
     }
 TILE(few, 1, 1, 1)
 TILE(few, 1, 2, 1)
-TILE(few, 1, 3, 1)
 TILE(few, 1, 4, 1)
 TILE(few, 2, 1, 1)
 TILE(few, 2, 2, 1)
@@ -173,7 +172,7 @@ TILE(many, 6, 1, 0)
 
 static void few_tile(const struct qkv_multiply *g, const struct tile *t) {
     static tile_fn *const tiles[FEW][GROUPS] = {
-        {few_1x1, few_1x2, few_1x3, few_1x4}, {few_2x1, few_2x2}, {few_3x1}, {few_4x1}};
+        {few_1x1, few_1x2, NULL, few_1x4}, {few_2x1, few_2x2}, {few_3x1}, {few_4x1}};
     tiles[t->rows - 1][t->panels - 1](g, t);
 }
 

@@ -15,7 +15,8 @@
  * them; W is prefetched where it is read, as the hardware stops at the end of a page: 2 KiB ahead
  * into the first-level cache, or, where a processor's own prefetchers are good at it and would miss
  * the few buffers that this one has for lines on their way, 4 KiB ahead into the second. The former
- * bring four streams 1.1 to 1.2 times as fast as two: up to six tokens take four panels there.
+ * bring four streams 1.1 to 1.2 times as fast as two, and eight and sixteen faster still: as many
+ * panels as the registers have room for are taken there.
  */
 #include "kernels.h"
 #include "tile.h"
@@ -23,7 +24,8 @@
 
 #include "tmpl/project_tile.h"
 
-enum { FEW = 12, GROUPS = NR / QKV_PANEL, UNROLLED = 4 };
+enum { FEW = 12, GROUPS = NR / QKV_PANEL, MOST_GROUPS = 16, UNROLLED = 4 };
+_Static_assert((int)MOST_GROUPS <= (int)QKV_FEW_STRIP, "the driver hands over so many");
 
 /* How many inputs ahead W is asked for where it is read, and so into which cache; the nearest also
  * ask for what comes next. */
@@ -31,33 +33,62 @@ enum { NEXT = 8, NEAR = 32, FAR = 64 };
 
 /* Panels of a tile of few tokens. */
 static int few_panels(const struct qkv_multiply *g) {
-    return g->follows || g->tokens > MR ? 2 : GROUPS;
+    static const int panels[FEW] = {16, 8, 8, 4, 4, 4, 2, 2, 2, 2, 2, 2};
+    return g->follows ? 2 : panels[g->tokens - 1];
 }
 
-/* One input. M and G are constants where this is inlined, so that acc lives in registers. */
+/* Keeps a sum in its register, and the next input's loads where they are: compilers would take
+ * those early, and push a sum out. */
+#define PIN(sum) __asm__ volatile("" : "+v"(sum))
+
+/* One input, with the fewer of rows and panels in registers. M and G are constants where this is
+ * inlined, so that acc lives in registers. */
 static inline __attribute__((always_inline)) void
-step(__m512 acc[FEW][GROUPS], const struct place at, const int M, const int G) {
-    __m512 w[GROUPS];
+by_rows(__m512 acc[FEW][MOST_GROUPS], const struct place at, const int M, const int G) {
+    __m512 w[FEW]; /* G <= M here */
     QKV_UNROLL(4)
     for (int v = 0; v < G; v++)
         w[v] = _mm512_loadu_ps(at.w + v * at.w_panel);
     QKV_UNROLL(12)
     for (int r = 0; r < M; r++) {
-        __m512 x = _mm512_set1_ps(at.x[r * at.x_ld]);
+        const __m512 x = _mm512_set1_ps(at.x[r * at.x_ld]);
         QKV_UNROLL(4)
         for (int v = 0; v < G; v++) {
             acc[r][v] = _mm512_fmadd_ps(x, w[v], acc[r][v]);
-            /* Keeps it in its register, and the next input's loads where they are: compilers would
-             * take those early, and push an accumulator out. */
-            __asm__ volatile("" : "+v"(acc[r][v]));
+            PIN(acc[r][v]);
         }
     }
+}
+
+static inline __attribute__((always_inline)) void
+by_panels(__m512 acc[FEW][MOST_GROUPS], const struct place at, const int M, const int G) {
+    __m512 x[FEW];
+    QKV_UNROLL(4)
+    for (int r = 0; r < M; r++)
+        x[r] = _mm512_set1_ps(at.x[r * at.x_ld]);
+    QKV_UNROLL(16)
+    for (int v = 0; v < G; v++) {
+        const __m512 w = _mm512_loadu_ps(at.w + v * at.w_panel);
+        QKV_UNROLL(4)
+        for (int r = 0; r < M; r++) {
+            acc[r][v] = _mm512_fmadd_ps(x[r], w, acc[r][v]);
+            PIN(acc[r][v]);
+        }
+    }
+}
+
+static inline __attribute__((always_inline)) void
+step(__m512 acc[FEW][MOST_GROUPS], const struct place at, const int M, const int G) {
+    if (M < G)
+        by_panels(acc, at, M, G);
+    else
+        by_rows(acc, at, M, G);
 }
 
 /* Asks for W's line that is `far` inputs ahead. */
 static inline __attribute__((always_inline)) void ask(const struct place at, const int G,
                                                       const int far) {
-    QKV_UNROLL(4)
+    QKV_UNROLL(16)
     for (int v = 0; v < G; v++) {
         const void *line = (const void *)line_of(at.w + v * at.w_panel, far);
         if (far == FAR)
@@ -69,12 +100,13 @@ static inline __attribute__((always_inline)) void ask(const struct place at, con
 
 /* The chains of n inputs, from zero. far: so far ahead W is prefetched where it is read; the
  * nearest also what comes next, at `ahead`. */
-static inline __attribute__((always_inline)) void stretch(__m512 acc[FEW][GROUPS], struct place at,
-                                                          uintptr_t ahead, ptrdiff_t n, const int M,
-                                                          const int G, const int far) {
+static inline __attribute__((always_inline)) void stretch(__m512 acc[FEW][MOST_GROUPS],
+                                                          struct place at, uintptr_t ahead,
+                                                          ptrdiff_t n, const int M, const int G,
+                                                          const int far) {
     QKV_UNROLL(12)
     for (int r = 0; r < M; r++) {
-        QKV_UNROLL(4)
+        QKV_UNROLL(16)
         for (int v = 0; v < G; v++)
             acc[r][v] = _mm512_setzero_ps();
     }
@@ -100,7 +132,7 @@ static inline __attribute__((always_inline)) void stretch(__m512 acc[FEW][GROUPS
 }
 
 /* Joins the stretch to the ones before; whole sums go out. */
-static inline __attribute__((always_inline)) void join(__m512 acc[FEW][GROUPS],
+static inline __attribute__((always_inline)) void join(__m512 acc[FEW][MOST_GROUPS],
                                                        const struct qkv_multiply *g,
                                                        const struct tile *t, int add, int ends,
                                                        const int M, const int G) {
@@ -108,7 +140,7 @@ static inline __attribute__((always_inline)) void join(__m512 acc[FEW][GROUPS],
     if (add) {
         QKV_UNROLL(12)
         for (int r = 0; r < M; r++) {
-            QKV_UNROLL(4)
+            QKV_UNROLL(16)
             for (int v = 0; v < G; v++)
                 acc[r][v] = _mm512_add_ps(_mm512_loadu_ps(sum + r * g->sum_ld + v * 16), acc[r][v]);
         }
@@ -116,13 +148,13 @@ static inline __attribute__((always_inline)) void join(__m512 acc[FEW][GROUPS],
     if (!ends) {
         QKV_UNROLL(12)
         for (int r = 0; r < M; r++) {
-            QKV_UNROLL(4)
+            QKV_UNROLL(16)
             for (int v = 0; v < G; v++)
                 _mm512_storeu_ps(sum + r * g->sum_ld + v * 16, acc[r][v]);
         }
         return;
     }
-    QKV_UNROLL(4)
+    QKV_UNROLL(16)
     for (int v = 0; v < G; v++) {
         const int panel = t->panel + v;
         float *out = g->out[panel] + t->row * g->out_ld;
@@ -139,7 +171,7 @@ tile(const struct qkv_multiply *g, const struct tile *t, const int M, const int 
     int add = g->add;
     uintptr_t ahead = t->lines ? t->ahead : (uintptr_t)at.w;
     for (ptrdiff_t left = g->k; left > 0;) {
-        __m512 acc[FEW][GROUPS];
+        __m512 acc[FEW][MOST_GROUPS];
         const ptrdiff_t n = left < QKV_STRETCH ? left : QKV_STRETCH;
         stretch(acc, at, ahead, n, M, G, far);
         ahead += (uintptr_t)n * QKV_PANEL * sizeof(float);
@@ -160,36 +192,59 @@ typedef void tile_fn(const struct qkv_multiply *g, const struct tile *t);
     static void name##_##rows##x##groups(const struct qkv_multiply *g, const struct tile *t) { \
         tile(g, t, rows, groups, far);                                                         \
     }
-#define PAIR(name, rows, far) TILE(name, rows, 1, far) TILE(name, rows, 2, far)
-#define FOUR(name, rows, far) \
-    PAIR(name, rows, far) TILE(name, rows, 3, far) TILE(name, rows, 4, far)
-#define SIX(DO) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6)
-#define SEVEN_TO_TWELVE(DO) DO(7) DO(8) DO(9) DO(10) DO(11) DO(12)
-#define TWELVE(DO) SIX(DO) SEVEN_TO_TWELVE(DO)
-#define NEAR_PAIR(rows) PAIR(near, rows, NEAR)
+/* By the number of panels: few tokens take powers of two alone, many any number up to four. */
+#define TWO(name, rows, far) TILE(name, rows, 1, far) TILE(name, rows, 2, far)
+#define FOUR(name, rows, far) TWO(name, rows, far) TILE(name, rows, 4, far)
+#define EIGHT(name, rows, far) FOUR(name, rows, far) TILE(name, rows, 8, far)
+#define SIX_OF(DO) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6)
+#define TWELVE_OF(DO) SIX_OF(DO) DO(7) DO(8) DO(9) DO(10) DO(11) DO(12)
+#define NEAR_TWO(rows) TWO(near, rows, NEAR)
 #define NEAR_FOUR(rows) FOUR(near, rows, NEAR)
-#define FAR_PAIR(rows) PAIR(far, rows, FAR)
-SIX(NEAR_FOUR)
-SEVEN_TO_TWELVE(NEAR_PAIR)
-TWELVE(FAR_PAIR)
-#define MANY_FOUR(rows) FOUR(many, rows, NEXT)
-SIX(MANY_FOUR)
+#define FAR_TWO(rows) TWO(far, rows, FAR)
+#define MANY_FOUR(rows) FOUR(many, rows, NEXT) TILE(many, rows, 3, NEXT)
+EIGHT(near, 1, NEAR)
+TILE(near, 1, 16, NEAR)
+EIGHT(near, 2, NEAR)
+EIGHT(near, 3, NEAR)
+NEAR_FOUR(4)
+NEAR_FOUR(5)
+NEAR_FOUR(6)
+NEAR_TWO(7)
+NEAR_TWO(8)
+NEAR_TWO(9)
+NEAR_TWO(10)
+NEAR_TWO(11)
+NEAR_TWO(12)
+TWELVE_OF(FAR_TWO)
+SIX_OF(MANY_FOUR)
 
-#define TWO_OF(name, rows) name##_##rows##x1, name##_##rows##x2
-#define FOUR_OF(name, rows) TWO_OF(name, rows), name##_##rows##x3, name##_##rows##x4
-#define NEAR_FOUR_OF(rows) {FOUR_OF(near, rows)},
-#define NEAR_TWO_OF(rows) {TWO_OF(near, rows)},
-#define FAR_TWO_OF(rows) {TWO_OF(far, rows)},
-#define MANY_FOUR_OF(rows) {FOUR_OF(many, rows)},
+#define TWO_TILES(name, rows) name##_##rows##x1, name##_##rows##x2
+#define FOUR_TILES(name, rows) TWO_TILES(name, rows), name##_##rows##x4
+#define EIGHT_TILES(name, rows) FOUR_TILES(name, rows), name##_##rows##x8
+#define FAR_TILES(rows) {TWO_TILES(far, rows)},
+#define MANY_TILES(rows) {TWO_TILES(many, rows), many_##rows##x3, many_##rows##x4},
 
+/* By the logarithm of the panels. */
 static void few_tile(const struct qkv_multiply *g, const struct tile *t) {
-    static tile_fn *const tiles[2][FEW][GROUPS] = {{SIX(NEAR_FOUR_OF) SEVEN_TO_TWELVE(NEAR_TWO_OF)},
-                                                   {TWELVE(FAR_TWO_OF)}};
-    tiles[g->follows != 0][t->rows - 1][t->panels - 1](g, t);
+    enum { WIDTHS = 5 };
+    static tile_fn *const tiles[2][FEW][WIDTHS] = {{{EIGHT_TILES(near, 1), near_1x16},
+                                                    {EIGHT_TILES(near, 2)},
+                                                    {EIGHT_TILES(near, 3)},
+                                                    {FOUR_TILES(near, 4)},
+                                                    {FOUR_TILES(near, 5)},
+                                                    {FOUR_TILES(near, 6)},
+                                                    {TWO_TILES(near, 7)},
+                                                    {TWO_TILES(near, 8)},
+                                                    {TWO_TILES(near, 9)},
+                                                    {TWO_TILES(near, 10)},
+                                                    {TWO_TILES(near, 11)},
+                                                    {TWO_TILES(near, 12)}},
+                                                   {TWELVE_OF(FAR_TILES)}};
+    tiles[g->follows != 0][t->rows - 1][__builtin_ctz((unsigned)t->panels)](g, t);
 }
 
 static void many_tile(const struct qkv_multiply *g, const struct tile *t) {
-    static tile_fn *const tiles[MR][GROUPS] = {SIX(MANY_FOUR_OF)};
+    static tile_fn *const tiles[MR][GROUPS] = {SIX_OF(MANY_TILES)};
     tiles[t->rows - 1][t->panels - 1](g, t);
 }
 

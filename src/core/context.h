@@ -27,6 +27,13 @@ void qkv_context_bind(struct qkv_context_state *state, uint64_t features, int is
 struct qkv_cpu_report;
 void qkv_context_tell(struct qkv_context_state *state, const struct qkv_cpu_report *cpu);
 
+/* Of more bytes than this a call seldom finds much in the last-level cache, which holds other
+ * things, and other processors' as well. */
+static inline int64_t qkv_seldom_cached(const struct qkv_table *table) {
+    const int64_t most = 24 << 20, share = table->last_cache / 4;
+    return table->last_cache > 0 && share < most ? share : most;
+}
+
 /* The state of a context, of the default one for NULL; NULL if it was never initialised. */
 const struct qkv_context_state *qkv_context_get(const qkv_context *context);
 

@@ -73,13 +73,12 @@ void qkv_load_stored_queries(const struct qkv_part *part) {
  * processor runs far enough ahead by itself. Both are less where the last-level cache is small. Of
  * more than it holds, little is left there from call to call: then, if the work on a line is short
  * and the processor's own prefetchers are good at it, panels are taken in their order, as a stream
- * or two. Where they are not, what comes next is asked for as several streams from STREAMS on, of
- * which a share of the last-level cache seldom holds much, unless the work on a line takes longer
- * than reading it (docs/performance/tried-decode.md). No bit depends on any of it. */
+ * or two. Where they are not, what comes next is asked for as several streams where that cache
+ * seldom holds much of it, unless the work on a line takes longer than reading it
+ * (docs/performance/tried-decode.md). No bit depends on any of it. */
 enum {
     LEAST = 1 << 20,
     MOST = 8 << 20,
-    STREAMS = 24 << 20,
     LINE = 64,
     MANY_VECTORS = 8,
     MOST_VECTORS = 32,
@@ -129,9 +128,8 @@ int qkv_is_read_in_order(const struct qkv_plan_state *plan, const struct qkv_seq
 }
 
 int qkv_is_read_in_lanes(const struct qkv_plan_state *plan, const struct qkv_sequence *sequence) {
-    const int64_t last = plan->table->last_cache > 0 ? plan->table->last_cache : INT64_MAX;
     return !plan->table->follows &&
-           panels_of(plan, sequence) > qkv_min(STREAMS, last / 4) / panel_bytes(plan) &&
+           panels_of(plan, sequence) > qkv_seldom_cached(plan->table) / panel_bytes(plan) &&
            !multiplies(plan, sequence->rows * plan->problem.group, MOST_VECTORS);
 }
 

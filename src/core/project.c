@@ -71,7 +71,7 @@ static struct piece strip_of(const struct qkv_project_state *s, const struct pie
     strip.w += c * s->d_model;
     strip.sum += c * p->tokens;
     strip.column += c;
-    strip.columns = qkv_min(p->columns - c, QKV_PROJECT_COLUMNS);
+    strip.columns = qkv_min(p->columns - c, s->strip);
     if (p->bias)
         strip.bias += c;
     return strip;
@@ -112,7 +112,7 @@ static int64_t depth_of(const struct qkv_project_state *s, int64_t tokens) {
 /* The panels that are read after inputs [k, k + n) of the strip that begins c columns on. */
 static const float *panels_after(const struct qkv_project_state *s, const struct piece *p,
                                  int64_t c, int64_t k, int64_t n) {
-    const int64_t after = c + QKV_PROJECT_COLUMNS;
+    const int64_t after = c + s->strip;
     if (after < p->columns)
         return p->w + after * s->d_model + k * QKV_PANEL;
     return k + n < s->d_model ? p->w + (k + n) * QKV_PANEL : p->next;
@@ -122,7 +122,7 @@ static void multiply(const struct qkv_project_state *s, const struct piece *p) {
     const int64_t depth = depth_of(s, p->tokens);
     for (int64_t k = 0, n; k < s->d_model; k += n) {
         n = qkv_min(s->d_model - k, depth);
-        for (int64_t c = 0; c < p->columns; c += QKV_PROJECT_COLUMNS) {
+        for (int64_t c = 0; c < p->columns; c += s->strip) {
             const struct piece strip = strip_of(s, p, c);
             multiply_strip(s, &strip, k, n, panels_after(s, p, c, k, n));
         }
@@ -142,7 +142,7 @@ static void store_strip(const struct qkv_project_kernels *kernels, const struct 
 }
 
 static void store(const struct qkv_project_state *s, const struct piece *p) {
-    for (int64_t c = 0; c < p->columns; c += QKV_PROJECT_COLUMNS) {
+    for (int64_t c = 0; c < p->columns; c += s->strip) {
         const struct piece strip = strip_of(s, p, c);
         store_strip(s->table->project, &strip);
     }
@@ -163,10 +163,8 @@ static struct place place_of(const struct qkv_project_state *s, const struct qkv
 /* How many of `count` parts from one on are taken together. */
 static int64_t together(const struct qkv_project_state *s, const struct qkv_matrix *m,
                         int64_t index, int64_t count) {
-    if (!s->wide)
-        return 1;
-    return qkv_min(qkv_min(count, QKV_PROJECT_TOGETHER),
-                   strips_of(m) - place_of(s, m, index).strip);
+    const int64_t most = s->wide ? QKV_PROJECT_TOGETHER : s->strip / QKV_PROJECT_COLUMNS;
+    return qkv_min(qkv_min(count, most), strips_of(m) - place_of(s, m, index).strip);
 }
 
 /* The column at which the part after these begins; after the last of all, the first. */

@@ -14,8 +14,9 @@ enum {
      * read again and again stays in the second-level cache: the strip's part of W, for the next
      * TOKENS tokens. If that cache is large, those TOKENS tokens, for the next strip; up to
      * TOGETHER parts that a thread gets in a row then share WIDE_DEPTH inputs at a time. The sums
-     * of TOKENS tokens stay in the first-level cache. Not part of the law, but the depths are
-     * multiples of STRETCH. */
+     * of TOKENS tokens stay in the first-level cache. Parts of few tokens are taken together, too,
+     * where W comes from memory: it is read in more streams than a strip has panels. Not part of
+     * the law, but the depths are multiples of STRETCH. */
     QKV_PROJECT_TOKENS = 96,
     QKV_PROJECT_COLUMNS = QKV_STRIP * QKV_PANEL,
     QKV_PROJECT_DEPTH = 6 * QKV_STRETCH,
@@ -39,6 +40,7 @@ struct __attribute__((may_alias)) qkv_project_state {
     int layout;
     int packs;
     int wide; /* strip after strip for some tokens, not tokens after tokens for a strip */
+    int64_t strip; /* columns that are multiplied at a time */
 };
 
 #define QKV_PROJECT_MAGIC 0x6a6f7270766b71ULL /* "qkvproj" */

@@ -104,9 +104,19 @@ static int is_wide(const struct qkv_table *table) {
     return from > 0 && table->second_cache >= from;
 }
 
+/* Few tokens take wide strips of W where it comes from memory: more streams are faster there, and
+ * slower from the last-level cache. Not in a batch, whose entries take one strip in turn. */
+static int64_t strip_columns(const struct qkv_project_state *s, int64_t columns) {
+    const double bytes = (double)columns * (double)s->d_model * (double)sizeof(float);
+    const int wide = s->batch == 1 && s->tokens <= s->table->project->few &&
+                     bytes > (double)qkv_seldom_cached(s->table);
+    return wide ? QKV_FEW_STRIP * QKV_PANEL : QKV_PROJECT_COLUMNS;
+}
+
 /* The sums of a worker's parts at a time. */
 static size_t sums_bytes(const struct qkv_project_state *s, int64_t widest) {
-    const int64_t most = (s->wide ? QKV_PROJECT_TOGETHER : 1) * QKV_PROJECT_COLUMNS;
+    const int64_t most =
+        qkv_max(s->strip, (s->wide ? QKV_PROJECT_TOGETHER : 1) * QKV_PROJECT_COLUMNS);
     const int64_t columns = qkv_min(qkv_round_up(widest, QKV_PANEL), most);
     return (size_t)(qkv_min(s->tokens, QKV_PROJECT_TOKENS) * columns) * sizeof(float);
 }
@@ -134,6 +144,7 @@ qkv_status qkv_project_plan(qkv_plan *plan, const qkv_project_params *params,
             plan->workspace_shared += packed_bytes(&s, m);
         }
     }
+    s.strip = strip_columns(&s, width);
     plan->workspace_worker = qkv_set_apart(sums_bytes(&s, widest));
     if (parts > 0 && s.packs)
         plan->parts[plan->phases++] = pack_parts;

@@ -4,7 +4,8 @@
  * The room defines, before the include, MR, NR and
  *
  *   FEW           up to so many tokens are one tile: W comes from memory, and is read once
- *   few_panels    static int (const struct qkv_multiply *g): how many panels wide such a tile is
+ *   few_panels    static int (const struct qkv_multiply *g): how many panels wide such a tile is, a
+ *                 power of two; the last ones may have less
  *   few_tile, many_tile
  *                 static void (const struct qkv_multiply *g, const struct tile *t)
  *   many_tokens   static void (const struct qkv_multiply *g): all of more than FEW tokens, by one
@@ -20,9 +21,10 @@
 
 static void few_tokens(const struct qkv_multiply *g) {
     const int wide = few_panels(g);
-    struct tile t = {.rows = (int)g->tokens};
-    for (; t.panel < g->panels; t.panel += wide) {
-        t.panels = g->panels - t.panel < wide ? g->panels - t.panel : wide;
+    struct tile t = {.rows = (int)g->tokens, .panels = wide};
+    for (; t.panel < g->panels; t.panel += t.panels) {
+        while (t.panels > g->panels - t.panel)
+            t.panels /= 2;
         few_tile(g, &t);
     }
 }
