@@ -100,8 +100,8 @@ static struct verdict token_alone(const struct project_case *c, const qkv_contex
     return verdict;
 }
 
-/* What is taken together depends on the size of the second-level cache, and what is asked for of
- * few tokens' weights on the processor's prefetchers. */
+/* What is taken together depends on the size of the second-level cache and, of few tokens, on what
+ * the last one seldom holds; what is asked for of their weights on the processor's prefetchers. */
 static struct verdict any_caches(const struct project_case *c, const qkv_context *context,
                                  struct rng *rng) {
     static const int64_t sizes[] = {0, INT64_MAX};
@@ -110,6 +110,7 @@ static struct verdict any_caches(const struct project_case *c, const qkv_context
         qkv_context other = *context;
         struct qkv_table *table = &((struct qkv_context_state *)&other)->table;
         table->second_cache = sizes[i];
+        table->last_cache = i ? 0 : 1;
         table->follows = i;
         verdict = compare_with(c, &c->desc, &other, bits_ways[rng_below(rng, BITS_WAYS)]);
         verdict_add(&verdict, "a second-level cache of %lld bytes, prefetchers that %s",
@@ -182,6 +183,30 @@ START_TEST(project_of_many_blocks_whatever_the_caches_hold) {
 }
 END_TEST
 
+/* More columns than a wide strip has, of heads of whole panels, and of others. */
+START_TEST(project_of_few_tokens_whatever_the_caches_hold) {
+    const qkv_context *context = &rooms_get(_i)->context;
+    for (int tokens = 1; tokens <= 13; tokens++) {
+        struct rng rng = rng_seeded(test_seed() + (uint64_t)tokens);
+        struct project_desc d = project_desc_plain();
+        d.tokens = tokens;
+        d.d_model = QKV_STRETCH + 3 + tokens;
+        d.q_heads = 3;
+        d.kv_heads = 1;
+        d.head_dim = QKV_FEW_STRIP * QKV_PANEL - QKV_PANEL - tokens % 2;
+        d.packed = 1;
+        d.biases = tokens % 3 > 0;
+        struct project_case c;
+        struct verdict verdict = run(&c, &d, context, (struct how){WAY_PLAIN, 1, 0});
+        if (verdict.ok)
+            verdict = any_caches(&c, context, &rng);
+        project_case_free(&c);
+        project_case_explain(&d, &verdict);
+        stage_assert(&verdict);
+    }
+}
+END_TEST
+
 void bits_add_project_tests(TCase *tcase) {
     const TTest *const tests[] = {
         project_by_any_threads_and_parts,
@@ -189,6 +214,7 @@ void bits_add_project_tests(TCase *tcase) {
         project_a_token_alone_or_among_others,
         project_whatever_the_caches_hold,
         project_of_many_blocks_whatever_the_caches_hold,
+        project_of_few_tokens_whatever_the_caches_hold,
     };
     tcase_add_room_tests(tcase, tests, sizeof tests / sizeof *tests);
 }
