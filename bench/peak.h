@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 /* Ways of reading: which is the fastest depends on where the numbers are. */
-enum { PEAK_READS = 5 };
+enum { PEAK_READS = 6 };
 
 /* A room's chains and its ways through memory, from peak_room.c. */
 struct peak_kernel {

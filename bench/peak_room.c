@@ -90,6 +90,7 @@ READ(read_one_ahead, 1, 1024)
 READ(read_two, 2, 0)
 READ(read_four, 4, 0)
 READ(read_four_ahead, 4, 512)
+READ(read_eight_ahead, 8, 512)
 
 /* Reads all of data and writes it back: nothing but that in the loop, and no value that another one
  * waits for. */
@@ -103,5 +104,5 @@ extern const struct peak_kernel ROOM(peak);
 const struct peak_kernel ROOM(peak) = {
     2.0 * CHAINS_COUNT * (double)VF_LANES,
     run,
-    {read_one, read_one_ahead, read_two, read_four, read_four_ahead},
+    {read_one, read_one_ahead, read_two, read_four, read_four_ahead, read_eight_ahead},
     update_all};
