@@ -369,5 +369,5 @@ const struct qkv_project_kernels qkv_avx512_project = {
     .mr = MR,
     .nr = NR,
     .few = FEW,
-    .wide_from = 2 << 20,
+    .wide_from = 5 << 18,
 };
