@@ -24,8 +24,7 @@
 
 #include "tmpl/project_tile.h"
 
-enum { FEW = 12, GROUPS = NR / QKV_PANEL, MOST_GROUPS = 16, UNROLLED = 4 };
-_Static_assert((int)MOST_GROUPS <= (int)QKV_FEW_STRIP, "the driver hands over so many");
+enum { FEW = 12, GROUPS = NR / QKV_PANEL, MOST_GROUPS = 16, SUMS = MR * GROUPS, UNROLLED = 4 };
 
 /* How many inputs ahead W is asked for where it is read, and so into which cache; the nearest also
  * ask for what comes next. */
@@ -43,9 +42,9 @@ static int few_panels(const struct qkv_multiply *g) {
 
 /* One input, with the fewer of rows and panels in registers. M and G are constants where this is
  * inlined, so that acc lives in registers. */
-static inline __attribute__((always_inline)) void
-by_rows(__m512 acc[FEW][MOST_GROUPS], const struct place at, const int M, const int G) {
-    __m512 w[FEW]; /* G <= M here */
+static inline __attribute__((always_inline)) void by_rows(__m512 acc[SUMS], const struct place at,
+                                                          const int M, const int G) {
+    __m512 w[GROUPS]; /* G <= M here */
     QKV_UNROLL(4)
     for (int v = 0; v < G; v++)
         w[v] = _mm512_loadu_ps(at.w + v * at.w_panel);
@@ -54,14 +53,14 @@ by_rows(__m512 acc[FEW][MOST_GROUPS], const struct place at, const int M, const 
         const __m512 x = _mm512_set1_ps(at.x[r * at.x_ld]);
         QKV_UNROLL(4)
         for (int v = 0; v < G; v++) {
-            acc[r][v] = _mm512_fmadd_ps(x, w[v], acc[r][v]);
-            PIN(acc[r][v]);
+            acc[r * G + v] = _mm512_fmadd_ps(x, w[v], acc[r * G + v]);
+            PIN(acc[r * G + v]);
         }
     }
 }
 
-static inline __attribute__((always_inline)) void
-by_panels(__m512 acc[FEW][MOST_GROUPS], const struct place at, const int M, const int G) {
+static inline __attribute__((always_inline)) void by_panels(__m512 acc[SUMS], const struct place at,
+                                                            const int M, const int G) {
     __m512 x[FEW];
     QKV_UNROLL(4)
     for (int r = 0; r < M; r++)
@@ -71,14 +70,14 @@ by_panels(__m512 acc[FEW][MOST_GROUPS], const struct place at, const int M, cons
         const __m512 w = _mm512_loadu_ps(at.w + v * at.w_panel);
         QKV_UNROLL(4)
         for (int r = 0; r < M; r++) {
-            acc[r][v] = _mm512_fmadd_ps(x[r], w, acc[r][v]);
-            PIN(acc[r][v]);
+            acc[r * G + v] = _mm512_fmadd_ps(x[r], w, acc[r * G + v]);
+            PIN(acc[r * G + v]);
         }
     }
 }
 
-static inline __attribute__((always_inline)) void
-step(__m512 acc[FEW][MOST_GROUPS], const struct place at, const int M, const int G) {
+static inline __attribute__((always_inline)) void step(__m512 acc[SUMS], const struct place at,
+                                                       const int M, const int G) {
     if (M < G)
         by_panels(acc, at, M, G);
     else
@@ -100,15 +99,16 @@ static inline __attribute__((always_inline)) void ask(const struct place at, con
 
 /* The chains of n inputs, from zero. far: so far ahead W is prefetched where it is read; the
  * nearest also what comes next, at `ahead`. */
-static inline __attribute__((always_inline)) void stretch(__m512 acc[FEW][MOST_GROUPS],
-                                                          struct place at, uintptr_t ahead,
-                                                          ptrdiff_t n, const int M, const int G,
-                                                          const int far) {
+static inline __attribute__((always_inline)) void stretch(__m512 acc[SUMS], struct place at,
+                                                          uintptr_t ahead, ptrdiff_t n, const int M,
+                                                          const int G, const int far) {
     QKV_UNROLL(12)
     for (int r = 0; r < M; r++) {
         QKV_UNROLL(16)
-        for (int v = 0; v < G; v++)
-            acc[r][v] = _mm512_setzero_ps();
+        for (int v = 0; v < G; v++) {
+            acc[r * G + v] = _mm512_setzero_ps();
+            PIN(acc[r * G + v]); /* not a memset, which clang would make of a row */
+        }
     }
 
     for (; n >= UNROLLED; n -= UNROLLED) {
@@ -132,7 +132,7 @@ static inline __attribute__((always_inline)) void stretch(__m512 acc[FEW][MOST_G
 }
 
 /* Joins the stretch to the ones before; whole sums go out. */
-static inline __attribute__((always_inline)) void join(__m512 acc[FEW][MOST_GROUPS],
+static inline __attribute__((always_inline)) void join(__m512 acc[SUMS],
                                                        const struct qkv_multiply *g,
                                                        const struct tile *t, int add, int ends,
                                                        const int M, const int G) {
@@ -142,7 +142,8 @@ static inline __attribute__((always_inline)) void join(__m512 acc[FEW][MOST_GROU
         for (int r = 0; r < M; r++) {
             QKV_UNROLL(16)
             for (int v = 0; v < G; v++)
-                acc[r][v] = _mm512_add_ps(_mm512_loadu_ps(sum + r * g->sum_ld + v * 16), acc[r][v]);
+                acc[r * G + v] =
+                    _mm512_add_ps(_mm512_loadu_ps(sum + r * g->sum_ld + v * 16), acc[r * G + v]);
         }
     }
     if (!ends) {
@@ -150,18 +151,19 @@ static inline __attribute__((always_inline)) void join(__m512 acc[FEW][MOST_GROU
         for (int r = 0; r < M; r++) {
             QKV_UNROLL(16)
             for (int v = 0; v < G; v++)
-                _mm512_storeu_ps(sum + r * g->sum_ld + v * 16, acc[r][v]);
+                _mm512_storeu_ps(sum + r * g->sum_ld + v * 16, acc[r * G + v]);
         }
         return;
     }
+    static const float zeros[MOST_GROUPS * QKV_PANEL];
+    const float *bias = g->bias ? g->bias + t->panel * QKV_PANEL : zeros;
     QKV_UNROLL(16)
     for (int v = 0; v < G; v++) {
-        const int panel = t->panel + v;
-        float *out = g->out[panel] + t->row * g->out_ld;
-        __m512 bias = g->bias ? _mm512_loadu_ps(g->bias + panel * QKV_PANEL) : _mm512_setzero_ps();
+        float *out = g->out[t->panel + v] + t->row * g->out_ld;
+        const __m512 b = _mm512_loadu_ps(bias + v * QKV_PANEL);
         QKV_UNROLL(12)
         for (int r = 0; r < M; r++)
-            _mm512_storeu_ps(out + r * g->out_ld, _mm512_add_ps(acc[r][v], bias));
+            _mm512_storeu_ps(out + r * g->out_ld, _mm512_add_ps(acc[r * G + v], b));
     }
 }
 
@@ -171,7 +173,7 @@ tile(const struct qkv_multiply *g, const struct tile *t, const int M, const int 
     int add = g->add;
     uintptr_t ahead = t->lines ? t->ahead : (uintptr_t)at.w;
     for (ptrdiff_t left = g->k; left > 0;) {
-        __m512 acc[FEW][MOST_GROUPS];
+        __m512 acc[SUMS];
         const ptrdiff_t n = left < QKV_STRETCH ? left : QKV_STRETCH;
         stretch(acc, at, ahead, n, M, G, far);
         ahead += (uintptr_t)n * QKV_PANEL * sizeof(float);
