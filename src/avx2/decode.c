@@ -6,11 +6,10 @@
  *
  * What the tiles will read is prefetched, a line for each line that they read (stored_ahead.h). A
  * tile's own panels are several streams at a time, which the hardware prefetchers of a Zen 5 fetch
- * at half of the memory's speed: what is prefetched is one stream there, and on Intel's processors
- * four lanes. Into the second-level cache, since half a block is more than the first one holds; an
- * Emerald Rapids, which has 16 lines on their way to the first one at most, reads 1.2 times as
- * fast. Of panels that are taken in their order nothing is asked for: a Zen 3 reads two streams
- * fastest if it is left alone (stored_order.h).
+ * at half of the memory's speed: what is prefetched is one stream there, into the second-level
+ * cache, since half a block is more than the first one holds, and on Intel's processors lanes. Of
+ * panels that are taken in their order nothing is asked for: a Zen 3 reads two streams fastest if
+ * it is left alone (stored_order.h).
  */
 #include "kernels.h"
 #include "vec.h"

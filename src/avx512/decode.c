@@ -6,11 +6,10 @@
  *
  * What the tiles will read is prefetched, a line for each line that they read (stored_ahead.h). A
  * tile's own panels are several streams at a time, which the hardware prefetchers of a Zen 5 fetch
- * at half of the memory's speed: what is prefetched is one stream there. A Granite Rapids reads one
- * at 12 GB/s and four at 18: there it is four lanes. Into the second-level cache, since half a
- * block is more than the first one holds; an Emerald Rapids, which has 16 lines on their way to the
- * first one at most, reads 1.2 times as fast. Panels that are taken in their order are one stream
- * themselves, and little of them is asked for (stored_order.h).
+ * at half of the memory's speed: what is prefetched is one stream there, into the second-level
+ * cache, since half a block is more than the first one holds. A Granite Rapids reads one at 12 GB/s
+ * and four at 18, an Ice Lake one at 12 and eight at 17: there it is lanes. Panels that are taken
+ * in their order are one stream themselves, and little of them is asked for (stored_order.h).
  */
 #include "kernels.h"
 #include "tile.h"
