@@ -30,7 +30,7 @@ enum { FEW = 12, GROUPS = NR / QKV_PANEL, MOST_GROUPS = 16, SUMS = MR * GROUPS, 
  * ask for what comes next. */
 enum { NEXT = 8, NEAR = 32, FAR = 64 };
 
-/* Panels of a tile of few tokens. */
+/* Panels of a tile of few tokens; where W is not read from memory, a strip has but four. */
 static int few_panels(const struct qkv_multiply *g) {
     static const int panels[FEW] = {16, 8, 8, 4, 4, 4, 2, 2, 2, 2, 2, 2};
     return g->follows ? 2 : panels[g->tokens - 1];

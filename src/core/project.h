@@ -24,6 +24,8 @@ enum {
     QKV_PROJECT_WIDE_DEPTH = 12 * QKV_STRETCH,
     QKV_PACK_PANELS = 4, /* panels of W that a part of phase 0 packs */
 };
+_Static_assert(QKV_FEW_STRIP <= QKV_PROJECT_TOGETHER * QKV_STRIP,
+               "parts together are a strip of few tokens");
 
 struct qkv_matrix {
     int64_t heads, dim, width; /* width = heads * dim, of the output's rows */

@@ -162,6 +162,21 @@ START_TEST(project_whatever_the_caches_hold) {
 }
 END_TEST
 
+/* In one piece, and in some other way. */
+static void check_caches(const struct project_desc *d, const qkv_context *context,
+                         struct rng *rng) {
+    const struct how plain = {WAY_PLAIN, 1, 0};
+    struct project_case c;
+    struct verdict verdict = run(&c, d, context, plain);
+    if (verdict.ok)
+        verdict = with_caches(&c, context, plain);
+    if (verdict.ok)
+        verdict = any_caches(&c, context, rng);
+    project_case_free(&c);
+    project_case_explain(d, &verdict);
+    stage_assert(&verdict);
+}
+
 /* More than a block of tokens, as each sequence has one, more inputs than are taken at a time, and
  * more strips than are taken together; heads of whole panels, and others. */
 START_TEST(project_of_many_blocks_whatever_the_caches_hold) {
@@ -177,13 +192,7 @@ START_TEST(project_of_many_blocks_whatever_the_caches_hold) {
         d.head_dim = QKV_PROJECT_COLUMNS * QKV_PROJECT_TOGETHER + QKV_PANEL - odd;
         d.packed = odd;
         d.biases = 1;
-        struct project_case c;
-        struct verdict verdict = run(&c, &d, context, (struct how){WAY_PLAIN, 1, 0});
-        if (verdict.ok)
-            verdict = any_caches(&c, context, &rng);
-        project_case_free(&c);
-        project_case_explain(&d, &verdict);
-        stage_assert(&verdict);
+        check_caches(&d, context, &rng);
     }
 }
 END_TEST
@@ -201,15 +210,7 @@ START_TEST(project_of_few_tokens_whatever_the_caches_hold) {
         d.head_dim = QKV_FEW_STRIP * QKV_PANEL - QKV_PANEL - tokens % 2;
         d.packed = 1;
         d.biases = tokens % 3 > 0;
-        struct project_case c;
-        struct verdict verdict = run(&c, &d, context, (struct how){WAY_PLAIN, 1, 0});
-        if (verdict.ok)
-            verdict = with_caches(&c, context, (struct how){WAY_PLAIN, 1, 0});
-        if (verdict.ok)
-            verdict = any_caches(&c, context, &rng);
-        project_case_free(&c);
-        project_case_explain(&d, &verdict);
-        stage_assert(&verdict);
+        check_caches(&d, context, &rng);
     }
 }
 END_TEST
