@@ -102,6 +102,7 @@ const float *qkv_weigh_tiles(const struct qkv_part *part, const struct qkv_tiles
         .rows = part->rows,
         .whole = t->whole,
         .mark = bad,
+        .halves = part->plan->table->halves,
     };
     kernels_of(part)->weigh[rule->exp](&w);
     return factor;

@@ -147,6 +147,7 @@ struct qkv_weigh {
     int whole; /* all rows have row 0's columns and stand SCORES_LD apart, and the rule and the
                   masks leave their scores as they are: row 0 alone is there unless mark is set */
     int mark;  /* masked keys leave -0 instead of +0, for qkv_mix_marked_fn */
+    int halves; /* as in struct qkv_table */
 };
 typedef void qkv_weigh_fn(const struct qkv_weigh *block);
 

@@ -41,13 +41,25 @@ INLINE vf exp_step(float *s, vf factor, vf base, const int mark, exp2_step *exp2
     return x;
 }
 
-/* n scores of a row, whole vectors, to 2^(factor * s + base); returns their sum, lane by lane.
- * Vectors go to two partial sums in turn, by the parity of their place (which of the two is first
- * does not matter to their sum), so that zeros before and after change nothing. */
-INLINE vf row_exp(float *s, ptrdiff_t n, vf factor, vf base, const int mark, exp2_step *exp2) {
+/* Does AVX-512 take the sums of such exponentials in a pass of their own? No vector register
+ * survives a call of SLEEF, and sums that are kept in memory from one to the next cost an Intel
+ * core up to 5 cycles each (docs/performance/tried-attention.md). */
+INLINE int sums_apart(exp2_step *exp2) {
+    return QKV_SLEEF && VF_LANES == QKV_PANEL && exp2 != exp2_poly5 && exp2 != exp2_poly4;
+}
+
+/* n scores of a row, whole vectors, to 2^(factor * s + base); returns their sum, lane by lane, as
+ * row_sums adds up. */
+INLINE vf row_exp(float *s, ptrdiff_t n, vf factor, vf base, const int mark, exp2_step *exp2,
+                  const int apart) {
     const vf zero = vf_set1(0.0f);
     if (n <= 0)
         return zero;
+    if (apart && n > 2 * VF_LANES) {
+        for (ptrdiff_t c = 0; c < n; c += VF_LANES)
+            exp_step(s + c, factor, base, mark, exp2);
+        return row_sums(s, 0, n);
+    }
     vf a = exp_step(s, factor, base, mark, exp2);
     if (mark)
         a = vf_add(a, zero);
@@ -111,16 +123,16 @@ INLINE vf max_of_rows(const struct qkv_weigh *w, int r, int rows, const int whol
 
 /* The weights of these rows, and their sums. */
 INLINE vf exp_of_rows(const struct qkv_weigh *w, int r, int rows, vf factor, const float *base,
-                      const int whole, const int mark, exp2_step *exp2) {
+                      const int whole, const int mark, exp2_step *exp2, const int apart) {
     float lanes[VF_LANES * VF_LANES];
     ptrdiff_t n;
     float *s = scores_of(w, r, whole, &n);
     if (rows == 1)
-        return vf_hsum_row(row_exp(s, n, factor, vf_set1(base[0]), mark, exp2));
+        return vf_hsum_row(row_exp(s, n, factor, vf_set1(base[0]), mark, exp2, apart));
     for (int i = 0; i < rows; i++, s += QKV_SCORES_LD) {
         if (!whole)
             s = scores_of(w, r + i, 0, &n);
-        vf_store(lanes + i * VF_LANES, row_exp(s, n, factor, vf_set1(base[i]), mark, exp2));
+        vf_store(lanes + i * VF_LANES, row_exp(s, n, factor, vf_set1(base[i]), mark, exp2, apart));
     }
     for (int i = rows; i < VF_LANES; i++)
         vf_store(lanes + i * VF_LANES, vf_set1(0.0f));
@@ -148,7 +160,7 @@ static __attribute__((noinline)) vf exp_of_far_rows(const struct qkv_weigh *w, i
         for (ptrdiff_t c = 0; c < n && far; c += VF_LANES)
             vf_store(s + c, vf_mul(vf_load(s + c), factor));
         vf_store(lanes + i * VF_LANES,
-                 row_exp(s, n, far ? vf_set1(1.0f) : factor, vf_set1(base[i]), w->mark, exp2));
+                 row_exp(s, n, far ? vf_set1(1.0f) : factor, vf_set1(base[i]), w->mark, exp2, 0));
     }
     return vf_hsum_rows(lanes);
 }
@@ -156,7 +168,7 @@ static __attribute__((noinline)) vf exp_of_far_rows(const struct qkv_weigh *w, i
 /* VF_LANES rows from row r on, or the last few: the maxima and sums of all rows are reduced at
  * once, a row a lane, so that no row waits for the horizontal steps of another. */
 INLINE void weigh_group(const struct qkv_weigh *w, int r, const int whole, const int mark,
-                        exp2_step *exp2) {
+                        exp2_step *exp2, const int apart) {
     const int rows = w->rows - r < VF_LANES ? w->rows - r : VF_LANES;
     const vf scale = vf_set1(LOG2_E * (w->rule->modified ? 1.0f : w->rule->scale));
     float base[VF_LANES];
@@ -170,25 +182,33 @@ INLINE void weigh_group(const struct qkv_weigh *w, int r, const int whole, const
     vf_store(base, bases);
 
     vf sum = vm_any(is_far(bases)) ? exp_of_far_rows(w, r, rows, scale, base, exp2)
-                                   : exp_of_rows(w, r, rows, scale, base, whole, mark, exp2);
+                                   : exp_of_rows(w, r, rows, scale, base, whole, mark, exp2, apart);
     vf_store(w->state.sum + r, vf_fma(vf_load(w->state.sum + r), fall, sum));
 }
 
-INLINE void weigh_rows(const struct qkv_weigh *w, const int whole, const int mark,
-                       exp2_step *exp2) {
+INLINE void weigh_rows(const struct qkv_weigh *w, const int whole, const int mark, exp2_step *exp2,
+                       const int apart) {
     for (int r = 0; r < w->rows; r += VF_LANES)
-        weigh_group(w, r, whole, mark, exp2);
+        weigh_group(w, r, whole, mark, exp2, apart);
 }
 
-/* One kernel a tier, and in it one for the usual case, where a row's fixed cost counts most. */
+/* One for the usual case, where a row's fixed cost counts most. */
+INLINE void weigh_block(const struct qkv_weigh *w, exp2_step *exp2, const int apart) {
+    if (w->mark)
+        weigh_rows(w, 0, 1, exp2, apart);
+    else if (w->whole)
+        weigh_rows(w, 1, 0, exp2, apart);
+    else
+        weigh_rows(w, 0, 0, exp2, apart);
+}
+
+/* One kernel a tier. A Zen 4 is slower at a pass of its own. */
 #define WEIGH(name, exp2)                         \
     static void name(const struct qkv_weigh *w) { \
-        if (w->mark)                              \
-            weigh_rows(w, 0, 1, exp2);            \
-        else if (w->whole)                        \
-            weigh_rows(w, 1, 0, exp2);            \
+        if (sums_apart(exp2) && !w->halves)       \
+            weigh_block(w, exp2, 1);              \
         else                                      \
-            weigh_rows(w, 0, 0, exp2);            \
+            weigh_block(w, exp2, 0);              \
     }
 WEIGH(weigh_sleef_u10, vf_exp2)
 WEIGH(weigh_sleef_u35, vf_exp2_u35)

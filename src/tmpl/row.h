@@ -18,10 +18,10 @@ static inline void store_upto(float *p, vf x, ptrdiff_t left) {
         vf_store_part(p, x, (int)left);
 }
 
-/* The sum of row[from .. to), from a multiple of VF_LANES. Vectors go to two partial sums in turn,
- * by the parity of their place in the row (which of the two is first does not matter to their
- * sum), so that zeros before and after change nothing. */
-static inline float row_sum(const float *row, ptrdiff_t from, ptrdiff_t to) {
+/* The sums of row[from .. to), from a multiple of VF_LANES, lane by lane. Vectors go to two partial
+ * sums in turn, by the parity of their place in the row (which of the two is first does not matter
+ * to their sum), so that zeros before and after change nothing. */
+static inline vf row_sums(const float *row, ptrdiff_t from, ptrdiff_t to) {
     vf a = vf_set1(0.0f), b = a;
     ptrdiff_t c = from;
     for (; c + 2 * VF_LANES <= to; c += 2 * VF_LANES) {
@@ -32,7 +32,11 @@ static inline float row_sum(const float *row, ptrdiff_t from, ptrdiff_t to) {
         a = vf_add(a, load_upto(row + c, to - c));
     if (c + VF_LANES < to)
         b = vf_add(b, vf_load_part(row + c + VF_LANES, (int)(to - c - VF_LANES)));
-    return vf_hsum(vf_add(a, b));
+    return vf_add(a, b);
+}
+
+static inline float row_sum(const float *row, ptrdiff_t from, ptrdiff_t to) {
+    return vf_hsum(row_sums(row, from, to));
 }
 
 /* exp(x - base), and the exponential and the logarithm of a single number. */

@@ -3,6 +3,7 @@
  * division into parts, the batch around it, the chunk it comes in, and the strides. */
 #include "bits.h"
 
+#include "context.h"
 #include "support/compare.h"
 #include "slice.h"
 #include "stage.h"
@@ -85,6 +86,30 @@ static struct verdict any_way_is_the_same(struct test_case *c, int stage,
 
 START_TEST(any_number_of_threads_and_any_division_into_parts) {
     check_all(_i, NULL, any_way_is_the_same);
+}
+END_TEST
+
+/* ---- Processors ---- */
+
+/* Where a row's weights are added up depends on how wide the processor's units are. */
+static struct verdict other_units_are_the_same(struct test_case *c, int stage,
+                                               const qkv_context *context, struct rng *rng) {
+    qkv_context other = *context;
+    struct qkv_table *table = &((struct qkv_context_state *)&other)->table;
+    struct test_case again;
+    (void)rng;
+    table->halves = !table->halves;
+    case_make(&again, &c->desc, c->stages);
+    struct call call = {&other, stage, &again.params, &again.tensors};
+    struct verdict verdict = run_call(&call, (struct how){WAY_PLAIN, 1, 0});
+    if (verdict.ok)
+        verdict = same_memory(c, &again);
+    case_free(&again);
+    return verdict;
+}
+
+START_TEST(whatever_the_processors_units) {
+    check_all(_i, NULL, other_units_are_the_same);
 }
 END_TEST
 
@@ -258,6 +283,7 @@ static Suite *make(void) {
     TCase *tcase = tcase_create("rooms");
     const TTest *const tests[] = {
         any_number_of_threads_and_any_division_into_parts,
+        whatever_the_processors_units,
         alone_or_in_a_batch,
         alone_or_padded,
         alone_or_ragged,
