@@ -192,7 +192,7 @@ INLINE void weigh_rows(const struct qkv_weigh *w, const int whole, const int mar
         weigh_group(w, r, whole, mark, exp2, apart);
 }
 
-/* One for the usual case, where a row's fixed cost counts most. */
+/* The usual case has code of its own, since a row's fixed cost counts most there. */
 INLINE void weigh_block(const struct qkv_weigh *w, exp2_step *exp2, const int apart) {
     if (w->mark)
         weigh_rows(w, 0, 1, exp2, apart);

@@ -104,17 +104,21 @@ static struct verdict token_alone(const struct project_case *c, const qkv_contex
  * the last one seldom holds; what is asked for of their weights on the processor's prefetchers. */
 static struct verdict with_caches(const struct project_case *c, const qkv_context *context,
                                   struct how how) {
-    static const int64_t sizes[] = {0, INT64_MAX};
+    static const struct {
+        int64_t second, last;
+        int follows;
+    } caches[] = {{0, 1, 0}, {INT64_MAX, 1, 0}, {0, 1, 1}, {INT64_MAX, 0, 1}};
     struct verdict verdict = verdict_ok();
-    for (int i = 0; i < 2 && verdict.ok; i++) {
+    for (size_t i = 0; i < sizeof caches / sizeof *caches && verdict.ok; i++) {
         qkv_context other = *context;
         struct qkv_table *table = &((struct qkv_context_state *)&other)->table;
-        table->second_cache = sizes[i];
-        table->last_cache = i ? 0 : 1;
-        table->follows = i;
+        table->second_cache = caches[i].second;
+        table->last_cache = caches[i].last;
+        table->follows = caches[i].follows;
         verdict = compare_with(c, &c->desc, &other, how);
-        verdict_add(&verdict, "a second-level cache of %lld bytes, prefetchers that %s",
-                    (long long)sizes[i], i ? "follow" : "do not follow");
+        verdict_add(&verdict, "caches of %lld and %lld bytes, prefetchers that %s",
+                    (long long)caches[i].second, (long long)caches[i].last,
+                    caches[i].follows ? "follow" : "do not follow");
     }
     return verdict;
 }
