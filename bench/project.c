@@ -7,6 +7,7 @@
 #include "bench.h"
 
 struct shape {
+    int batch;
     int tokens;
     int d_model;
     int q_heads;
@@ -18,39 +19,43 @@ struct shape {
 
 static const struct shape shapes[] = {
     /* many tokens: as many flops as the machine has */
-    {128, 384, 12, 12, 32, QKV_W_PACKED, 1},
-    {128, 768, 12, 12, 64, QKV_W_PACKED, 1},
-    {128, 1024, 16, 16, 64, QKV_W_PACKED, 1},
-    {128, 2048, 32, 8, 64, QKV_W_PACKED, 1},
-    {128, 4096, 32, 8, 128, QKV_W_PACKED, 1},
-    {512, 384, 12, 12, 32, QKV_W_PACKED, 1},
-    {512, 768, 12, 12, 64, QKV_W_PACKED, 1},
-    {512, 1024, 16, 16, 64, QKV_W_PACKED, 1},
-    {512, 2048, 32, 8, 64, QKV_W_PACKED, 1},
-    {512, 4096, 32, 8, 128, QKV_W_PACKED, 1},
+    {1, 128, 384, 12, 12, 32, QKV_W_PACKED, 1},
+    {1, 128, 768, 12, 12, 64, QKV_W_PACKED, 1},
+    {1, 128, 1024, 16, 16, 64, QKV_W_PACKED, 1},
+    {1, 128, 2048, 32, 8, 64, QKV_W_PACKED, 1},
+    {1, 128, 4096, 32, 8, 128, QKV_W_PACKED, 1},
+    {1, 512, 384, 12, 12, 32, QKV_W_PACKED, 1},
+    {1, 512, 768, 12, 12, 64, QKV_W_PACKED, 1},
+    {1, 512, 1024, 16, 16, 64, QKV_W_PACKED, 1},
+    {1, 512, 2048, 32, 8, 64, QKV_W_PACKED, 1},
+    {1, 512, 4096, 32, 8, 128, QKV_W_PACKED, 1},
     /* weights as stored */
-    {128, 384, 12, 12, 32, QKV_W_IN_OUT, 1},
-    {512, 768, 12, 12, 64, QKV_W_IN_OUT, 1},
-    {512, 768, 12, 12, 64, QKV_W_OUT_IN, 1},
+    {1, 128, 384, 12, 12, 32, QKV_W_IN_OUT, 1},
+    {1, 512, 768, 12, 12, 64, QKV_W_IN_OUT, 1},
+    {1, 512, 768, 12, 12, 64, QKV_W_OUT_IN, 1},
     /* between */
-    {16, 768, 12, 12, 64, QKV_W_PACKED, 1},
-    {32, 768, 12, 12, 64, QKV_W_PACKED, 1},
-    {256, 768, 12, 12, 64, QKV_W_PACKED, 1},
+    {1, 16, 768, 12, 12, 64, QKV_W_PACKED, 1},
+    {1, 32, 768, 12, 12, 64, QKV_W_PACKED, 1},
+    {1, 256, 768, 12, 12, 64, QKV_W_PACKED, 1},
     /* few tokens, weights in a cache */
-    {1, 768, 12, 12, 64, QKV_W_PACKED, 1},
-    {8, 768, 12, 12, 64, QKV_W_PACKED, 1},
+    {1, 1, 768, 12, 12, 64, QKV_W_PACKED, 1},
+    {1, 8, 768, 12, 12, 64, QKV_W_PACKED, 1},
+    {8, 1, 768, 12, 12, 64, QKV_W_PACKED, 1},
+    {8, 4, 768, 12, 12, 64, QKV_W_PACKED, 1},
     /* few tokens, weights in memory: as fast as it can be read */
-    {1, 4096, 32, 8, 128, QKV_W_PACKED, 1},
-    {2, 4096, 32, 8, 128, QKV_W_PACKED, 1},
-    {4, 4096, 32, 8, 128, QKV_W_PACKED, 1},
-    {8, 4096, 32, 8, 128, QKV_W_PACKED, 1},
+    {1, 1, 4096, 32, 8, 128, QKV_W_PACKED, 1},
+    {1, 2, 4096, 32, 8, 128, QKV_W_PACKED, 1},
+    {1, 4, 4096, 32, 8, 128, QKV_W_PACKED, 1},
+    {1, 8, 4096, 32, 8, 128, QKV_W_PACKED, 1},
+    {8, 1, 4096, 32, 8, 128, QKV_W_PACKED, 1},
+    {1, 16, 4096, 32, 8, 128, QKV_W_PACKED, 1},
     /* two threads */
-    {16, 768, 12, 12, 64, QKV_W_PACKED, 2},
-    {128, 384, 12, 12, 32, QKV_W_PACKED, 2},
-    {512, 768, 12, 12, 64, QKV_W_PACKED, 2},
-    {512, 4096, 32, 8, 128, QKV_W_PACKED, 2},
-    {1, 768, 12, 12, 64, QKV_W_PACKED, 2},
-    {1, 4096, 32, 8, 128, QKV_W_PACKED, 2},
+    {1, 16, 768, 12, 12, 64, QKV_W_PACKED, 2},
+    {1, 128, 384, 12, 12, 32, QKV_W_PACKED, 2},
+    {1, 512, 768, 12, 12, 64, QKV_W_PACKED, 2},
+    {1, 512, 4096, 32, 8, 128, QKV_W_PACKED, 2},
+    {1, 1, 768, 12, 12, 64, QKV_W_PACKED, 2},
+    {1, 1, 4096, 32, 8, 128, QKV_W_PACKED, 2},
 };
 
 static const char *const layout_names[QKV_W_COUNT] = {
@@ -70,8 +75,12 @@ static double width(const struct shape *shape) {
     return (double)(shape->q_heads + 2 * shape->kv_heads) * shape->head_dim;
 }
 
+static int rows(const struct shape *shape) {
+    return shape->batch * shape->tokens;
+}
+
 static double flops(const struct shape *shape) {
-    return 2.0 * shape->tokens * shape->d_model * width(shape);
+    return 2.0 * rows(shape) * shape->d_model * width(shape);
 }
 
 /* One matrix as the library is to get it. The packed one takes the place of the plain one. */
@@ -103,13 +112,13 @@ static qkv_status set_weights(qkv_tensor *w, struct bench_memory *memory,
 
 static qkv_tensor output(struct bench_memory *memory, const struct shape *shape, int which) {
     const int64_t heads = heads_of(shape, which);
-    float *data = bench_zeros(memory, heads * shape->tokens * shape->head_dim);
+    float *data = bench_zeros(memory, heads * rows(shape) * shape->head_dim);
     return qkv_tensor_bhsd(data, heads, shape->tokens, shape->head_dim);
 }
 
 static void set_params(qkv_project_params *p, const struct shape *shape) {
     qkv_project_params_init(p);
-    p->batch = 1;
+    p->batch = shape->batch;
     p->tokens = shape->tokens;
     p->d_model = shape->d_model;
     p->q_heads = shape->q_heads;
@@ -125,7 +134,7 @@ static qkv_status set_tensors(struct call *call, struct bench_memory *memory,
     qkv_tensor *const out[QKV_WHICH_COUNT] = {&t->q, &t->k, &t->v};
     qkv_status status = QKV_OK;
     qkv_project_tensors_init(t);
-    t->x = qkv_tensor_bhsd(bench_normal(memory, (int64_t)shape->tokens * shape->d_model), 1,
+    t->x = qkv_tensor_bhsd(bench_normal(memory, (int64_t)rows(shape) * shape->d_model), 1,
                            shape->tokens, shape->d_model);
     for (int which = 0; which < QKV_WHICH_COUNT && status == QKV_OK; which++) {
         status = set_weights(w[which], memory, &call->params, shape, which);
@@ -142,7 +151,7 @@ static qkv_status run_call(const void *argument) {
 /* Few tokens leave reading the weights as the only work; they are in memory if they are much larger
  * than the last cache, the quarter of what no cache holds. */
 static int from_memory(const struct shape *shape) {
-    return shape->tokens <= 8 &&
+    return rows(shape) <= 8 &&
            4.0 * shape->d_model * width(shape) >= (double)peak_beyond_caches() / 4;
 }
 
@@ -168,7 +177,7 @@ static int prepare(gb_state *state, struct bench_memory *memory, struct call *ca
         return -1;
     }
     *work = (struct bench_work){.call = run_call, .argument = call, .flops = flops(shape)};
-    work->bytes = 4.0 * ((double)shape->tokens * (shape->d_model + width(shape)) +
+    work->bytes = 4.0 * ((double)rows(shape) * (shape->d_model + width(shape)) +
                          shape->d_model * width(shape));
     if (threads == 1 && from_memory(shape))
         set_inputs(work, call, shape);
@@ -199,8 +208,9 @@ void project_register(void) {
     for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
         const struct shape *shape = &shapes[i];
         char name[BENCH_NAME];
-        snprintf(name, sizeof(name), "m%d_k%d_n%.0f_%s", shape->tokens, shape->d_model,
-                 width(shape), layout_names[shape->layout]);
+        int n = shape->batch > 1 ? snprintf(name, sizeof(name), "b%d_", shape->batch) : 0;
+        snprintf(name + n, sizeof(name) - (size_t)n, "m%d_k%d_n%.0f_%s", shape->tokens,
+                 shape->d_model, width(shape), layout_names[shape->layout]);
         bench_register("project", name, shape->threads, flops(shape), run, shape);
     }
 }

@@ -21,9 +21,19 @@
 #include "tile.h"
 #include "vec.h"
 
-#include "tmpl/project_tile.h"
+enum { LANED_ROWS = MR };
+#include "tmpl/project_lanes.h"
 
 enum { FEW = 4, GROUPS = 4, VECTORS = 2 * GROUPS, UNROLLED = 16 };
+
+/* When a tile asks for lines: between stretches, for what comes next; where it reads, some way
+ * ahead; or at every step, or every second one, for what comes next, in lanes. */
+enum { BETWEEN = 0, EVERY = 1, SECOND = 2, AHEAD = 3 };
+#define LANED(asks) ((asks) == EVERY || (asks) == SECOND)
+
+static int laned_panels(int rows) {
+    return rows > 2 ? 1 : rows > 1 ? 2 : 4;
+}
 
 static int few_panels(const struct qkv_multiply *g) {
     static const int panels[2][FEW] = {{4, 2, 1, 1}, {2, 2, 1, 1}};
@@ -65,10 +75,22 @@ static inline __attribute__((always_inline)) void ask(const struct place at, con
     }
 }
 
-/* The chains of n inputs, from zero. few: W is prefetched where it is read. */
+/* What step i of a turn asks for; ahead: where the turn's part of what comes next begins. */
+static inline __attribute__((always_inline)) void look_ahead(const struct place at,
+                                                             const struct lanes *ahead, const int i,
+                                                             const int M, const int G,
+                                                             const int asks) {
+    if (LANED(asks))
+        ask_lanes(ahead, i, asks, G);
+    else if (i % ASKED(M, G) == 0)
+        ask(at, FAR(M, G), G);
+}
+
+/* The chains of n inputs, from zero. */
 static inline __attribute__((always_inline)) void stretch(__m256 acc[MR][VECTORS], struct place at,
-                                                          ptrdiff_t n, const int M, const int G,
-                                                          const int few) {
+                                                          struct lanes ahead, ptrdiff_t n,
+                                                          const int M, const int G,
+                                                          const int asks) {
     QKV_UNROLL(6)
     for (int r = 0; r < M; r++) {
         QKV_UNROLL(8)
@@ -76,15 +98,15 @@ static inline __attribute__((always_inline)) void stretch(__m256 acc[MR][VECTORS
             acc[r][v] = _mm256_setzero_ps();
     }
 
-    for (; few && n >= UNROLLED; n -= UNROLLED) {
+    for (; asks != BETWEEN && n >= UNROLLED; n -= UNROLLED) {
         QKV_UNROLL(16)
         for (int i = 0; i < UNROLLED; i++) {
-            if (i % ASKED(M, G) == 0)
-                ask(at, FAR(M, G), G);
+            look_ahead(at, &ahead, i, M, G, asks);
             step(acc, at, M, G);
             at.x++;
             at.w += QKV_PANEL;
         }
+        ahead.line += LANED(asks) ? asked(UNROLLED, asks, G) : 0;
     }
     for (; n > 0; n--) {
         step(acc, at, M, G);
@@ -129,16 +151,17 @@ static inline __attribute__((always_inline)) void join(__m256 acc[MR][VECTORS],
 }
 
 static inline __attribute__((always_inline)) void
-tile(const struct qkv_multiply *g, const struct tile *t, const int M, const int G, const int few) {
+tile(const struct qkv_multiply *g, const struct tile *t, const int M, const int G, const int asks) {
     struct place at = {g->x + t->row * g->x_ld, g->w + t->panel * g->w_panel, g->x_ld, g->w_panel};
-    uintptr_t ahead = t->ahead;
+    struct lanes ahead = lanes_of(g, t->ahead, G);
     int add = g->add;
     for (ptrdiff_t left = g->k; left > 0;) {
         __m256 acc[MR][VECTORS];
         const ptrdiff_t n = left < QKV_STRETCH ? left : QKV_STRETCH;
-        if (!few)
-            ahead = ask_ahead(g, t, ahead, n);
-        stretch(acc, at, n, M, G, few);
+        if (asks == BETWEEN)
+            ahead.line = ask_ahead(g, t, ahead.line, n);
+        stretch(acc, at, ahead, n, M, G, asks);
+        ahead.line += LANED(asks) ? asked(n, asks, G) : 0;
         at.x += n;
         at.w += n * QKV_PANEL;
         left -= n;
@@ -152,28 +175,46 @@ tile(const struct qkv_multiply *g, const struct tile *t, const int M, const int 
 
 typedef void tile_fn(const struct qkv_multiply *g, const struct tile *t);
 
-#define TILE(name, rows, groups, few)                                                          \
+#define TILE(name, rows, groups, asks)                                                         \
     static void name##_##rows##x##groups(const struct qkv_multiply *g, const struct tile *t) { \
-        tile(g, t, rows, groups, few);                                                         \
+        tile(g, t, rows, groups, asks);                                                        \
     }
-TILE(few, 1, 1, 1)
-TILE(few, 1, 2, 1)
-TILE(few, 1, 4, 1)
-TILE(few, 2, 1, 1)
-TILE(few, 2, 2, 1)
-TILE(few, 3, 1, 1)
-TILE(few, 4, 1, 1)
-TILE(many, 1, 1, 0)
-TILE(many, 2, 1, 0)
-TILE(many, 3, 1, 0)
-TILE(many, 4, 1, 0)
-TILE(many, 5, 1, 0)
-TILE(many, 6, 1, 0)
+#define UP_TO_4(name, asks)                                                                     \
+    TILE(name, 1, 1, asks)                                                                      \
+    TILE(name, 1, 2, asks) TILE(name, 1, 4, asks) TILE(name, 2, 1, asks) TILE(name, 2, 2, asks) \
+        TILE(name, 3, 1, asks) TILE(name, 4, 1, asks)
+UP_TO_4(few, AHEAD)
+UP_TO_4(every, EVERY)
+TILE(every, 5, 1, EVERY)
+TILE(every, 6, 1, EVERY)
+TILE(second, 3, 1, SECOND)
+TILE(second, 4, 1, SECOND)
+TILE(second, 5, 1, SECOND)
+TILE(second, 6, 1, SECOND)
+TILE(many, 1, 1, BETWEEN)
+TILE(many, 2, 1, BETWEEN)
+TILE(many, 3, 1, BETWEEN)
+TILE(many, 4, 1, BETWEEN)
+TILE(many, 5, 1, BETWEEN)
+TILE(many, 6, 1, BETWEEN)
 
 static void few_tile(const struct qkv_multiply *g, const struct tile *t) {
     static tile_fn *const tiles[FEW][GROUPS] = {
         {few_1x1, few_1x2, NULL, few_1x4}, {few_2x1, few_2x2}, {few_3x1}, {few_4x1}};
     tiles[t->rows - 1][t->panels - 1](g, t);
+}
+
+/* Where two tiles share the lanes they have three rows or more. */
+static void laned_tile(const struct qkv_multiply *g, const struct tile *t) {
+    static tile_fn *const tiles[2][LANED_ROWS][GROUPS] = {
+        {{every_1x1, every_1x2, NULL, every_1x4},
+         {every_2x1, every_2x2},
+         {every_3x1},
+         {every_4x1},
+         {every_5x1},
+         {every_6x1}},
+        {{NULL}, {NULL}, {second_3x1}, {second_4x1}, {second_5x1}, {second_6x1}}};
+    tiles[t->of - 1][t->rows - 1][t->panels - 1](g, t);
 }
 
 static void many_tile(const struct qkv_multiply *g, const struct tile *t) {
@@ -303,4 +344,6 @@ const struct qkv_project_kernels qkv_avx2_project = {
     .mr = MR,
     .nr = NR,
     .few = FEW,
+    .multiply_lanes = multiply_lanes,
+    .laned = 3 * LANED_ROWS - 1, /* 18 tokens are faster by whole tiles */
 };

@@ -15,79 +15,57 @@
  * them; W is prefetched where it is read, as the hardware stops at the end of a page: 2 KiB ahead
  * into the first-level cache, or, where a processor's own prefetchers are good at it and would miss
  * the few buffers that this one has for lines on their way, 4 KiB ahead into the second. The former
- * bring four streams 1.1 to 1.2 times as fast as two, and eight and sixteen faster still: as many
- * panels as the registers have room for are taken there.
+ * bring four streams 1.1 to 1.2 times as fast as two: up to six tokens take four panels there, and
+ * from memory what comes next is asked for in lanes instead (tmpl/project_lanes.h).
  */
 #include "kernels.h"
 #include "tile.h"
 #include "vec.h"
 
-#include "tmpl/project_tile.h"
+enum { LANED_ROWS = 12 };
+#include "tmpl/project_lanes.h"
 
-enum { FEW = 12, GROUPS = NR / QKV_PANEL, MOST_GROUPS = 16, SUMS = MR * GROUPS, UNROLLED = 4 };
+enum { FEW = 12, GROUPS = NR / QKV_PANEL };
 
-/* How many inputs ahead W is asked for where it is read, and so into which cache; the nearest also
- * ask for what comes next. */
-enum { NEXT = 8, NEAR = 32, FAR = 64 };
+/* How far ahead, in inputs, W is asked for where it is read, and so into which cache; the nearest
+ * also ask for what comes next. Or else every step, or every second one, asks for what comes next
+ * in lanes. */
+enum { EVERY = 1, SECOND = 2, NEXT = 8, NEAR = 32, FAR = 64 };
+#define LANED(far) ((far) <= SECOND)
 
-/* Panels of a tile of few tokens; where W is not read from memory, a strip has but four. */
+/* Panels of a tile of few tokens. */
 static int few_panels(const struct qkv_multiply *g) {
-    static const int panels[FEW] = {16, 8, 8, 4, 4, 4, 2, 2, 2, 2, 2, 2};
-    return g->follows ? 2 : panels[g->tokens - 1];
+    return g->follows || g->tokens > MR ? 2 : GROUPS;
 }
 
-/* Keeps a sum in its register, and the next input's loads where they are: compilers would take
- * those early, and push a sum out. */
-#define PIN(sum) __asm__ volatile("" : "+v"(sum))
+static int laned_panels(int rows) {
+    return rows > MR ? 2 : GROUPS;
+}
 
-/* One input, with the fewer of rows and panels in registers. M and G are constants where this is
- * inlined, so that acc lives in registers. */
-static inline __attribute__((always_inline)) void by_rows(__m512 acc[SUMS], const struct place at,
-                                                          const int M, const int G) {
-    __m512 w[GROUPS]; /* G <= M here */
+/* One input. M and G are constants where this is inlined, so that acc lives in registers. */
+static inline __attribute__((always_inline)) void
+step(__m512 acc[FEW][GROUPS], const struct place at, const int M, const int G) {
+    __m512 w[GROUPS];
     QKV_UNROLL(4)
     for (int v = 0; v < G; v++)
         w[v] = _mm512_loadu_ps(at.w + v * at.w_panel);
     QKV_UNROLL(12)
     for (int r = 0; r < M; r++) {
-        const __m512 x = _mm512_set1_ps(at.x[r * at.x_ld]);
+        __m512 x = _mm512_set1_ps(at.x[r * at.x_ld]);
         QKV_UNROLL(4)
         for (int v = 0; v < G; v++) {
-            acc[r * G + v] = _mm512_fmadd_ps(x, w[v], acc[r * G + v]);
-            PIN(acc[r * G + v]);
+            acc[r][v] = _mm512_fmadd_ps(x, w[v], acc[r][v]);
+            /* Keeps it in its register, and the next input's loads where they are: compilers would
+             * take those early, and push an accumulator out. */
+            __asm__ volatile("" : "+v"(acc[r][v]));
         }
     }
-}
-
-static inline __attribute__((always_inline)) void by_panels(__m512 acc[SUMS], const struct place at,
-                                                            const int M, const int G) {
-    __m512 x[FEW];
-    QKV_UNROLL(4)
-    for (int r = 0; r < M; r++)
-        x[r] = _mm512_set1_ps(at.x[r * at.x_ld]);
-    QKV_UNROLL(16)
-    for (int v = 0; v < G; v++) {
-        const __m512 w = _mm512_loadu_ps(at.w + v * at.w_panel);
-        QKV_UNROLL(4)
-        for (int r = 0; r < M; r++) {
-            acc[r * G + v] = _mm512_fmadd_ps(x[r], w, acc[r * G + v]);
-            PIN(acc[r * G + v]);
-        }
-    }
-}
-
-static inline __attribute__((always_inline)) void step(__m512 acc[SUMS], const struct place at,
-                                                       const int M, const int G) {
-    if (M < G)
-        by_panels(acc, at, M, G);
-    else
-        by_rows(acc, at, M, G);
 }
 
 /* Asks for W's line that is `far` inputs ahead. */
 static inline __attribute__((always_inline)) void ask(const struct place at, const int G,
                                                       const int far) {
-    QKV_UNROLL(16)
+    QKV_UNROLL(4)
     for (int v = 0; v < G; v++) {
         const void *line = (const void *)line_of(at.w + v * at.w_panel, far);
         if (far == FAR)
@@ -97,31 +75,45 @@ static inline __attribute__((always_inline)) void ask(const struct place at, con
     }
 }
 
-/* The chains of n inputs, from zero. far: so far ahead W is prefetched where it is read; the
- * nearest also what comes next, at `ahead`. */
-static inline __attribute__((always_inline)) void stretch(__m512 acc[SUMS], struct place at,
-                                                          uintptr_t ahead, ptrdiff_t n, const int M,
-                                                          const int G, const int far) {
+/* What step i of a turn asks for; ahead: where the turn's part of what comes next begins. */
+static inline __attribute__((always_inline)) void look_ahead(const struct place at,
+                                                             const struct lanes *ahead, const int i,
+                                                             const int G, const int far) {
+    if (LANED(far))
+        ask_lanes(ahead, i, far, G);
+    else
+        ask(at, G, far);
+    if (far == NEXT)
+        _mm_prefetch((const void *)(ahead->line + (uintptr_t)i * LINE), _MM_HINT_T1);
+}
+
+/* How far n steps come in what comes next. */
+static inline __attribute__((always_inline)) uintptr_t gone(ptrdiff_t n, const int G,
+                                                            const int far) {
+    return LANED(far) ? asked(n, far, G) : (uintptr_t)n * LINE;
+}
+
+/* The chains of n inputs, from zero. */
+static inline __attribute__((always_inline)) void stretch(__m512 acc[FEW][GROUPS], struct place at,
+                                                          struct lanes ahead, ptrdiff_t n,
+                                                          const int M, const int G, const int far) {
     QKV_UNROLL(12)
     for (int r = 0; r < M; r++) {
-        QKV_UNROLL(16)
-        for (int v = 0; v < G; v++) {
-            acc[r * G + v] = _mm512_setzero_ps();
-            PIN(acc[r * G + v]); /* not a memset, which clang would make of a row */
-        }
+        QKV_UNROLL(4)
+        for (int v = 0; v < G; v++)
+            acc[r][v] = _mm512_setzero_ps();
     }
 
-    for (; n >= UNROLLED; n -= UNROLLED) {
-        QKV_UNROLL(4)
-        for (int i = 0; i < UNROLLED; i++) {
-            ask(at, G, far);
-            if (far == NEXT)
-                _mm_prefetch((const void *)line_of((const float *)ahead, i), _MM_HINT_T1);
+    const int turn = LANED(far) ? 8 : 4;
+    for (; n >= turn; n -= turn) {
+        QKV_UNROLL(8)
+        for (int i = 0; i < turn; i++) {
+            look_ahead(at, &ahead, i, G, far);
             step(acc, at, M, G);
             at.x++;
             at.w += QKV_PANEL;
         }
-        ahead += UNROLLED * QKV_PANEL * sizeof(float);
+        ahead.line += gone(turn, G, far);
     }
 #pragma GCC unroll 1
     for (; n > 0; n--) {
@@ -132,7 +124,7 @@ static inline __attribute__((always_inline)) void stretch(__m512 acc[SUMS], stru
 }
 
 /* Joins the stretch to the ones before; whole sums go out. */
-static inline __attribute__((always_inline)) void join(__m512 acc[SUMS],
+static inline __attribute__((always_inline)) void join(__m512 acc[FEW][GROUPS],
                                                        const struct qkv_multiply *g,
                                                        const struct tile *t, int add, int ends,
                                                        const int M, const int G) {
@@ -140,30 +132,28 @@ static inline __attribute__((always_inline)) void join(__m512 acc[SUMS],
     if (add) {
         QKV_UNROLL(12)
         for (int r = 0; r < M; r++) {
-            QKV_UNROLL(16)
+            QKV_UNROLL(4)
             for (int v = 0; v < G; v++)
-                acc[r * G + v] =
-                    _mm512_add_ps(_mm512_loadu_ps(sum + r * g->sum_ld + v * 16), acc[r * G + v]);
+                acc[r][v] = _mm512_add_ps(_mm512_loadu_ps(sum + r * g->sum_ld + v * 16), acc[r][v]);
         }
     }
     if (!ends) {
         QKV_UNROLL(12)
         for (int r = 0; r < M; r++) {
-            QKV_UNROLL(16)
+            QKV_UNROLL(4)
             for (int v = 0; v < G; v++)
-                _mm512_storeu_ps(sum + r * g->sum_ld + v * 16, acc[r * G + v]);
+                _mm512_storeu_ps(sum + r * g->sum_ld + v * 16, acc[r][v]);
         }
         return;
     }
-    static const float zeros[MOST_GROUPS * QKV_PANEL];
-    const float *bias = g->bias ? g->bias + t->panel * QKV_PANEL : zeros;
-    QKV_UNROLL(16)
+    QKV_UNROLL(4)
     for (int v = 0; v < G; v++) {
-        float *out = g->out[t->panel + v] + t->row * g->out_ld;
-        const __m512 b = _mm512_loadu_ps(bias + v * QKV_PANEL);
+        const int panel = t->panel + v;
+        float *out = g->out[panel] + t->row * g->out_ld;
+        __m512 bias = g->bias ? _mm512_loadu_ps(g->bias + panel * QKV_PANEL) : _mm512_setzero_ps();
         QKV_UNROLL(12)
         for (int r = 0; r < M; r++)
-            _mm512_storeu_ps(out + r * g->out_ld, _mm512_add_ps(acc[r * G + v], b));
+            _mm512_storeu_ps(out + r * g->out_ld, _mm512_add_ps(acc[r][v], bias));
     }
 }
 
@@ -171,12 +161,12 @@ static inline __attribute__((always_inline)) void
 tile(const struct qkv_multiply *g, const struct tile *t, const int M, const int G, const int far) {
     struct place at = {g->x + t->row * g->x_ld, g->w + t->panel * g->w_panel, g->x_ld, g->w_panel};
     int add = g->add;
-    uintptr_t ahead = t->lines ? t->ahead : (uintptr_t)at.w;
+    struct lanes ahead = lanes_of(g, t->lines || LANED(far) ? t->ahead : (uintptr_t)at.w, G);
     for (ptrdiff_t left = g->k; left > 0;) {
-        __m512 acc[SUMS];
+        __m512 acc[FEW][GROUPS];
         const ptrdiff_t n = left < QKV_STRETCH ? left : QKV_STRETCH;
         stretch(acc, at, ahead, n, M, G, far);
-        ahead += (uintptr_t)n * QKV_PANEL * sizeof(float);
+        ahead.line += gone(n, G, far);
         at.x += n;
         at.w += n * QKV_PANEL;
         left -= n;
@@ -197,56 +187,52 @@ typedef void tile_fn(const struct qkv_multiply *g, const struct tile *t);
 /* By the number of panels: few tokens take powers of two alone, many any number up to four. */
 #define TWO(name, rows, far) TILE(name, rows, 1, far) TILE(name, rows, 2, far)
 #define FOUR(name, rows, far) TWO(name, rows, far) TILE(name, rows, 4, far)
-#define EIGHT(name, rows, far) FOUR(name, rows, far) TILE(name, rows, 8, far)
-#define SIX_OF(DO) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6)
-#define TWELVE_OF(DO) SIX_OF(DO) DO(7) DO(8) DO(9) DO(10) DO(11) DO(12)
-#define NEAR_TWO(rows) TWO(near, rows, NEAR)
-#define NEAR_FOUR(rows) FOUR(near, rows, NEAR)
-#define FAR_TWO(rows) TWO(far, rows, FAR)
-#define MANY_FOUR(rows) FOUR(many, rows, NEXT) TILE(many, rows, 3, NEXT)
-EIGHT(near, 1, NEAR)
-TILE(near, 1, 16, NEAR)
-EIGHT(near, 2, NEAR)
-EIGHT(near, 3, NEAR)
-NEAR_FOUR(4)
-NEAR_FOUR(5)
-NEAR_FOUR(6)
-NEAR_TWO(7)
-NEAR_TWO(8)
-NEAR_TWO(9)
-NEAR_TWO(10)
-NEAR_TWO(11)
-NEAR_TWO(12)
-TWELVE_OF(FAR_TWO)
-SIX_OF(MANY_FOUR)
+#define ANY(name, rows, far) FOUR(name, rows, far) TILE(name, rows, 3, far)
+#define SIX_OF(DO, name, far) \
+    DO(name, 1, far)          \
+    DO(name, 2, far) DO(name, 3, far) DO(name, 4, far) DO(name, 5, far) DO(name, 6, far)
+#define SIX_MORE_OF(DO, name, far) \
+    DO(name, 7, far)               \
+    DO(name, 8, far) DO(name, 9, far) DO(name, 10, far) DO(name, 11, far) DO(name, 12, far)
+SIX_OF(FOUR, near, NEAR)
+SIX_MORE_OF(TWO, near, NEAR)
+SIX_OF(TWO, far, FAR)
+SIX_MORE_OF(TWO, far, FAR)
+SIX_OF(FOUR, every, EVERY)
+SIX_MORE_OF(TWO, every, EVERY)
+TWO(second, 6, SECOND)
+SIX_MORE_OF(TWO, second, SECOND)
+SIX_OF(ANY, many, NEXT)
 
-#define TWO_TILES(name, rows) name##_##rows##x1, name##_##rows##x2
-#define FOUR_TILES(name, rows) TWO_TILES(name, rows), name##_##rows##x4
-#define EIGHT_TILES(name, rows) FOUR_TILES(name, rows), name##_##rows##x8
-#define FAR_TILES(rows) {TWO_TILES(far, rows)},
-#define MANY_TILES(rows) {TWO_TILES(many, rows), many_##rows##x3, many_##rows##x4},
+#define TWO_TILES(name, rows, far) {name##_##rows##x1, name##_##rows##x2},
+#define FOUR_TILES(name, rows, far) {name##_##rows##x1, name##_##rows##x2, NULL, name##_##rows##x4},
+#define ANY_TILES(name, rows, far) \
+    {name##_##rows##x1, name##_##rows##x2, name##_##rows##x3, name##_##rows##x4},
 
-/* By the logarithm of the panels. */
 static void few_tile(const struct qkv_multiply *g, const struct tile *t) {
-    enum { WIDTHS = 5 };
-    static tile_fn *const tiles[2][FEW][WIDTHS] = {{{EIGHT_TILES(near, 1), near_1x16},
-                                                    {EIGHT_TILES(near, 2)},
-                                                    {EIGHT_TILES(near, 3)},
-                                                    {FOUR_TILES(near, 4)},
-                                                    {FOUR_TILES(near, 5)},
-                                                    {FOUR_TILES(near, 6)},
-                                                    {TWO_TILES(near, 7)},
-                                                    {TWO_TILES(near, 8)},
-                                                    {TWO_TILES(near, 9)},
-                                                    {TWO_TILES(near, 10)},
-                                                    {TWO_TILES(near, 11)},
-                                                    {TWO_TILES(near, 12)}},
-                                                   {TWELVE_OF(FAR_TILES)}};
-    tiles[g->follows != 0][t->rows - 1][__builtin_ctz((unsigned)t->panels)](g, t);
+    static tile_fn *const tiles[2][FEW][GROUPS] = {
+        {SIX_OF(FOUR_TILES, near, ) SIX_MORE_OF(TWO_TILES, near, )},
+        {SIX_OF(TWO_TILES, far, ) SIX_MORE_OF(TWO_TILES, far, )},
+    };
+    tiles[g->follows != 0][t->rows - 1][t->panels - 1](g, t);
+}
+
+/* Where two tiles share the lanes they have six rows or more. */
+static void laned_tile(const struct qkv_multiply *g, const struct tile *t) {
+    static tile_fn *const tiles[2][LANED_ROWS][GROUPS] = {
+        {SIX_OF(FOUR_TILES, every, ) SIX_MORE_OF(TWO_TILES, every, )},
+        {{NULL},
+         {NULL},
+         {NULL},
+         {NULL},
+         {NULL},
+         TWO_TILES(second, 6, ) SIX_MORE_OF(TWO_TILES, second, )},
+    };
+    tiles[t->of - 1][t->rows - 1][t->panels - 1](g, t);
 }
 
 static void many_tile(const struct qkv_multiply *g, const struct tile *t) {
-    static tile_fn *const tiles[MR][GROUPS] = {SIX_OF(MANY_TILES)};
+    static tile_fn *const tiles[MR][GROUPS] = {SIX_OF(ANY_TILES, many, )};
     tiles[t->rows - 1][t->panels - 1](g, t);
 }
 
@@ -371,5 +357,7 @@ const struct qkv_project_kernels qkv_avx512_project = {
     .mr = MR,
     .nr = NR,
     .few = FEW,
+    .multiply_lanes = multiply_lanes,
+    .laned = 2 * LANED_ROWS - 1, /* 24 tokens are faster by whole tiles */
     .wide_from = 5 << 18,
 };

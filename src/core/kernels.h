@@ -31,10 +31,8 @@ enum {
     QKV_SCORES_LD = QKV_KEY_BLOCK + QKV_PANEL,
     /* Law of the bits: project sums d_model in stretches of so many inputs. */
     QKV_STRETCH = 64,
-    /* Panels of W that project's kernel takes at a time, at most: the widest room's tile; and of
-     * few tokens. */
+    /* Panels of W that project's kernel takes at a time, at most: the widest room's tile. */
     QKV_STRIP = 4,
-    QKV_FEW_STRIP = 16,
     /* Rows that a part takes through the keys together, at most (the query heads of a group count
      * as rows): a multiple of every room's tile height and of PANEL. Not part of the law. */
     QKV_ROWS = 96,
@@ -195,10 +193,10 @@ typedef void qkv_mix_load_fn(float *out, const float *in, const struct qkv_score
 /* A row of a product to the user: out[c] = acc[c] + bias[c] (NULL: + 0) for c < n. */
 typedef void qkv_store_fn(float *out, const float *acc, const float *bias, ptrdiff_t n);
 
-/* A strip of the projection: tokens by up to STRIP panels of W, or of few tokens up to FEW_STRIP,
- * k inputs of d_model, k a multiple of STRETCH unless d_model ends there. x is row-major; W's
- * element (p, 16 v + c) is at w[v * w_panel + p * 16 + c]. Each stretch is one ascending FMA chain
- * from zero, and sum[tokens x 16 panels], row-major, is their sum from left to right. */
+/* A strip of the projection: tokens by up to STRIP panels of W, k inputs of d_model, k a multiple
+ * of STRETCH unless d_model ends there. x is row-major; W's element (p, 16 v + c) is at w[v *
+ * w_panel + p * 16 + c]. Each stretch is one ascending FMA chain from zero, and sum[tokens x 16
+ * panels], row-major, is their sum from left to right. */
 struct qkv_multiply {
     const float *x, *w;
     float *sum;
@@ -208,7 +206,7 @@ struct qkv_multiply {
     int add;           /* sum holds the stretches before these */
     int ends;          /* sum + bias (NULL: + 0) goes to out instead, and sum holds nothing then */
     const float *bias; /* of the strip's columns */
-    float *out[QKV_FEW_STRIP]; /* of each panel: all 16 columns of its first row */
+    float *out[QKV_STRIP]; /* of each panel: all 16 columns of its first row */
     ptrdiff_t out_ld;
     const float *ahead; /* what will be w next: may be prefetched */
     int follows;        /* as in struct qkv_table */
@@ -222,6 +220,10 @@ struct qkv_project_kernels {
     qkv_store_fn *store;
     int mr, nr;
     int few; /* up to so many tokens W is read once, as a stream, whatever k is */
+    /* The same for up to `laned` tokens and a window of the inputs, where W comes from memory and
+     * several streams are faster than one; NULL if the room has no such thing. */
+    qkv_multiply_fn *multiply_lanes;
+    int laned;
     /* A second-level cache of so many bytes holds some tokens of X for one strip after another; 0:
      * that is not worth it. */
     int64_t wide_from;

@@ -23,6 +23,12 @@ static inline int64_t qkv_max(int64_t a, int64_t b) {
     return a > b ? a : b;
 }
 
+/* A share of n in multiples of `unit`, when equal shares of no more than `most` make it up. */
+static inline int64_t qkv_even_share(int64_t n, int64_t most, int64_t unit) {
+    const int64_t shares = qkv_max(qkv_round_up(n, most) / most, 1);
+    return qkv_min(qkv_round_up(qkv_round_up(n, shares) / shares, unit), most);
+}
+
 /* A number whose bits depend on all of x's (the last steps of SplitMix: Steele, Lea and Flood 2014,
  * section 4). */
 static inline uint64_t qkv_mix_bits(uint64_t x) {

@@ -28,7 +28,7 @@ static int64_t strips_of(const struct qkv_matrix *m) {
 }
 
 int64_t qkv_project_parts(const struct qkv_project_state *s, const struct qkv_matrix *m) {
-    return s->batch * s->token_blocks * strips_of(m);
+    return s->row_blocks * strips_of(m);
 }
 
 void qkv_project_pack_panels(const struct qkv_project_kernels *kernels, int64_t d_model,
@@ -53,12 +53,13 @@ struct piece {
     float *out, *sum;          /* sum: a dense block for each strip */
     int64_t x_ld, tokens, column, columns;
     int64_t head_step, row_step;
-    const float *next; /* the panels of the part that follows */
+    int64_t entry_rows, entry_step; /* so many rows on, out goes on elsewhere */
+    const float *next;              /* the panels of the part that follows */
 };
 
-/* A panel goes from the registers to the user if it lies in one head. */
-static int ends_in_panels(const struct qkv_matrix *m) {
-    return m->dim % QKV_PANEL == 0;
+/* A panel goes from the registers to the user if it lies in one head, row below row. */
+static int ends_in_panels(const struct piece *p) {
+    return p->m->dim % QKV_PANEL == 0 && p->tokens <= p->entry_rows;
 }
 
 static float *element(const struct piece *p, int64_t column) {
@@ -71,7 +72,7 @@ static struct piece strip_of(const struct qkv_project_state *s, const struct pie
     strip.w += c * s->d_model;
     strip.sum += c * p->tokens;
     strip.column += c;
-    strip.columns = qkv_min(p->columns - c, s->strip);
+    strip.columns = qkv_min(p->columns - c, QKV_PROJECT_COLUMNS);
     if (p->bias)
         strip.bias += c;
     return strip;
@@ -92,7 +93,7 @@ static void multiply_strip(const struct qkv_project_state *s, const struct piece
         .k = n,
         .panels = (int)(padded / QKV_PANEL),
         .add = k > 0,
-        .ends = k + n == s->d_model && ends_in_panels(p->m),
+        .ends = k + n == s->d_model && ends_in_panels(p),
         .bias = p->bias,
         .out_ld = p->row_step,
         .ahead = ahead,
@@ -100,10 +101,13 @@ static void multiply_strip(const struct qkv_project_state *s, const struct piece
     };
     for (int v = 0; v < g.panels && g.ends; v++)
         g.out[v] = element(p, p->column + v * QKV_PANEL);
-    s->table->project->multiply(&g);
+    const struct qkv_project_kernels *kernels = s->table->project;
+    (s->lanes ? kernels->multiply_lanes : kernels->multiply)(&g);
 }
 
 static int64_t depth_of(const struct qkv_project_state *s, int64_t tokens) {
+    if (s->lanes)
+        return qkv_even_share(s->d_model, QKV_PROJECT_WINDOW, QKV_STRETCH);
     return tokens <= s->table->project->few ? s->d_model
            : s->wide                        ? QKV_PROJECT_WIDE_DEPTH
                                             : QKV_PROJECT_DEPTH;
@@ -112,7 +116,7 @@ static int64_t depth_of(const struct qkv_project_state *s, int64_t tokens) {
 /* The panels that are read after inputs [k, k + n) of the strip that begins c columns on. */
 static const float *panels_after(const struct qkv_project_state *s, const struct piece *p,
                                  int64_t c, int64_t k, int64_t n) {
-    const int64_t after = c + s->strip;
+    const int64_t after = c + QKV_PROJECT_COLUMNS;
     if (after < p->columns)
         return p->w + after * s->d_model + k * QKV_PANEL;
     return k + n < s->d_model ? p->w + (k + n) * QKV_PANEL : p->next;
@@ -122,7 +126,7 @@ static void multiply(const struct qkv_project_state *s, const struct piece *p) {
     const int64_t depth = depth_of(s, p->tokens);
     for (int64_t k = 0, n; k < s->d_model; k += n) {
         n = qkv_min(s->d_model - k, depth);
-        for (int64_t c = 0; c < p->columns; c += s->strip) {
+        for (int64_t c = 0; c < p->columns; c += QKV_PROJECT_COLUMNS) {
             const struct piece strip = strip_of(s, p, c);
             multiply_strip(s, &strip, k, n, panels_after(s, p, c, k, n));
         }
@@ -132,39 +136,43 @@ static void multiply(const struct qkv_project_state *s, const struct piece *p) {
 /* Rows of a strip's whole sums, to one head after the other. */
 static void store_strip(const struct qkv_project_kernels *kernels, const struct piece *p) {
     const int64_t ld = qkv_round_up(p->columns, QKV_PANEL);
-    for (int64_t i = 0; i < p->tokens; i++)
+    for (int64_t i = 0; i < p->tokens; i++) {
+        const int64_t row = i / p->entry_rows * p->entry_step + i % p->entry_rows * p->row_step;
         for (int64_t c = 0, n; c < p->columns; c += n) {
             const int64_t column = p->column + c;
             n = qkv_min(p->columns - c, p->m->dim - column % p->m->dim);
-            kernels->store(element(p, column) + i * p->row_step, p->sum + i * ld + c,
+            kernels->store(element(p, column) + row, p->sum + i * ld + c,
                            p->bias ? p->bias + c : NULL, n);
         }
+    }
 }
 
 static void store(const struct qkv_project_state *s, const struct piece *p) {
-    for (int64_t c = 0; c < p->columns; c += s->strip) {
+    for (int64_t c = 0; c < p->columns; c += QKV_PROJECT_COLUMNS) {
         const struct piece strip = strip_of(s, p, c);
         store_strip(s->table->project, &strip);
     }
 }
 
-/* Where a part lies in its matrix, in blocks of tokens and in strips. */
+/* Where a part lies in its matrix, in blocks of rows and in strips. */
 struct place {
-    int64_t row, strip;
+    int64_t block, strip;
 };
 
 static struct place place_of(const struct qkv_project_state *s, const struct qkv_matrix *m,
                              int64_t index) {
-    const int64_t rows = s->batch * s->token_blocks, strips = strips_of(m);
+    const int64_t strips = strips_of(m);
     return s->wide ? (struct place){index / strips, index % strips}
-                   : (struct place){index % rows, index / rows};
+                   : (struct place){index % s->row_blocks, index / s->row_blocks};
 }
 
 /* How many of `count` parts from one on are taken together. */
 static int64_t together(const struct qkv_project_state *s, const struct qkv_matrix *m,
                         int64_t index, int64_t count) {
-    const int64_t most = s->wide ? QKV_PROJECT_TOGETHER : s->strip / QKV_PROJECT_COLUMNS;
-    return qkv_min(qkv_min(count, most), strips_of(m) - place_of(s, m, index).strip);
+    if (!s->wide)
+        return 1;
+    return qkv_min(qkv_min(count, QKV_PROJECT_TOGETHER),
+                   strips_of(m) - place_of(s, m, index).strip);
 }
 
 /* The column at which the part after these begins; after the last of all, the first. */
@@ -174,13 +182,56 @@ static int64_t column_after(const struct qkv_project_state *s, const struct qkv_
     return place_of(s, m, after).strip * QKV_PROJECT_COLUMNS;
 }
 
+/* A block of rows: `rows` from `row` on of each of some entries. */
+struct block {
+    int64_t entry, entries, row, rows;
+};
+
+static struct block block_of(const struct qkv_project_state *s, int64_t index) {
+    const int64_t each = qkv_round_up(s->tokens, QKV_PROJECT_TOKENS) / QKV_PROJECT_TOKENS;
+    const int64_t entry = index / each * s->entries, row = index % each * s->block;
+    return (struct block){entry, qkv_min(s->entries, s->batch - entry), row,
+                          qkv_min(s->tokens - row, s->block)};
+}
+
+/* From row to row, within an entry and, if they go on at the same distance, from one to the next.
+ */
+static int64_t row_step(const struct qkv_project_state *s, const qkv_tensor *t) {
+    return t->stride[s->tokens == 1 ? 0 : 2];
+}
+
+static int goes_on(const struct qkv_project_state *s, const qkv_tensor *t) {
+    return t->stride[0] == s->tokens * row_step(s, t);
+}
+
+static const float *first_row(const struct qkv_project_state *s, const qkv_tensor *t,
+                              const struct block *b) {
+    return (const float *)t->data + b->entry * t->stride[0] + b->row * row_step(s, t);
+}
+
+/* A block in one piece, if its entries' inputs follow each other, else entry by entry. */
+static void multiply_block(const struct qkv_project_state *s, const struct block *b,
+                           const qkv_tensor *x, const struct piece *block) {
+    const int64_t pieces = goes_on(s, x) ? 1 : b->entries;
+    for (int64_t i = 0; i < pieces; i++) {
+        struct piece p = *block;
+        p.x += i * x->stride[0];
+        p.out += i * p.entry_step;
+        p.tokens = b->entries / pieces * b->rows;
+        if (i + 1 < pieces)
+            p.next = p.w;
+        multiply(s, &p);
+        if (!ends_in_panels(&p))
+            store(s, &p);
+    }
+}
+
 static void project_parts(const struct qkv_project_state *s, const qkv_project_tensors *tensors,
                           const qkv_workspace *workspace, int which, int64_t index, int64_t count) {
     const struct qkv_matrix *m = s->matrix + which;
     const struct qkv_matrix_tensors t = qkv_matrix_tensors_of(tensors, which);
     const struct place place = place_of(s, m, index);
-    const int64_t entry = place.row / s->token_blocks;
-    const int64_t token = place.row % s->token_blocks * s->block;
+    const struct block b = block_of(s, place.block);
     const int64_t column = place.strip * QKV_PROJECT_COLUMNS;
     const float *bias = t.bias->data;
     const float *packed =
@@ -188,23 +239,21 @@ static void project_parts(const struct qkv_project_state *s, const qkv_project_t
                  : (const float *)((const char *)t.w->data + sizeof(struct qkv_packed_header));
     const struct piece p = {
         .m = m,
-        .x = (const float *)tensors->x.data + entry * tensors->x.stride[0] +
-             token * tensors->x.stride[2],
+        .x = first_row(s, &tensors->x, &b),
         .w = packed + column * s->d_model,
         .bias = bias ? bias + column : NULL,
-        .out = (float *)t.out->data + entry * t.out->stride[0] + token * t.out->stride[2],
+        .out = (float *)first_row(s, t.out, &b),
         .sum = workspace->worker,
-        .x_ld = tensors->x.stride[2],
-        .tokens = qkv_min(s->tokens - token, s->block),
+        .x_ld = row_step(s, &tensors->x),
         .column = column,
         .columns = qkv_min(m->width - column, count * QKV_PROJECT_COLUMNS),
         .head_step = t.out->stride[1],
-        .row_step = t.out->stride[2],
+        .row_step = row_step(s, t.out),
+        .entry_rows = goes_on(s, t.out) ? b.entries * b.rows : b.rows,
+        .entry_step = t.out->stride[0],
         .next = packed + column_after(s, m, index + count - 1) * s->d_model,
     };
-    multiply(s, &p);
-    if (!ends_in_panels(m))
-        store(s, &p);
+    multiply_block(s, &b, &tensors->x, &p);
 }
 
 /* Parts of a matrix in a phase. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a plan of the projection holds. Each matrix is a job of its own: blocks of its columns by
- * blocks of the tokens of one batch entry. A matrix that the caller did not pack is packed into
- * shared memory by phase 0.
+ * blocks of the tokens of one batch entry, or of some entries that have few. A matrix that the
+ * caller did not pack is packed into shared memory by phase 0.
  */
 #ifndef QKV_CORE_PROJECT_H
 #define QKV_CORE_PROJECT_H
@@ -14,18 +14,18 @@ enum {
      * read again and again stays in the second-level cache: the strip's part of W, for the next
      * TOKENS tokens. If that cache is large, those TOKENS tokens, for the next strip; up to
      * TOGETHER parts that a thread gets in a row then share WIDE_DEPTH inputs at a time. The sums
-     * of TOKENS tokens stay in the first-level cache. Parts of few tokens are taken together, too,
-     * where W comes from memory: it is read in more streams than a strip has panels. Not part of
-     * the law, but the depths are multiples of STRETCH. */
+     * of TOKENS tokens stay in the first-level cache. Not part of the law, but the depths are
+     * multiples of STRETCH. */
     QKV_PROJECT_TOKENS = 96,
     QKV_PROJECT_COLUMNS = QKV_STRIP * QKV_PANEL,
     QKV_PROJECT_DEPTH = 6 * QKV_STRETCH,
     QKV_PROJECT_TOGETHER = 4,
     QKV_PROJECT_WIDE_DEPTH = 12 * QKV_STRETCH,
+    /* Of few tokens whose W comes from memory: what is asked for ahead stays in the second-level
+     * cache, and is long enough for lanes of some pages. */
+    QKV_PROJECT_WINDOW = 8 * QKV_STRETCH,
     QKV_PACK_PANELS = 4, /* panels of W that a part of phase 0 packs */
 };
-_Static_assert(QKV_FEW_STRIP <= QKV_PROJECT_TOGETHER * QKV_STRIP,
-               "parts together are a strip of few tokens");
 
 struct qkv_matrix {
     int64_t heads, dim, width; /* width = heads * dim, of the output's rows */
@@ -37,12 +37,14 @@ struct __attribute__((may_alias)) qkv_project_state {
     uint64_t magic;
     const struct qkv_table *table;
     int64_t batch, tokens, d_model;
-    int64_t token_blocks, block; /* and the tokens of one */
+    /* A block of rows: all of so many batch entries if they have few, else so many of one. */
+    int64_t entries, block;
+    int64_t row_blocks; /* of the whole batch */
     struct qkv_matrix matrix[QKV_WHICH_COUNT];
     int layout;
     int packs;
     int wide; /* strip after strip for some tokens, not tokens after tokens for a strip */
-    int64_t strip; /* columns that are multiplied at a time */
+    int lanes; /* few tokens by W from memory: the kernel is multiply_lanes */
 };
 
 #define QKV_PROJECT_MAGIC 0x6a6f7270766b71ULL /* "qkvproj" */

@@ -77,7 +77,6 @@ qkv_status qkv_project_make(struct qkv_project_state *s, const qkv_project_param
         .batch = p.batch,
         .tokens = p.tokens,
         .d_model = p.d_model,
-        .token_blocks = qkv_round_up(p.tokens, QKV_PROJECT_TOKENS) / QKV_PROJECT_TOKENS,
         .layout = p.layout,
         .packs = p.layout != QKV_W_PACKED,
     };
@@ -92,33 +91,36 @@ static size_t packed_bytes(const struct qkv_project_state *s, const struct qkv_m
     return (size_t)(m->panels * s->d_model * QKV_PANEL) * sizeof(float);
 }
 
-/* Blocks of tokens are about equally long, in whole tiles. */
-static int64_t token_block(const struct qkv_project_state *s) {
-    int64_t blocks = qkv_max(s->token_blocks, 1);
-    int64_t share = qkv_round_up(s->tokens, blocks) / blocks;
-    return qkv_min(qkv_round_up(share, s->table->project->mr), QKV_PROJECT_TOKENS);
+/* Blocks of rows are about equally long: in whole entries, or else in whole tiles. */
+static void cut_rows(struct qkv_project_state *s) {
+    const int64_t most = QKV_PROJECT_TOKENS;
+    s->entries = qkv_even_share(s->batch, qkv_max(most / qkv_max(s->tokens, 1), 1), 1);
+    s->block = qkv_even_share(s->tokens, most, s->table->project->mr);
+    s->row_blocks =
+        qkv_round_up(s->batch, s->entries) / s->entries * (qkv_round_up(s->tokens, most) / most);
 }
 
-static int is_wide(const struct qkv_table *table) {
-    const int64_t from = table->project->wide_from;
-    return from > 0 && table->second_cache >= from;
+/* Of a block that is not the only one: so many that W may be read again for the next. */
+static int is_wide(const struct qkv_project_state *s) {
+    const int64_t from = s->table->project->wide_from;
+    return from > 0 && s->table->second_cache >= from &&
+           (s->row_blocks == 1 || s->entries * s->tokens >= QKV_PROJECT_TOKENS / 2);
 }
 
-/* Few tokens take wide strips of W where it comes from memory: more streams are faster there, and
- * slower from the last-level cache. Not in a batch, whose entries take one strip in turn. */
-static int64_t strip_columns(const struct qkv_project_state *s, int64_t columns) {
+/* Do so few rows read W from memory, where several streams are faster than one? From the last-level
+ * cache they are slower. */
+static int has_lanes(const struct qkv_project_state *s, int64_t columns) {
     const double bytes = (double)columns * (double)s->d_model * (double)sizeof(float);
-    const int wide = s->batch == 1 && s->tokens <= s->table->project->few &&
-                     bytes > (double)qkv_seldom_cached(s->table);
-    return wide ? QKV_FEW_STRIP * QKV_PANEL : QKV_PROJECT_COLUMNS;
+    return !s->table->follows && s->row_blocks == 1 &&
+           s->batch * s->tokens <= s->table->project->laned &&
+           bytes > (double)qkv_seldom_cached(s->table);
 }
 
 /* The sums of a worker's parts at a time. */
 static size_t sums_bytes(const struct qkv_project_state *s, int64_t widest) {
-    const int64_t most =
-        qkv_max(s->strip, (s->wide ? QKV_PROJECT_TOGETHER : 1) * QKV_PROJECT_COLUMNS);
+    const int64_t most = (s->wide ? QKV_PROJECT_TOGETHER : 1) * QKV_PROJECT_COLUMNS;
     const int64_t columns = qkv_min(qkv_round_up(widest, QKV_PANEL), most);
-    return (size_t)(qkv_min(s->tokens, QKV_PROJECT_TOKENS) * columns) * sizeof(float);
+    return (size_t)(qkv_min(s->entries * s->tokens, QKV_PROJECT_TOKENS) * columns) * sizeof(float);
 }
 
 qkv_status qkv_project_plan(qkv_plan *plan, const qkv_project_params *params,
@@ -129,8 +131,8 @@ qkv_status qkv_project_plan(qkv_plan *plan, const qkv_project_params *params,
     TRY(qkv_project_make(&s, params, 0));
     TRY(qkv_check_context(context));
     s.table = &qkv_context_get(context)->table;
-    s.block = token_block(&s);
-    s.wide = is_wide(s.table);
+    cut_rows(&s);
+    s.wide = is_wide(&s);
 
     memset(plan, 0, sizeof(*plan));
     for (int i = 0; i < QKV_WHICH_COUNT; i++) {
@@ -144,7 +146,7 @@ qkv_status qkv_project_plan(qkv_plan *plan, const qkv_project_params *params,
             plan->workspace_shared += packed_bytes(&s, m);
         }
     }
-    s.strip = strip_columns(&s, width);
+    s.lanes = has_lanes(&s, width);
     plan->workspace_worker = qkv_set_apart(sums_bytes(&s, widest));
     if (parts > 0 && s.packs)
         plan->parts[plan->phases++] = pack_parts;

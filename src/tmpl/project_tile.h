@@ -11,11 +11,19 @@ struct tile {
     uintptr_t ahead; /* the first of them: an address, as it may lie outside W */
     int rows;
     int panel, panels; /* first and count */
+    int of;            /* one of so many steps asks for lines in lanes (project_lanes.h) */
 };
+
+enum { LINE = QKV_PANEL * sizeof(float) };
+
+/* How many of the rows that are left the next of so many tiles takes: they share them evenly. */
+static inline int tile_rows(ptrdiff_t left, ptrdiff_t tiles) {
+    return (int)((left + tiles - 1) / tiles);
+}
 
 /* The address of input `line` of a panel. */
 static inline uintptr_t line_of(const float *panel, ptrdiff_t line) {
-    return (uintptr_t)panel + (uintptr_t)line * QKV_PANEL * sizeof(float);
+    return (uintptr_t)panel + (uintptr_t)line * LINE;
 }
 
 /* Where a tile reads, and how far apart its rows and panels are. */
@@ -29,7 +37,7 @@ static inline uintptr_t ask_ahead(const struct qkv_multiply *g, const struct til
                                   uintptr_t ahead, ptrdiff_t n) {
     for (ptrdiff_t i = (t->lines * n + g->k - 1) / g->k; i > 0; i--) {
         __builtin_prefetch((const void *)ahead, 0, 2);
-        ahead += QKV_PANEL * sizeof(float);
+        ahead += LINE;
     }
     return ahead;
 }
@@ -48,7 +56,7 @@ static void many_tiles(const struct qkv_multiply *g) {
         const ptrdiff_t lines = (g->k + share - 1) / share;
         for (ptrdiff_t i = 0; i < tiles; i++, t.row += t.rows) {
             const ptrdiff_t panel = i / share;
-            t.rows = (int)((g->tokens - t.row + tiles - i - 1) / (tiles - i));
+            t.rows = tile_rows(g->tokens - t.row, tiles - i);
             t.lines = panel < t.panels ? lines : 0;
             t.ahead = line_of(next, panel * g->w_panel / QKV_PANEL + i % share * lines);
             many_tile(g, &t);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the products with stored keys and values ask for ahead, of which no bit of a result can
- * tell: where four streams are asked for, each line of what comes next, once. Linked with rooms
- * whose prefetches are told here (asked_line.h). */
+/* What products ask for ahead, of which no bit of a result can tell: where they do so in lanes,
+ * each line of what comes next, once. With stored keys and values, and in the projection of few
+ * tokens. Linked with rooms whose prefetches are told here (asked_line.h). */
 #include <check.h>
 #include <stdlib.h>
 #include <string.h>
@@ -120,10 +120,57 @@ START_TEST(each_line_of_four_lanes_once) {
 }
 END_TEST
 
+enum { TOKENS = 24, INPUTS = 512, STRIPS = 2 };
+
+/* Two strips of W, the first of which is multiplied. */
+static void ask_by_tokens(const struct qkv_project_kernels *kernels, int tokens, int inputs) {
+    static float x[TOKENS * INPUTS], sum[TOKENS * QKV_STRIP * QKV_PANEL];
+    static _Alignas(LINE) float w[STRIPS * QKV_STRIP * INPUTS * QKV_PANEL];
+    const int panel = inputs * QKV_PANEL;
+    next.memory = (char *)w;
+    next.size = (size_t)panel * sizeof(float) * STRIPS * QKV_STRIP / PANELS;
+    memset(next.times, 0, sizeof(next.times));
+    next.elsewhere = 0;
+    const struct qkv_multiply g = {.x = x,
+                                   .w = w,
+                                   .sum = sum,
+                                   .x_ld = INPUTS,
+                                   .w_panel = panel,
+                                   .sum_ld = QKV_STRIP * QKV_PANEL,
+                                   .tokens = tokens,
+                                   .k = inputs,
+                                   .panels = QKV_STRIP,
+                                   .ahead = w + QKV_STRIP * panel};
+    kernels->multiply_lanes(&g);
+
+    int width = 0; /* of a tile: nobody asks for the first one's panels */
+    while (width < QKV_STRIP && next.times[width * inputs] == 0)
+        width++;
+    ck_assert_int_ge(width, 1);
+    for (int i = 0; i < STRIPS * QKV_STRIP * inputs; i++)
+        ck_assert_msg(next.times[i] == (i >= width * inputs && i < (width + QKV_STRIP) * inputs),
+                      "%d tokens, %d inputs: line %d of panel %d was asked for %d times", tokens,
+                      inputs, i % inputs, i / inputs, next.times[i]);
+    ck_assert_int_eq(next.elsewhere, 0);
+}
+
+START_TEST(each_line_of_weights_once) {
+    const struct qkv_table *table = &qkv_context_get(&rooms_get(_i)->context)->table;
+    const int isa = qkv_context_isa(&rooms_get(_i)->context);
+    if (isa == QKV_ISA_SCALAR)
+        return;
+    const int two_tiles = isa == QKV_ISA_AVX2 ? 12 : 23;
+    for (int tokens = 1; tokens <= two_tiles; tokens++)
+        for (int inputs = QKV_STRETCH; inputs <= INPUTS; inputs *= 2)
+            ask_by_tokens(table->project, tokens, inputs);
+}
+END_TEST
+
 static Suite *make(void) {
     Suite *suite = suite_create("asked");
     TCase *tcase = tcase_create("lanes");
     tcase_add_room_test(tcase, each_line_of_four_lanes_once);
+    tcase_add_room_test(tcase, each_line_of_weights_once);
     suite_add_tcase(suite, tcase);
     return suite;
 }

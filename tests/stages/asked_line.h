@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Put before a room's decode.c (-include): what it prefetches is told to the test (asked.c). */
+/* Put before a room's decode.c and project.c (-include): what it prefetches is told to the test
+ * (asked.c). */
 #ifndef QKV_TESTS_STAGES_ASKED_LINE_H
 #define QKV_TESTS_STAGES_ASKED_LINE_H
 

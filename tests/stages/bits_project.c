@@ -75,16 +75,18 @@ static struct verdict any_place(const struct project_case *c, const qkv_context 
     return compare_with(c, &other, context, (struct how){WAY_PLAIN, 1, 0});
 }
 
-/* One token by itself: the views of x and of the outputs at that token. */
-static struct verdict token_alone(const struct project_case *c, const qkv_context *context,
-                                  struct rng *rng) {
-    int64_t b = rng_below(rng, c->desc.batch), t = rng_below(rng, c->desc.tokens);
-    struct project_desc one = c->desc;
-    one.batch = one.tokens = 1;
+/* `count` tokens of sequence b from t on, each a sequence of its own: views of x, and outputs of
+ * their own. */
+static struct verdict tokens_apart(const struct project_case *c, const qkv_context *context,
+                                   int64_t b, int64_t t, int64_t count) {
+    struct project_desc apart = c->desc;
+    apart.batch = count;
+    apart.tokens = 1;
     struct project_case again;
-    struct verdict verdict = project_case_make(&again, &one, context);
+    struct verdict verdict = project_case_make(&again, &apart, context);
     again.tensors.x = c->tensors.x;
     again.tensors.x.data = tensor_f32(&c->tensors.x, b, 0, t, 0);
+    again.tensors.x.stride[0] = c->tensors.x.stride[2];
     qkv_project_tensors outputs = again.tensors;
     again.tensors = c->tensors;
     again.tensors.x = outputs.x;
@@ -94,10 +96,21 @@ static struct verdict token_alone(const struct project_case *c, const qkv_contex
     struct call call = {context, QKV_STAGE_PROJECT, &again.params, &again.tensors};
     if (verdict.ok)
         verdict = run_call(&call, (struct how){WAY_PLAIN, 1, 0});
-    if (verdict.ok)
-        verdict = same_token(c, b, t, &again, 0, 0);
+    for (int64_t i = 0; i < count && verdict.ok; i++)
+        verdict = same_token(c, b, t + i, &again, i, 0);
     project_case_free(&again);
     return verdict;
+}
+
+static struct verdict token_alone(const struct project_case *c, const qkv_context *context,
+                                  struct rng *rng) {
+    const int64_t b = rng_below(rng, c->desc.batch), t = rng_below(rng, c->desc.tokens);
+    return tokens_apart(c, context, b, t, 1);
+}
+
+static struct verdict all_apart(const struct project_case *c, const qkv_context *context,
+                                struct rng *rng) {
+    return tokens_apart(c, context, rng_below(rng, c->desc.batch), 0, c->desc.tokens);
 }
 
 /* What is taken together depends on the size of the second-level cache and, of few tokens, on what
@@ -161,6 +174,11 @@ START_TEST(project_a_token_alone_or_among_others) {
 }
 END_TEST
 
+START_TEST(project_a_batch_of_single_tokens) {
+    check_all(_i, all_apart);
+}
+END_TEST
+
 START_TEST(project_whatever_the_caches_hold) {
     check_all(_i, any_caches);
 }
@@ -189,7 +207,7 @@ START_TEST(project_of_many_blocks_whatever_the_caches_hold) {
         struct rng rng = rng_seeded(test_seed() + (uint64_t)odd);
         struct project_desc d = project_desc_plain();
         d.batch = 2;
-        d.tokens = 9; /* not few */
+        d.tokens = QKV_PROJECT_TOKENS + 1 + odd;
         d.d_model = QKV_PROJECT_WIDE_DEPTH + QKV_STRETCH + 3;
         d.q_heads = 1;
         d.kv_heads = 0;
@@ -201,20 +219,48 @@ START_TEST(project_of_many_blocks_whatever_the_caches_hold) {
 }
 END_TEST
 
-/* More columns than a wide strip has, of heads of whole panels, and of others. */
+/* Windows that are not all as long as the others, several strips of panels that do and do not come
+ * out even, and any number of tiles; heads of whole panels, and others. */
 START_TEST(project_of_few_tokens_whatever_the_caches_hold) {
     const qkv_context *context = &rooms_get(_i)->context;
-    for (int tokens = 1; tokens <= 13; tokens++) {
+    for (int tokens = 1; tokens <= 26; tokens++) {
         struct rng rng = rng_seeded(test_seed() + (uint64_t)tokens);
         struct project_desc d = project_desc_plain();
         d.tokens = tokens;
-        d.d_model = QKV_STRETCH + 3 + tokens;
+        d.d_model = tokens % 4 ? QKV_STRETCH + 3 + tokens : 2 * QKV_PROJECT_WINDOW + tokens;
         d.q_heads = 3;
         d.kv_heads = 1;
-        d.head_dim = QKV_FEW_STRIP * QKV_PANEL - QKV_PANEL - tokens % 2;
+        d.head_dim = (QKV_STRIP + tokens % 3) * QKV_PANEL - tokens % 2;
         d.packed = 1;
         d.biases = tokens % 3 > 0;
         check_caches(&d, context, &rng);
+    }
+}
+END_TEST
+
+/* Entries that share blocks of rows, a last one alone or none: their heads of whole panels, or not,
+ * stand apart in memory, or their tokens do. */
+START_TEST(project_of_short_entries) {
+    const qkv_context *context = &rooms_get(_i)->context;
+    for (int i = 0; i < 40; i++) {
+        struct rng rng = rng_seeded(rng_hash(test_seed(), (uint64_t)i));
+        struct project_desc d = project_desc_plain();
+        d.batch = 2 + rng_below(&rng, 6);
+        d.tokens = 1 + rng_below(&rng, QKV_PROJECT_TOKENS / 2);
+        d.d_model = QKV_STRETCH + 5;
+        d.q_heads = 2;
+        d.kv_heads = 1;
+        d.head_dim = i % 2 ? QKV_PANEL : QKV_PANEL + 4;
+        d.biases = 1;
+        for (int role = PROJECT_Y; role < PROJECT_ROLES && i % 4 > 1; role++)
+            d.place[role] = layout_random(&rng, false);
+        struct project_case c;
+        struct verdict verdict = run(&c, &d, context, (struct how){WAY_PLAIN, 1, 0});
+        for (int64_t b = 0; b < d.batch && verdict.ok; b++)
+            verdict = tokens_apart(&c, context, b, 0, d.tokens);
+        project_case_free(&c);
+        project_case_explain(&d, &verdict);
+        stage_assert(&verdict);
     }
 }
 END_TEST
@@ -224,9 +270,11 @@ void bits_add_project_tests(TCase *tcase) {
         project_by_any_threads_and_parts,
         project_at_any_strides_packed_or_not,
         project_a_token_alone_or_among_others,
+        project_a_batch_of_single_tokens,
         project_whatever_the_caches_hold,
         project_of_many_blocks_whatever_the_caches_hold,
         project_of_few_tokens_whatever_the_caches_hold,
+        project_of_short_entries,
     };
     tcase_add_room_tests(tcase, tests, sizeof tests / sizeof *tests);
 }
