@@ -153,7 +153,7 @@ static inline __attribute__((always_inline)) void join(__m256 acc[MR][VECTORS],
 static inline __attribute__((always_inline)) void
 tile(const struct qkv_multiply *g, const struct tile *t, const int M, const int G, const int asks) {
     struct place at = {g->x + t->row * g->x_ld, g->w + t->panel * g->w_panel, g->x_ld, g->w_panel};
-    struct lanes ahead = lanes_of(g, t->ahead, G);
+    struct lanes ahead = lanes_of(g, t);
     int add = g->add;
     for (ptrdiff_t left = g->k; left > 0;) {
         __m256 acc[MR][VECTORS];

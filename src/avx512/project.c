@@ -161,7 +161,9 @@ static inline __attribute__((always_inline)) void
 tile(const struct qkv_multiply *g, const struct tile *t, const int M, const int G, const int far) {
     struct place at = {g->x + t->row * g->x_ld, g->w + t->panel * g->w_panel, g->x_ld, g->w_panel};
     int add = g->add;
-    struct lanes ahead = lanes_of(g, t->lines || LANED(far) ? t->ahead : (uintptr_t)at.w, G);
+    struct lanes ahead = lanes_of(g, t);
+    if (far == NEXT && !t->lines)
+        ahead.line = (uintptr_t)at.w; /* which is there */
     for (ptrdiff_t left = g->k; left > 0;) {
         __m512 acc[FEW][GROUPS];
         const ptrdiff_t n = left < QKV_STRETCH ? left : QKV_STRETCH;

@@ -78,9 +78,14 @@ static struct piece strip_of(const struct qkv_project_state *s, const struct pie
     return strip;
 }
 
-/* Inputs [k, k + n) of a strip; ahead: the panels that follow. */
+/* Inputs [k, k + n) of a strip; ahead: those that follow, and their panels. */
+struct ahead {
+    const float *w;
+    int64_t k;
+};
+
 static void multiply_strip(const struct qkv_project_state *s, const struct piece *p, int64_t k,
-                           int64_t n, const float *ahead) {
+                           int64_t n, struct ahead ahead) {
     const int64_t padded = qkv_round_up(p->columns, QKV_PANEL);
     struct qkv_multiply g = {
         .x = p->x + k,
@@ -96,7 +101,8 @@ static void multiply_strip(const struct qkv_project_state *s, const struct piece
         .ends = k + n == s->d_model && ends_in_panels(p),
         .bias = p->bias,
         .out_ld = p->row_step,
-        .ahead = ahead,
+        .ahead = ahead.w,
+        .ahead_k = ahead.k,
         .follows = s->table->follows,
     };
     for (int v = 0; v < g.panels && g.ends; v++)
@@ -113,13 +119,15 @@ static int64_t depth_of(const struct qkv_project_state *s, int64_t tokens) {
                                             : QKV_PROJECT_DEPTH;
 }
 
-/* The panels that are read after inputs [k, k + n) of the strip that begins c columns on. */
-static const float *panels_after(const struct qkv_project_state *s, const struct piece *p,
-                                 int64_t c, int64_t k, int64_t n) {
-    const int64_t after = c + QKV_PROJECT_COLUMNS;
-    if (after < p->columns)
-        return p->w + after * s->d_model + k * QKV_PANEL;
-    return k + n < s->d_model ? p->w + (k + n) * QKV_PANEL : p->next;
+/* What is read after inputs [k, k + n) of the strip that begins c columns on. */
+static struct ahead after(const struct qkv_project_state *s, const struct piece *p, int64_t c,
+                          int64_t k, int64_t n, int64_t depth) {
+    const int64_t next = c + QKV_PROJECT_COLUMNS;
+    if (next < p->columns)
+        return (struct ahead){p->w + next * s->d_model + k * QKV_PANEL, n};
+    if (k + n < s->d_model)
+        return (struct ahead){p->w + (k + n) * QKV_PANEL, qkv_min(s->d_model - k - n, depth)};
+    return (struct ahead){p->next, qkv_min(s->d_model, depth)};
 }
 
 static void multiply(const struct qkv_project_state *s, const struct piece *p) {
@@ -128,7 +136,7 @@ static void multiply(const struct qkv_project_state *s, const struct piece *p) {
         n = qkv_min(s->d_model - k, depth);
         for (int64_t c = 0; c < p->columns; c += QKV_PROJECT_COLUMNS) {
             const struct piece strip = strip_of(s, p, c);
-            multiply_strip(s, &strip, k, n, panels_after(s, p, c, k, n));
+            multiply_strip(s, &strip, k, n, after(s, p, c, k, n, depth));
         }
     }
 }

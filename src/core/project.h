@@ -21,9 +21,10 @@ enum {
     QKV_PROJECT_DEPTH = 6 * QKV_STRETCH,
     QKV_PROJECT_TOGETHER = 4,
     QKV_PROJECT_WIDE_DEPTH = 12 * QKV_STRETCH,
-    /* Of few tokens whose W comes from memory: what is asked for ahead stays in the second-level
-     * cache, and is long enough for lanes of some pages. */
-    QKV_PROJECT_WINDOW = 8 * QKV_STRETCH,
+    /* Of few tokens whose W comes from memory, at most: what is asked for ahead stays in the
+     * second-level cache, its lanes are some pages long, and places in a cache that pages share are
+     * not all of them at once (so not 8 or 12 stretches). */
+    QKV_PROJECT_WINDOW = 11 * QKV_STRETCH,
     QKV_PACK_PANELS = 4, /* panels of W that a part of phase 0 packs */
 };
 

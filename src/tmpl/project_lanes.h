@@ -30,9 +30,8 @@ struct lanes {
     uintptr_t line, lane, panel;
 };
 
-static inline __attribute__((always_inline)) struct lanes lanes_of(const struct qkv_multiply *g,
-                                                                   uintptr_t line, const int G) {
-    return (struct lanes){line, (uintptr_t)(g->k / LANES(G)) * LINE,
+static inline struct lanes lanes_of(const struct qkv_multiply *g, const struct tile *t) {
+    return (struct lanes){t->ahead, (uintptr_t)t->lane * LINE,
                           (uintptr_t)g->w_panel * sizeof(float)};
 }
 
@@ -67,8 +66,8 @@ static void laned_column(const struct qkv_multiply *g, struct tile *t, const flo
     t->row = 0;
     for (int i = 0; i < tiles; i++, t->row += t->rows) {
         t->rows = tile_rows(g->tokens - t->row, tiles - i);
-        t->ahead = i < 2 ? (uintptr_t)next + (uintptr_t)i * asked(g->k, t->of, t->panels)
-                         : (uintptr_t)(g->w + t->panel * g->w_panel);
+        t->ahead =
+            i < 2 ? line_of(next, i * t->lane / 2) : (uintptr_t)(g->w + t->panel * g->w_panel);
         laned_tile(g, t);
     }
 }
@@ -80,6 +79,7 @@ static void multiply_lanes(const struct qkv_multiply *g) {
         while (t.panels > g->panels - t.panel)
             t.panels /= 2;
         const int after = t.panel + t.panels;
+        t.lane = (after < g->panels ? g->k : g->ahead_k) / LANES(t.panels);
         laned_column(g, &t, after < g->panels ? g->w + after * g->w_panel : g->ahead);
     }
 }

@@ -11,7 +11,8 @@ struct tile {
     uintptr_t ahead; /* the first of them: an address, as it may lie outside W */
     int rows;
     int panel, panels; /* first and count */
-    int of;            /* one of so many steps asks for lines in lanes (project_lanes.h) */
+    int of;            /* one of so many steps asks for a line of a lane (project_lanes.h) */
+    ptrdiff_t lane;    /* lines from one lane to the next */
 };
 
 enum { LINE = QKV_PANEL * sizeof(float) };

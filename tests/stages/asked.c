@@ -140,7 +140,8 @@ static void ask_by_tokens(const struct qkv_project_kernels *kernels, int tokens,
                                    .tokens = tokens,
                                    .k = inputs,
                                    .panels = QKV_STRIP,
-                                   .ahead = w + QKV_STRIP * panel};
+                                   .ahead = w + QKV_STRIP * panel,
+                                   .ahead_k = inputs};
     kernels->multiply_lanes(&g);
 
     int width = 0; /* of a tile: nobody asks for the first one's panels */
