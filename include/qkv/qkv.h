@@ -695,7 +695,8 @@ QKV_API void qkv_project_params_init(qkv_project_params *params);
 /* x [batch, 1, tokens, d_model] (stride[1] is not used); w as the layout says (stride[2] is the
  * row stride); biases [width] contiguous, absent if data is NULL; outputs as above, any strides:
  * a [batch, tokens, heads * dim] buffer is qkv_tensor_bshd, a [batch, heads, tokens, dim] one
- * qkv_tensor_bhsd. */
+ * qkv_tensor_bhsd. Entries of few tokens each take the time of one entry with all of them if x's
+ * rows go on at the same distance: tokens is 1, or stride[0] is tokens * stride[2]. */
 typedef struct qkv_project_tensors {
     size_t size;
     qkv_tensor x;

@@ -78,12 +78,13 @@ static struct piece strip_of(const struct qkv_project_state *s, const struct pie
     return strip;
 }
 
-/* Inputs [k, k + n) of a strip; ahead: those that follow, and their panels. */
+/* What is read after some inputs of a strip: so many of some panels. */
 struct ahead {
     const float *w;
     int64_t k;
 };
 
+/* Inputs [k, k + n) of a strip. */
 static void multiply_strip(const struct qkv_project_state *s, const struct piece *p, int64_t k,
                            int64_t n, struct ahead ahead) {
     const int64_t padded = qkv_round_up(p->columns, QKV_PANEL);
