@@ -33,6 +33,8 @@ static const struct shape shapes[] = {
     {1, 128, 384, 12, 12, 32, QKV_W_IN_OUT, 1},
     {1, 512, 768, 12, 12, 64, QKV_W_IN_OUT, 1},
     {1, 512, 768, 12, 12, 64, QKV_W_OUT_IN, 1},
+    {1, 1, 4096, 32, 8, 128, QKV_W_IN_OUT, 1},
+    {1, 1, 4096, 32, 8, 128, QKV_W_OUT_IN, 1},
     /* between */
     {1, 16, 768, 12, 12, 64, QKV_W_PACKED, 1},
     {1, 32, 768, 12, 12, 64, QKV_W_PACKED, 1},

@@ -19,36 +19,23 @@ struct qkv_matrix_tensors qkv_matrix_tensors_of(const qkv_project_tensors *t, in
     return of[which];
 }
 
-int64_t qkv_project_pack_parts(const struct qkv_matrix *m) {
-    return qkv_round_up(m->panels, QKV_PACK_PANELS) / QKV_PACK_PANELS;
-}
-
 static int64_t strips_of(const struct qkv_matrix *m) {
     return qkv_round_up(m->width, QKV_PROJECT_COLUMNS) / QKV_PROJECT_COLUMNS;
+}
+
+int64_t qkv_project_pack_parts(const struct qkv_matrix *m) {
+    return strips_of(m);
 }
 
 int64_t qkv_project_parts(const struct qkv_project_state *s, const struct qkv_matrix *m) {
     return s->row_blocks * strips_of(m);
 }
 
-void qkv_project_pack_panels(const struct qkv_project_kernels *kernels, int64_t d_model,
-                             const struct qkv_matrix *m, int layout, const qkv_tensor *w,
-                             float *packed, int64_t begin, int64_t end) {
-    const float *data = w->data;
-    const int64_t ld = w->stride[2];
-    for (int64_t g = begin; g < end; g++) {
-        float *dst = packed + g * d_model * QKV_PANEL;
-        int columns = (int)qkv_min(m->width - g * QKV_PANEL, QKV_PANEL);
-        if (layout == QKV_W_IN_OUT)
-            kernels->pack.rows(dst, data + g * QKV_PANEL, ld, d_model, columns);
-        else
-            kernels->pack.panel(dst, data + g * QKV_PANEL * ld, ld, 0, columns, d_model);
-    }
-}
-
 /* What a part works on, or some parts together: tokens by strips, and where the rows begin. */
 struct piece {
     const struct qkv_matrix *m;
+    struct qkv_columns plain; /* a strip's columns, and where they are packed, unless w has them */
+    float *packed;
     const float *x, *w, *bias; /* w: the strips' panels; bias: of the first column, or NULL */
     float *out, *sum;          /* sum: a dense block for each strip */
     int64_t x_ld, tokens, column, columns;
@@ -67,9 +54,8 @@ static float *element(const struct piece *p, int64_t column) {
 }
 
 /* The strip that begins c columns on. */
-static struct piece strip_of(const struct qkv_project_state *s, const struct piece *p, int64_t c) {
+static struct piece strip_of(const struct piece *p, int64_t c) {
     struct piece strip = *p;
-    strip.w += c * s->d_model;
     strip.sum += c * p->tokens;
     strip.column += c;
     strip.columns = qkv_min(p->columns - c, QKV_PROJECT_COLUMNS);
@@ -78,41 +64,50 @@ static struct piece strip_of(const struct qkv_project_state *s, const struct pie
     return strip;
 }
 
-/* What is read after some inputs of a strip: so many of some panels. */
-struct ahead {
+/* Some inputs of a strip, and what is read after them. */
+struct panels {
     const float *w;
-    int64_t k;
+    int64_t step; /* from panel to panel */
+    const float *ahead;
+    int64_t ahead_k;
 };
 
 /* Inputs [k, k + n) of a strip. */
-static void multiply_strip(const struct qkv_project_state *s, const struct piece *p, int64_t k,
-                           int64_t n, struct ahead ahead) {
+static void multiply_strip(const struct qkv_project_state *s, const struct piece *p,
+                           const struct panels *panels, int64_t k, int64_t n) {
+    const struct qkv_project_kernels *kernels = s->table->project;
     const int64_t padded = qkv_round_up(p->columns, QKV_PANEL);
+    const int64_t share = qkv_even_share(p->tokens, QKV_PROJECT_TOKENS, kernels->mr);
     struct qkv_multiply g = {
-        .x = p->x + k,
-        .w = p->w + k * QKV_PANEL,
-        .sum = p->sum,
+        .w = panels->w,
         .x_ld = p->x_ld,
-        .w_panel = s->d_model * QKV_PANEL,
+        .w_panel = panels->step,
         .sum_ld = padded,
-        .tokens = p->tokens,
         .k = n,
         .panels = (int)(padded / QKV_PANEL),
         .add = k > 0,
         .ends = k + n == s->d_model && ends_in_panels(p),
         .bias = p->bias,
         .out_ld = p->row_step,
-        .ahead = ahead.w,
-        .ahead_k = ahead.k,
+        .ahead = panels->ahead,
+        .ahead_k = panels->ahead_k,
         .follows = s->table->follows,
     };
-    for (int v = 0; v < g.panels && g.ends; v++)
-        g.out[v] = element(p, p->column + v * QKV_PANEL);
-    const struct qkv_project_kernels *kernels = s->table->project;
-    (s->lanes ? kernels->multiply_lanes : kernels->multiply)(&g);
+    for (int64_t r = 0; r < p->tokens; r += share) {
+        g.x = p->x + r * p->x_ld + k;
+        g.sum = p->sum + r * padded;
+        g.tokens = qkv_min(p->tokens - r, share);
+        for (int v = 0; v < g.panels && g.ends; v++)
+            g.out[v] = element(p, p->column + v * QKV_PANEL) + r * p->row_step;
+        (s->lanes ? kernels->multiply_lanes : kernels->multiply)(&g);
+    }
 }
 
 static int64_t depth_of(const struct qkv_project_state *s, int64_t tokens) {
+    if (s->plain)
+        return qkv_even_share(s->d_model,
+                              tokens < QKV_PROJECT_TOKENS / 2 ? QKV_PLAIN_DEPTH : QKV_PROJECT_DEPTH,
+                              QKV_STRETCH);
     if (s->lanes)
         return qkv_even_share(s->d_model, QKV_PROJECT_WINDOW, QKV_STRETCH);
     return tokens <= s->table->project->few ? s->d_model
@@ -120,15 +115,24 @@ static int64_t depth_of(const struct qkv_project_state *s, int64_t tokens) {
                                             : QKV_PROJECT_DEPTH;
 }
 
-/* What is read after inputs [k, k + n) of the strip that begins c columns on. */
-static struct ahead after(const struct qkv_project_state *s, const struct piece *p, int64_t c,
-                          int64_t k, int64_t n, int64_t depth) {
-    const int64_t next = c + QKV_PROJECT_COLUMNS;
+/* Inputs [k, k + n) of the strip that begins c columns on, which is packed. */
+static struct panels panels_of(const struct qkv_project_state *s, const struct piece *p, int64_t c,
+                               int64_t k, int64_t n, int64_t depth) {
+    const int64_t next = c + QKV_PROJECT_COLUMNS, step = s->d_model * QKV_PANEL;
+    const float *w = p->w + c * s->d_model + k * QKV_PANEL;
     if (next < p->columns)
-        return (struct ahead){p->w + next * s->d_model + k * QKV_PANEL, n};
+        return (struct panels){w, step, w + QKV_PROJECT_COLUMNS * s->d_model, n};
     if (k + n < s->d_model)
-        return (struct ahead){p->w + (k + n) * QKV_PANEL, qkv_min(s->d_model - k - n, depth)};
-    return (struct ahead){p->next, qkv_min(s->d_model, depth)};
+        return (struct panels){w, step, p->w + (k + n) * QKV_PANEL,
+                               qkv_min(s->d_model - k - n, depth)};
+    return (struct panels){w, step, p->next, qkv_min(s->d_model, depth)};
+}
+
+/* The same of a part's only strip, which is packed here. */
+static struct panels pack(const struct qkv_project_state *s, const struct piece *p, int64_t k,
+                          int64_t n) {
+    qkv_pack_columns(&s->table->project->pack, p->packed, &p->plain, k, n, p->columns);
+    return (struct panels){p->packed, n * QKV_PANEL, p->packed, n};
 }
 
 static void multiply(const struct qkv_project_state *s, const struct piece *p) {
@@ -136,8 +140,10 @@ static void multiply(const struct qkv_project_state *s, const struct piece *p) {
     for (int64_t k = 0, n; k < s->d_model; k += n) {
         n = qkv_min(s->d_model - k, depth);
         for (int64_t c = 0; c < p->columns; c += QKV_PROJECT_COLUMNS) {
-            const struct piece strip = strip_of(s, p, c);
-            multiply_strip(s, &strip, k, n, after(s, p, c, k, n, depth));
+            const struct piece strip = strip_of(p, c);
+            const struct panels panels =
+                s->plain ? pack(s, p, k, n) : panels_of(s, p, c, k, n, depth);
+            multiply_strip(s, &strip, &panels, k, n);
         }
     }
 }
@@ -158,7 +164,7 @@ static void store_strip(const struct qkv_project_kernels *kernels, const struct 
 
 static void store(const struct qkv_project_state *s, const struct piece *p) {
     for (int64_t c = 0; c < p->columns; c += QKV_PROJECT_COLUMNS) {
-        const struct piece strip = strip_of(s, p, c);
+        const struct piece strip = strip_of(p, c);
         store_strip(s->table->project, &strip);
     }
 }
@@ -197,7 +203,7 @@ struct block {
 };
 
 static struct block block_of(const struct qkv_project_state *s, int64_t index) {
-    const int64_t each = qkv_round_up(s->tokens, QKV_PROJECT_TOKENS) / QKV_PROJECT_TOKENS;
+    const int64_t each = qkv_round_up(s->tokens, s->block) / s->block;
     const int64_t entry = index / each * s->entries, row = index % each * s->block;
     return (struct block){entry, qkv_min(s->entries, s->batch - entry), row,
                           qkv_min(s->tokens - row, s->block)};
@@ -235,6 +241,14 @@ static void multiply_block(const struct qkv_project_state *s, const struct block
     }
 }
 
+/* The panels that the caller packed, or phase 0. */
+static const float *packed_weights(const struct qkv_project_state *s, const struct qkv_matrix *m,
+                                   const qkv_tensor *w, const qkv_workspace *workspace) {
+    const char *from = s->packs ? (const char *)workspace->shared + m->packed
+                                : (const char *)w->data + sizeof(struct qkv_packed_header);
+    return (const float *)from;
+}
+
 static void project_parts(const struct qkv_project_state *s, const qkv_project_tensors *tensors,
                           const qkv_workspace *workspace, int which, int64_t index, int64_t count) {
     const struct qkv_matrix *m = s->matrix + which;
@@ -243,13 +257,11 @@ static void project_parts(const struct qkv_project_state *s, const qkv_project_t
     const struct block b = block_of(s, place.block);
     const int64_t column = place.strip * QKV_PROJECT_COLUMNS;
     const float *bias = t.bias->data;
-    const float *packed =
-        s->packs ? (const float *)((const char *)workspace->shared + m->packed)
-                 : (const float *)((const char *)t.w->data + sizeof(struct qkv_packed_header));
-    const struct piece p = {
+    struct piece p = {
         .m = m,
+        .plain = qkv_columns_of(t.w, s->layout, column),
+        .packed = (float *)((char *)workspace->worker + s->packed),
         .x = first_row(s, &tensors->x, &b),
-        .w = packed + column * s->d_model,
         .bias = bias ? bias + column : NULL,
         .out = (float *)first_row(s, t.out, &b),
         .sum = workspace->worker,
@@ -260,8 +272,12 @@ static void project_parts(const struct qkv_project_state *s, const qkv_project_t
         .row_step = row_step(s, t.out),
         .entry_rows = goes_on(s, t.out) ? b.entries * b.rows : b.rows,
         .entry_step = t.out->stride[0],
-        .next = packed + column_after(s, m, index + count - 1) * s->d_model,
     };
+    if (!s->plain) {
+        const float *w = packed_weights(s, m, t.w, workspace);
+        p.w = w + column * s->d_model;
+        p.next = w + column_after(s, m, index + count - 1) * s->d_model;
+    }
     multiply_block(s, &b, &tensors->x, &p);
 }
 
@@ -282,11 +298,8 @@ static int matrix_of(const struct qkv_project_state *s, int packing, int64_t *in
 static void pack_part(const struct qkv_project_state *s, const qkv_project_tensors *tensors,
                       const qkv_workspace *workspace, int which, int64_t index) {
     const struct qkv_matrix *m = s->matrix + which;
-    const int64_t panel = index * QKV_PACK_PANELS;
-    qkv_project_pack_panels(s->table->project, s->d_model, m, s->layout,
-                            qkv_matrix_tensors_of(tensors, which).w,
-                            (float *)((char *)workspace->shared + m->packed), panel,
-                            qkv_min(panel + QKV_PACK_PANELS, m->panels));
+    qkv_project_pack_strip(s, m, qkv_matrix_tensors_of(tensors, which).w,
+                           (float *)((char *)workspace->shared + m->packed), index);
 }
 
 void qkv_project_do(const struct qkv_project_state *s, const qkv_project_tensors *tensors,

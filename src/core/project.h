@@ -2,7 +2,8 @@
 /*
  * What a plan of the projection holds. Each matrix is a job of its own: blocks of its columns by
  * blocks of the tokens of one batch entry, or of some entries that have few. A matrix that the
- * caller did not pack is packed into shared memory by phase 0.
+ * caller did not pack is packed into shared memory by phase 0, or, where there are not many rows,
+ * some inputs of a strip at a time by the parts.
  */
 #ifndef QKV_CORE_PROJECT_H
 #define QKV_CORE_PROJECT_H
@@ -25,7 +26,10 @@ enum {
      * second-level cache, and its lanes are some pages long. (8 or 16 stretches, whose lanes all
      * begin at the same place of a page, are 2 to 5 % slower on an Ice Lake.) */
     QKV_PROJECT_WINDOW = 11 * QKV_STRETCH,
-    QKV_PACK_PANELS = 4, /* panels of W that a part of phase 0 packs */
+    /* Rows of a call whose parts pack for themselves, at most, and how many inputs at a time: what
+     * few rows read but once or twice stays in the first-level cache. */
+    QKV_PLAIN_ROWS = 512,
+    QKV_PLAIN_DEPTH = 2 * QKV_STRETCH,
 };
 
 struct qkv_matrix {
@@ -43,7 +47,9 @@ struct __attribute__((may_alias)) qkv_project_state {
     int64_t row_blocks; /* of the whole batch */
     struct qkv_matrix matrix[QKV_WHICH_COUNT];
     int layout;
-    int packs;
+    int packs; /* phase 0 packs what the caller did not */
+    int plain; /* the parts do, at this offset in a worker's memory: */
+    size_t packed;
     int wide; /* strip after strip for some tokens, not tokens after tokens for a strip */
     int lanes; /* few tokens by W from memory: the kernel is multiply_lanes */
 };
@@ -61,10 +67,26 @@ qkv_status qkv_project_make(struct qkv_project_state *state, const qkv_project_p
 int64_t qkv_project_pack_parts(const struct qkv_matrix *m);
 int64_t qkv_project_parts(const struct qkv_project_state *s, const struct qkv_matrix *m);
 
-/* Packs the panels [begin, end) of a matrix stored as `layout` says. */
-void qkv_project_pack_panels(const struct qkv_project_kernels *kernels, int64_t d_model,
-                             const struct qkv_matrix *m, int layout, const qkv_tensor *w,
-                             float *packed, int64_t begin, int64_t end);
+/* Columns as they stand: element (p, c) is at data[p * ld + c] or, if turned, at [c * ld + p]. */
+struct qkv_columns {
+    const float *data;
+    int64_t ld;
+    int turned;
+};
+
+/* A strip of a matrix, by its number, into that of a packed one. */
+void qkv_project_pack_strip(const struct qkv_project_state *s, const struct qkv_matrix *m,
+                            const qkv_tensor *w, float *packed, int64_t strip);
+
+/* A matrix's columns from one on. */
+struct qkv_columns qkv_columns_of(const qkv_tensor *w, int layout, int64_t column);
+
+/* Steps [first, first + k) of n columns, as panels of [k][16]. */
+void qkv_pack_columns(const struct qkv_pack_kernels *kernels, float *dst,
+                      const struct qkv_columns *from, int64_t first, int64_t k, int64_t n);
+
+/* Asks for rows of n numbers, which may lie outside the matrix: nothing is read there. */
+void qkv_ask_for_rows(const float *rows, int64_t ld, int64_t count, int64_t n);
 
 /* The header of packed weights. */
 struct qkv_packed_header {

@@ -78,7 +78,6 @@ qkv_status qkv_project_make(struct qkv_project_state *s, const qkv_project_param
         .tokens = p.tokens,
         .d_model = p.d_model,
         .layout = p.layout,
-        .packs = p.layout != QKV_W_PACKED,
     };
     struct qkv_matrix *m = s->matrix;
     TRY(make_matrix(m + QKV_WHICH_Q, s, p.q_heads, p.head_dim, QKV_ARG_Q_HEADS));
@@ -93,7 +92,7 @@ static size_t packed_bytes(const struct qkv_project_state *s, const struct qkv_m
 
 /* Blocks of rows are about equally long: in whole entries, or else in whole tiles. */
 static void cut_rows(struct qkv_project_state *s) {
-    const int64_t most = QKV_PROJECT_TOKENS;
+    const int64_t most = s->plain ? QKV_PLAIN_ROWS : QKV_PROJECT_TOKENS;
     s->entries = qkv_even_share(s->batch, qkv_max(most / qkv_max(s->tokens, 1), 1), 1);
     s->block = qkv_even_share(s->tokens, most, s->table->project->mr);
     s->row_blocks =
@@ -103,7 +102,7 @@ static void cut_rows(struct qkv_project_state *s) {
 /* Of a block that is not the only one: so many that W may be read again for the next. */
 static int is_wide(const struct qkv_project_state *s) {
     const int64_t from = s->table->project->wide_from;
-    return from > 0 && s->table->second_cache >= from &&
+    return !s->plain && from > 0 && s->table->second_cache >= from &&
            (s->row_blocks == 1 || s->entries * s->tokens >= QKV_PROJECT_TOKENS / 2);
 }
 
@@ -111,16 +110,19 @@ static int is_wide(const struct qkv_project_state *s) {
  * cache they are slower. */
 static int has_lanes(const struct qkv_project_state *s, int64_t columns) {
     const double bytes = (double)columns * (double)s->d_model * (double)sizeof(float);
-    return !s->table->follows && s->row_blocks == 1 &&
+    return !s->plain && !s->table->follows && s->row_blocks == 1 &&
            s->batch * s->tokens <= s->table->project->laned &&
            bytes > (double)qkv_seldom_cached(s->table);
 }
 
-/* The sums of a worker's parts at a time. */
-static size_t sums_bytes(const struct qkv_project_state *s, int64_t widest) {
+/* A worker's memory: the sums of its parts at a time, and what they pack. */
+static size_t lay_out_worker(struct qkv_project_state *s, int64_t widest) {
     const int64_t most = (s->wide ? QKV_PROJECT_TOGETHER : 1) * QKV_PROJECT_COLUMNS;
     const int64_t columns = qkv_min(qkv_round_up(widest, QKV_PANEL), most);
-    return (size_t)(qkv_min(s->entries * s->tokens, QKV_PROJECT_TOKENS) * columns) * sizeof(float);
+    const int64_t rows = s->entries * qkv_min(s->tokens, s->block);
+    const int64_t depth = s->plain ? qkv_min(s->d_model, QKV_PROJECT_DEPTH) : 0;
+    s->packed = (size_t)qkv_round_up(rows * columns * (int64_t)sizeof(float), QKV_ALIGNMENT);
+    return s->packed + (size_t)(depth * columns) * sizeof(float);
 }
 
 qkv_status qkv_project_plan(qkv_plan *plan, const qkv_project_params *params,
@@ -131,6 +133,9 @@ qkv_status qkv_project_plan(qkv_plan *plan, const qkv_project_params *params,
     TRY(qkv_project_make(&s, params, 0));
     TRY(qkv_check_context(context));
     s.table = &qkv_context_get(context)->table;
+    const int packed = s.layout == QKV_W_PACKED;
+    s.plain = !packed && s.batch * s.tokens <= QKV_PLAIN_ROWS;
+    s.packs = !packed && !s.plain;
     cut_rows(&s);
     s.wide = is_wide(&s);
 
@@ -147,7 +152,7 @@ qkv_status qkv_project_plan(qkv_plan *plan, const qkv_project_params *params,
         }
     }
     s.lanes = has_lanes(&s, width);
-    plan->workspace_worker = qkv_set_apart(sums_bytes(&s, widest));
+    plan->workspace_worker = qkv_set_apart(lay_out_worker(&s, widest));
     if (parts > 0 && s.packs)
         plan->parts[plan->phases++] = pack_parts;
     if (parts > 0)
@@ -347,7 +352,8 @@ qkv_status qkv_project_pack(const qkv_project_params *params, int which, const q
 
     const struct qkv_packed_header header = qkv_packed_header_of(&s, m);
     memcpy(packed, &header, sizeof(header));
-    qkv_project_pack_panels(qkv_context_get(context)->table.project, s.d_model, m, s.layout, w,
-                            (float *)((char *)packed + sizeof(header)), 0, m->panels);
+    s.table = &qkv_context_get(context)->table;
+    for (int64_t i = 0; i < qkv_project_pack_parts(m); i++)
+        qkv_project_pack_strip(&s, m, w, (float *)((char *)packed + sizeof(header)), i);
     return QKV_OK;
 }

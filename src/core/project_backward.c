@@ -3,8 +3,8 @@
  * The driver of the projection's gradients. dX = dQ W^Q^T + dK W^K^T + dV W^V^T and dW = X^T dY are
  * both sums of products of rows with columns, and run in the projection's own tiles: the rows on
  * the left as they stand or as phase 0 left them, the columns on the right packed into panels by
- * the part that needs them, DEPTH steps at a time. Where weights are stored [out, in], so is dW:
- * dW^T = dY^T X, the same sums with the sides exchanged.
+ * the part that needs them (project_columns.c), DEPTH steps at a time. Where weights are stored
+ * [out, in], so is dW: dW^T = dY^T X, the same sums with the sides exchanged.
  */
 #include "project_backward.h"
 
@@ -12,12 +12,11 @@
 
 #include "problem.h"
 
-/* One product of a part: rows[m x k], at equal distances, times columns[k x n]. Element (p, c) of
- * those is at columns.data[p * ld + c], or, if turned, at [c * ld + p]. */
+/* One product of a part: rows[m x k], at equal distances, times columns[k x n]. */
 struct product {
-    struct qkv_flat rows, columns;
+    struct qkv_flat rows;
+    struct qkv_columns columns;
     int64_t k;
-    int turned;
 };
 
 /* Where a part's sums go: row r of the output, by number. */
@@ -28,41 +27,6 @@ struct target {
 };
 
 /* ---- A part's products ---- */
-
-/* Asks for rows of n numbers, which may lie outside the matrix: nothing is read there. */
-static void ask_for(const float *rows, int64_t ld, int64_t count, int64_t n) {
-    for (int64_t r = 0; r < count; r++)
-        for (int64_t c = 0; c < n; c += QKV_PANEL)
-            __builtin_prefetch((const void *)((uintptr_t)rows +
-                                              ((uintptr_t)r * (uintptr_t)ld + (uintptr_t)c) * 4));
-}
-
-/* Steps [first, first + k) of the right side, as panels of [k][16]. Rows that lie beside each other
- * are taken together, a few at a time, while those that come next are asked for: they are too far
- * apart for a hardware prefetcher. */
-static void pack(const struct qkv_pack_kernels *kernels, float *dst, const struct product *p,
-                 int64_t first, int64_t k, int64_t n) {
-    const int64_t ld = p->columns.ld, few = p->turned ? k : QKV_PANEL;
-    const float *src = p->columns.data + (p->turned ? first : first * ld);
-    for (int64_t r = 0; r < k; r += few, src += few * ld) {
-        if (!p->turned)
-            ask_for(src + few * ld, ld, few, n);
-        for (int64_t c = 0; c < n; c += QKV_PANEL) {
-            const int columns = (int)qkv_min(n - c, QKV_PANEL);
-            float *panel = dst + c * k + r * QKV_PANEL;
-            if (p->turned)
-                kernels->panel(panel, src + c * ld, ld, 0, columns, k);
-            else
-                kernels->rows(panel, src + c, ld, qkv_min(k - r, few), columns);
-        }
-    }
-}
-
-/* The blocks of a product's steps are about equally deep, in whole stretches. */
-static int64_t depth_of(const struct product *p) {
-    const int64_t blocks = qkv_round_up(p->k, QKV_PROJECT_DEPTH) / QKV_PROJECT_DEPTH;
-    return blocks ? qkv_round_up(qkv_round_up(p->k, blocks) / blocks, QKV_STRETCH) : 0;
-}
 
 static float *row_of(const struct target *t, int64_t row) {
     const qkv_tensor *out = t->tensor;
@@ -79,7 +43,7 @@ static void store(const struct qkv_project_backward_state *s, const struct targe
     for (int64_t i = 0; i < t->rows; i++) {
         float *out = row_of(t, t->row + i);
         if (s->accumulate)
-            ask_for(row_of(t, t->row + qkv_min(i + AHEAD, t->rows - 1)), 0, 1, t->columns);
+            qkv_ask_for_rows(row_of(t, t->row + qkv_min(i + AHEAD, t->rows - 1)), 0, 1, t->columns);
         s->table->project_backward->store(out, sum + i * ld, s->accumulate ? out : NULL,
                                           t->columns);
     }
@@ -96,9 +60,8 @@ static int ends_in_panels(const struct qkv_project_backward_state *s, const stru
 /* The part's rows through a block of steps, which is packed. */
 static void multiply_rows(const struct qkv_project_backward_state *s, struct qkv_multiply *g,
                           const struct target *t, struct qkv_flat rows) {
-    const int64_t calls = qkv_round_up(t->rows, QKV_PROJECT_TOKENS) / QKV_PROJECT_TOKENS;
     const int64_t share =
-        qkv_round_up(qkv_round_up(t->rows, calls) / calls, s->table->project_backward->mr);
+        qkv_even_share(t->rows, QKV_PROJECT_TOKENS, s->table->project_backward->mr);
     float *sum = g->sum;
     for (int64_t r = 0; r < t->rows; r += share) {
         g->tokens = qkv_min(t->rows - r, share);
@@ -124,13 +87,14 @@ static void multiply(const struct qkv_project_backward_state *s, const struct pr
     const int direct = ends_in_panels(s, t, &g.out_ld);
     for (int i = 0; i < count; i++) {
         const struct product *p = products + i;
-        const int64_t depth = depth_of(p);
+        const int64_t depth = qkv_even_share(p->k, QKV_PROJECT_DEPTH, QKV_STRETCH);
         g.x_ld = p->rows.ld;
         for (int64_t first = 0; first < p->k; first += g.k) {
             g.k = qkv_min(p->k - first, depth);
             g.w_panel = g.k * QKV_PANEL;
             g.ends = direct && i == count - 1 && first + g.k == p->k;
-            pack(&s->table->project_backward->pack, packed, p, first, g.k, t->columns);
+            qkv_pack_columns(&s->table->project_backward->pack, packed, &p->columns, first, g.k,
+                             t->columns);
             multiply_rows(s, &g, t, (struct qkv_flat){p->rows.data + first, p->rows.ld});
             g.add = 1;
         }
@@ -193,9 +157,9 @@ static void part_of_x(const struct qkv_gradient_call *call, const qkv_workspace 
         struct product *p = products + count++;
         p->rows = qkv_flat_dy(call, which, workspace->shared);
         p->rows.data += t.row * p->rows.ld;
-        p->columns = (struct qkv_flat){(float *)w->data + t.column * (in_out ? ld : 1), ld};
+        p->columns =
+            (struct qkv_columns){(const float *)w->data + t.column * (in_out ? ld : 1), ld, in_out};
         p->k = s->shape.matrix[which].width;
-        p->turned = in_out;
     }
     multiply(s, products, count, &t, workspace->worker);
 }
@@ -212,13 +176,13 @@ static void part_of_w(const struct qkv_gradient_call *call, const qkv_workspace 
     if (!dw->data)
         return;
     float *turned = qkv_turned_of(in_out ? &s->x : s->dy + which, workspace->shared);
-    struct product p = {
+    const struct qkv_flat columns =
+        in_out ? qkv_flat_dy(call, which, workspace->shared) : qkv_flat_x(call, workspace->shared);
+    const struct product p = {
         .rows = {turned + t.row * s->turned_ld, s->turned_ld},
-        .columns = in_out ? qkv_flat_dy(call, which, workspace->shared)
-                          : qkv_flat_x(call, workspace->shared),
+        .columns = {columns.data + (s->rows ? t.column : 0), columns.ld, 0},
         .k = s->rows,
     };
-    p.columns.data += s->rows ? t.column : 0;
     multiply(s, &p, 1, &t, workspace->worker);
 }
 

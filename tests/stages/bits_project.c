@@ -265,6 +265,41 @@ START_TEST(project_of_short_entries) {
 }
 END_TEST
 
+/* As many rows as parts pack for, and one more; of one entry, or of some; both ways that weights
+ * are stored. */
+START_TEST(project_of_plain_weights) {
+    const qkv_context *context = &rooms_get(_i)->context;
+    static const struct {
+        int batch, tokens;
+    } rows[] = {{1, 1},
+                {1, QKV_PROJECT_TOKENS / 2 - 1},
+                {1, QKV_PROJECT_TOKENS / 2},
+                {3, 50},
+                {1, QKV_PLAIN_ROWS},
+                {QKV_PLAIN_ROWS + 1, 1}};
+    for (size_t i = 0; i < 2 * sizeof rows / sizeof *rows; i++) {
+        struct rng rng = rng_seeded(rng_hash(test_seed(), (uint64_t)i));
+        struct project_desc d = project_desc_plain();
+        d.batch = rows[i / 2].batch;
+        d.tokens = rows[i / 2].tokens;
+        d.d_model = 7 * QKV_STRETCH + 9;
+        d.q_heads = 1;
+        d.kv_heads = 0;
+        d.head_dim = QKV_PROJECT_COLUMNS + QKV_PANEL + (int)(i / 4 % 2);
+        d.layout = i % 2 ? QKV_W_IN_OUT : QKV_W_OUT_IN;
+        struct project_case c;
+        struct verdict verdict = run(&c, &d, context, (struct how){WAY_PLAIN, 1, 0});
+        if (verdict.ok)
+            verdict = any_place(&c, context, &rng);
+        if (verdict.ok)
+            verdict = any_way(&c, context, &rng);
+        project_case_free(&c);
+        project_case_explain(&d, &verdict);
+        stage_assert(&verdict);
+    }
+}
+END_TEST
+
 void bits_add_project_tests(TCase *tcase) {
     const TTest *const tests[] = {
         project_by_any_threads_and_parts,
@@ -275,6 +310,7 @@ void bits_add_project_tests(TCase *tcase) {
         project_of_many_blocks_whatever_the_caches_hold,
         project_of_few_tokens_whatever_the_caches_hold,
         project_of_short_entries,
+        project_of_plain_weights,
     };
     tcase_add_room_tests(tcase, tests, sizeof tests / sizeof *tests);
 }
