@@ -99,11 +99,10 @@ static void cut_rows(struct qkv_project_state *s) {
         qkv_round_up(s->batch, s->entries) / s->entries * (qkv_round_up(s->tokens, most) / most);
 }
 
-/* Of a block that is not the only one: so many that W may be read again for the next. */
+/* Parts that pack for themselves have but one strip. */
 static int is_wide(const struct qkv_project_state *s) {
     const int64_t from = s->table->project->wide_from;
-    return !s->plain && from > 0 && s->table->second_cache >= from &&
-           (s->row_blocks == 1 || s->entries * s->tokens >= QKV_PROJECT_TOKENS / 2);
+    return !s->plain && from > 0 && s->table->second_cache >= from;
 }
 
 /* Do so few rows read W from memory, where several streams are faster than one? From the last-level
@@ -115,14 +114,25 @@ static int has_lanes(const struct qkv_project_state *s, int64_t columns) {
            bytes > (double)qkv_seldom_cached(s->table);
 }
 
-/* A worker's memory: the sums of its parts at a time, and what they pack. */
+/* Bytes of so many rows' sums and of so many packed inputs. */
+static size_t strip_bytes(int64_t rows, int64_t inputs, int64_t columns) {
+    return (size_t)(qkv_round_up(rows * columns, QKV_PANEL) + inputs * columns) * sizeof(float);
+}
+
+/* A worker's memory: the sums of its parts at a time, and what they pack. More rows never need
+ * less, so that where phase 0 packs it is as much as where parts do. */
 static size_t lay_out_worker(struct qkv_project_state *s, int64_t widest) {
-    const int64_t most = (s->wide ? QKV_PROJECT_TOGETHER : 1) * QKV_PROJECT_COLUMNS;
-    const int64_t columns = qkv_min(qkv_round_up(widest, QKV_PANEL), most);
-    const int64_t rows = s->entries * qkv_min(s->tokens, s->block);
-    const int64_t depth = s->plain ? qkv_min(s->d_model, QKV_PROJECT_DEPTH) : 0;
-    s->packed = (size_t)qkv_round_up(rows * columns * (int64_t)sizeof(float), QKV_ALIGNMENT);
-    return s->packed + (size_t)(depth * columns) * sizeof(float);
+    const int64_t padded = qkv_round_up(widest, QKV_PANEL), rows = s->batch * s->tokens;
+    const int64_t strip = qkv_min(padded, QKV_PROJECT_COLUMNS);
+    const int64_t together = s->wide ? QKV_PROJECT_TOGETHER * QKV_PROJECT_COLUMNS : strip;
+    const size_t sums =
+        strip_bytes(qkv_min(rows, QKV_PROJECT_TOKENS), 0, qkv_min(padded, together));
+    if (s->layout == QKV_W_PACKED)
+        return sums;
+    const int64_t most = qkv_min(rows, QKV_PLAIN_ROWS);
+    const size_t plain = strip_bytes(most, qkv_min(s->d_model, QKV_PROJECT_DEPTH), strip);
+    s->packed = strip_bytes(most, 0, strip);
+    return plain > sums ? plain : sums;
 }
 
 qkv_status qkv_project_plan(qkv_plan *plan, const qkv_project_params *params,

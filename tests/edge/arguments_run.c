@@ -15,7 +15,7 @@
 /* Those whose plans can be run as a whole. */
 #define IN_PLANNED (IN_ALL | IN_PROJECT)
 /* The stages whose plan asks for shared memory here. */
-#define IN_SHARING (IN_SCORES | IN_MIX | IN_ATTENTION | IN_PROJECTS | IN_LOSS)
+#define IN_SHARING (IN_SCORES | IN_MIX | IN_ATTENTION | IN_PROJECT_BACKWARD | IN_LOSS)
 
 static const struct fault_case exec_faults[] = {
     FAULT(IN_EVERY, EXEC, MISALIGNED, MOVE(exec_arg, 1)),
@@ -86,8 +86,8 @@ static const struct fault_case run_faults[] = {
     FAULT(IN_ANY, WORKSPACE_WORKER, TOO_SMALL, INT64(workspace.worker_size, 0)),
     FAULT(IN_ANY, WORKSPACE_WORKER, TOO_SMALL, MOVE(workspace.worker_size, -1)),
     FINE(IN_ANY, MOVE(workspace.worker_size, 0)),
-    /* softmax shares nothing, and needs no memory for it */
-    FINE(IN_SOFTMAX, POINTER(workspace.shared, NULL), INT64(workspace.shared_size, 0)),
+    /* softmax and the projection of few tokens share nothing, and need no memory for it */
+    FINE(IN_SOFTMAX | IN_PROJECT, POINTER(workspace.shared, NULL), INT64(workspace.shared_size, 0)),
 };
 
 /* A run of no parts is fine, and does nothing. */
