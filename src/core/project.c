@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The driver of the projection: a part multiplies some tokens by a strip of columns of one
- * matrix. Sums that are not whole stand in its worker's memory; the kernel writes the whole ones
- * to the user where a head is made of whole panels, else they are stored row by row from there.
- * Which part comes after which, and how many are taken together, is what caches make of it
- * (project.h).
+ * The driver of the projection: a part multiplies a block of rows by a strip of columns of one
+ * matrix. A block's rows are tokens of one batch entry, or all those of some entries that have few,
+ * one entry after the other. Sums that are not whole stand in its worker's memory; the kernel
+ * writes the whole ones to the user where a head is made of whole panels and rows stand at equal
+ * distances, else they are stored row by row from there. Which part comes after which, and how many
+ * are taken together, is what caches make of it (project.h).
  */
 #include "project.h"
 
@@ -219,9 +220,9 @@ static int goes_on(const struct qkv_project_state *s, const qkv_tensor *t) {
     return t->stride[0] == s->tokens * row_step(s, t);
 }
 
-static const float *first_row(const struct qkv_project_state *s, const qkv_tensor *t,
-                              const struct block *b) {
-    return (const float *)t->data + b->entry * t->stride[0] + b->row * row_step(s, t);
+static int64_t first_row(const struct qkv_project_state *s, const qkv_tensor *t,
+                         const struct block *b) {
+    return b->entry * t->stride[0] + b->row * row_step(s, t);
 }
 
 /* A block in one piece, if its entries' inputs follow each other, else entry by entry. */
@@ -261,9 +262,9 @@ static void project_parts(const struct qkv_project_state *s, const qkv_project_t
         .m = m,
         .plain = qkv_columns_of(t.w, s->layout, column),
         .packed = (float *)((char *)workspace->worker + s->packed),
-        .x = first_row(s, &tensors->x, &b),
+        .x = (const float *)tensors->x.data + first_row(s, &tensors->x, &b),
         .bias = bias ? bias + column : NULL,
-        .out = (float *)first_row(s, t.out, &b),
+        .out = (float *)t.out->data + first_row(s, t.out, &b),
         .sum = workspace->worker,
         .x_ld = row_step(s, &tensors->x),
         .column = column,
