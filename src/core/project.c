@@ -35,7 +35,7 @@ int64_t qkv_project_parts(const struct qkv_project_state *s, const struct qkv_ma
 /* What a part works on, or some parts together: tokens by strips, and where the rows begin. */
 struct piece {
     const struct qkv_matrix *m;
-    struct qkv_columns plain; /* a strip's columns, and where they are packed, unless w has them */
+    struct qkv_columns plain; /* the columns, and where they are packed, unless w has them */
     float *packed;
     const float *x, *w, *bias; /* w: the strips' panels; bias: of the first column, or NULL */
     float *out, *sum;          /* sum: a dense block for each strip */
@@ -105,6 +105,8 @@ static void multiply_strip(const struct qkv_project_state *s, const struct piece
 }
 
 static int64_t depth_of(const struct qkv_project_state *s, int64_t tokens) {
+    if (s->plain && s->together > 1)
+        return QKV_STRETCH;
     if (s->plain)
         return qkv_even_share(s->d_model,
                               tokens < QKV_PROJECT_TOKENS / 2 ? QKV_PLAIN_DEPTH : QKV_PROJECT_DEPTH,
@@ -129,21 +131,22 @@ static struct panels panels_of(const struct qkv_project_state *s, const struct p
     return (struct panels){w, step, p->next, qkv_min(s->d_model, depth)};
 }
 
-/* The same of a part's only strip, which is packed here. */
-static struct panels pack(const struct qkv_project_state *s, const struct piece *p, int64_t k,
-                          int64_t n) {
-    qkv_pack_columns(&s->table->project->pack, p->packed, &p->plain, k, n, p->columns);
-    return (struct panels){p->packed, n * QKV_PANEL, p->packed, n};
+/* The same of a strip whose n inputs were packed here. */
+static struct panels panels_here(const struct piece *p, int64_t c, int64_t n) {
+    const float *w = p->packed + c * n;
+    return (struct panels){w, n * QKV_PANEL, w, n};
 }
 
 static void multiply(const struct qkv_project_state *s, const struct piece *p) {
     const int64_t depth = depth_of(s, p->tokens);
     for (int64_t k = 0, n; k < s->d_model; k += n) {
         n = qkv_min(s->d_model - k, depth);
+        if (s->plain)
+            qkv_pack_columns(&s->table->project->pack, p->packed, &p->plain, k, n, p->columns);
         for (int64_t c = 0; c < p->columns; c += QKV_PROJECT_COLUMNS) {
             const struct piece strip = strip_of(p, c);
             const struct panels panels =
-                s->plain ? pack(s, p, k, n) : panels_of(s, p, c, k, n, depth);
+                s->plain ? panels_here(p, c, n) : panels_of(s, p, c, k, n, depth);
             multiply_strip(s, &strip, &panels, k, n);
         }
     }
@@ -185,10 +188,9 @@ static struct place place_of(const struct qkv_project_state *s, const struct qkv
 /* How many of `count` parts from one on are taken together. */
 static int64_t together(const struct qkv_project_state *s, const struct qkv_matrix *m,
                         int64_t index, int64_t count) {
-    if (!s->wide)
+    if (s->together == 1)
         return 1;
-    return qkv_min(qkv_min(count, QKV_PROJECT_TOGETHER),
-                   strips_of(m) - place_of(s, m, index).strip);
+    return qkv_min(qkv_min(count, s->together), strips_of(m) - place_of(s, m, index).strip);
 }
 
 /* The column at which the part after these begins; after the last of all, the first. */

@@ -26,10 +26,14 @@ enum {
      * second-level cache, and its lanes are some pages long. (8 or 16 stretches, whose lanes all
      * begin at the same place of a page, are 2 to 5 % slower on an Ice Lake.) */
     QKV_PROJECT_WINDOW = 11 * QKV_STRETCH,
-    /* Rows of a call whose parts pack for themselves, at most, and how many inputs at a time: what
-     * few rows read but once or twice stays in the first-level cache. */
+    /* Rows of a call whose parts pack for themselves, at most: DEPTH inputs of a strip at a time,
+     * or PLAIN_DEPTH for less than half of TOKENS. Where the columns of an input stand beside each
+     * other, up to PLAIN_FEW rows take a stretch of up to PLAIN_TOGETHER parts, so that pages are
+     * read from end to end instead of some lines of each. */
     QKV_PLAIN_ROWS = 512,
     QKV_PLAIN_DEPTH = 2 * QKV_STRETCH,
+    QKV_PLAIN_FEW = 128,
+    QKV_PLAIN_TOGETHER = 16,
 };
 
 struct qkv_matrix {
@@ -51,6 +55,7 @@ struct __attribute__((may_alias)) qkv_project_state {
     int plain; /* the parts do, at this offset in a worker's memory: */
     size_t packed;
     int wide; /* strip after strip for some tokens, not tokens after tokens for a strip */
+    int64_t together; /* parts in a row that share their inputs, at most */
     int lanes; /* few tokens by W from memory: the kernel is multiply_lanes */
 };
 
@@ -85,8 +90,9 @@ struct qkv_columns qkv_columns_of(const qkv_tensor *w, int layout, int64_t colum
 void qkv_pack_columns(const struct qkv_pack_kernels *kernels, float *dst,
                       const struct qkv_columns *from, int64_t first, int64_t k, int64_t n);
 
-/* Asks for rows of n numbers, which may lie outside the matrix: nothing is read there. */
-void qkv_ask_for_rows(const float *rows, int64_t ld, int64_t count, int64_t n);
+/* Asks for rows of n numbers, from number `first` on, which may lie outside the matrix: nothing is
+ * read there. */
+void qkv_ask_for_rows(const float *data, int64_t first, int64_t ld, int64_t count, int64_t n);
 
 /* The header of packed weights. */
 struct qkv_packed_header {

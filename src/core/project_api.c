@@ -99,10 +99,17 @@ static void cut_rows(struct qkv_project_state *s) {
         qkv_round_up(s->batch, s->entries) / s->entries * (qkv_round_up(s->tokens, most) / most);
 }
 
-/* Parts that pack for themselves have but one strip. */
 static int is_wide(const struct qkv_project_state *s) {
     const int64_t from = s->table->project->wide_from;
     return !s->plain && from > 0 && s->table->second_cache >= from;
+}
+
+static int64_t most_together(const struct qkv_project_state *s) {
+    if (s->plain)
+        return s->layout == QKV_W_IN_OUT && s->batch * s->tokens <= QKV_PLAIN_FEW
+                   ? QKV_PLAIN_TOGETHER
+                   : 1;
+    return s->wide ? QKV_PROJECT_TOGETHER : 1;
 }
 
 /* Do so few rows read W from memory, where several streams are faster than one? From the last-level
@@ -119,20 +126,24 @@ static size_t strip_bytes(int64_t rows, int64_t inputs, int64_t columns) {
     return (size_t)(qkv_round_up(rows * columns, QKV_PANEL) + inputs * columns) * sizeof(float);
 }
 
+static size_t larger(size_t a, size_t b) {
+    return a > b ? a : b;
+}
+
 /* A worker's memory: the sums of its parts at a time, and what they pack. More rows never need
- * less, so that where phase 0 packs it is as much as where parts do. */
+ * less, whichever way they go. */
 static size_t lay_out_worker(struct qkv_project_state *s, int64_t widest) {
     const int64_t padded = qkv_round_up(widest, QKV_PANEL), rows = s->batch * s->tokens;
     const int64_t strip = qkv_min(padded, QKV_PROJECT_COLUMNS);
-    const int64_t together = s->wide ? QKV_PROJECT_TOGETHER * QKV_PROJECT_COLUMNS : strip;
-    const size_t sums =
-        strip_bytes(qkv_min(rows, QKV_PROJECT_TOKENS), 0, qkv_min(padded, together));
+    const int64_t wide = qkv_min(padded, QKV_PROJECT_TOGETHER * QKV_PROJECT_COLUMNS);
+    const int64_t widest_plain = qkv_min(padded, QKV_PLAIN_TOGETHER * QKV_PROJECT_COLUMNS);
+    const int64_t few = qkv_min(rows, QKV_PLAIN_FEW), many = qkv_min(rows, QKV_PLAIN_ROWS);
+    const size_t sums = strip_bytes(qkv_min(rows, QKV_PROJECT_TOKENS), 0, s->wide ? wide : strip);
     if (s->layout == QKV_W_PACKED)
         return sums;
-    const int64_t most = qkv_min(rows, QKV_PLAIN_ROWS);
-    const size_t plain = strip_bytes(most, qkv_min(s->d_model, QKV_PROJECT_DEPTH), strip);
-    s->packed = strip_bytes(most, 0, strip);
-    return plain > sums ? plain : sums;
+    s->packed = s->together > 1 ? strip_bytes(few, 0, widest_plain) : strip_bytes(many, 0, strip);
+    return larger(sums, larger(strip_bytes(few, QKV_STRETCH, widest_plain),
+                               strip_bytes(many, QKV_PROJECT_DEPTH, strip)));
 }
 
 qkv_status qkv_project_plan(qkv_plan *plan, const qkv_project_params *params,
@@ -148,6 +159,7 @@ qkv_status qkv_project_plan(qkv_plan *plan, const qkv_project_params *params,
     s.packs = !packed && !s.plain;
     cut_rows(&s);
     s.wide = is_wide(&s);
+    s.together = most_together(&s);
 
     memset(plan, 0, sizeof(*plan));
     for (int i = 0; i < QKV_WHICH_COUNT; i++) {

@@ -43,7 +43,8 @@ static void store(const struct qkv_project_backward_state *s, const struct targe
     for (int64_t i = 0; i < t->rows; i++) {
         float *out = row_of(t, t->row + i);
         if (s->accumulate)
-            qkv_ask_for_rows(row_of(t, t->row + qkv_min(i + AHEAD, t->rows - 1)), 0, 1, t->columns);
+            qkv_ask_for_rows(row_of(t, t->row + qkv_min(i + AHEAD, t->rows - 1)), 0, 0, 1,
+                             t->columns);
         s->table->project_backward->store(out, sum + i * ld, s->accumulate ? out : NULL,
                                           t->columns);
     }

@@ -3,31 +3,40 @@
 #include "problem.h"
 #include "project.h"
 
-void qkv_ask_for_rows(const float *rows, int64_t ld, int64_t count, int64_t n) {
+void qkv_ask_for_rows(const float *data, int64_t first, int64_t ld, int64_t count, int64_t n) {
+    const uintptr_t rows = (uintptr_t)data + (uintptr_t)first * sizeof(float);
     for (int64_t r = 0; r < count; r++)
         for (int64_t c = 0; c < n; c += QKV_PANEL)
-            __builtin_prefetch((const void *)((uintptr_t)rows +
-                                              ((uintptr_t)r * (uintptr_t)ld + (uintptr_t)c) * 4));
+            __builtin_prefetch((const void *)(rows + (uintptr_t)(r * ld + c) * sizeof(float)));
 }
 
-/* Rows that lie beside each other are taken together, a few at a time, while those that come next
- * are asked for: they are too far apart for a hardware prefetcher. */
+enum { ROWS = 8, AHEAD = 8 }; /* rows at a time, and panels */
+
+/* Where a row's columns stand beside each other, a few rows are streams side by side: what comes
+ * some panels later is asked for, here or in the rows below. */
+static void pack_rows(const struct qkv_pack_kernels *kernels, float *dst,
+                      const struct qkv_columns *from, int64_t first, int64_t k, int64_t n) {
+    const int64_t ld = from->ld, panels = qkv_round_up(n, QKV_PANEL) / QKV_PANEL;
+    const float *src = from->data + first * ld;
+    for (int64_t r = 0; r < k; r += ROWS)
+        for (int64_t v = 0; v < panels; v++) {
+            const int64_t next = r / ROWS * panels + v + AHEAD;
+            const int64_t row = next / panels * ROWS, column = next % panels * QKV_PANEL;
+            qkv_ask_for_rows(src, row * ld + column, ld, ROWS, 1);
+            kernels->rows(dst + (v * k + r) * QKV_PANEL, src + r * ld + v * QKV_PANEL, ld,
+                          qkv_min(k - r, ROWS), (int)qkv_min(n - v * QKV_PANEL, QKV_PANEL));
+        }
+}
+
 void qkv_pack_columns(const struct qkv_pack_kernels *kernels, float *dst,
                       const struct qkv_columns *from, int64_t first, int64_t k, int64_t n) {
-    const int64_t ld = from->ld, few = from->turned ? k : QKV_PANEL;
-    const float *src = from->data + (from->turned ? first : first * ld);
-    for (int64_t r = 0; r < k; r += few, src += few * ld) {
-        if (!from->turned)
-            qkv_ask_for_rows(src + few * ld, ld, few, n);
-        for (int64_t c = 0; c < n; c += QKV_PANEL) {
-            const int columns = (int)qkv_min(n - c, QKV_PANEL);
-            float *panel = dst + c * k + r * QKV_PANEL;
-            if (from->turned)
-                kernels->panel(panel, src + c * ld, ld, 0, columns, k);
-            else
-                kernels->rows(panel, src + c, ld, qkv_min(k - r, few), columns);
-        }
+    if (!from->turned) {
+        pack_rows(kernels, dst, from, first, k, n);
+        return;
     }
+    for (int64_t c = 0; c < n; c += QKV_PANEL)
+        kernels->panel(dst + c * k, from->data + first + c * from->ld, from->ld, 0,
+                       (int)qkv_min(n - c, QKV_PANEL), k);
 }
 
 struct qkv_columns qkv_columns_of(const qkv_tensor *w, int layout, int64_t column) {
