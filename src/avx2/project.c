@@ -15,7 +15,8 @@
  * holds one of a few buffers until it is there, and would be slower than theirs. Where three or
  * four tokens work on a line, some processors' prefetchers fall behind: all are asked for. Others
  * bring four streams 1.1 times as fast as two: one token takes as many, and asks for all lines, 2
- * KiB ahead, into the first-level cache.
+ * KiB ahead, into the first-level cache. From memory, up to 17 tokens ask for what comes next in
+ * lanes there (tmpl/project_lanes.h).
  */
 #include "kernels.h"
 #include "tile.h"

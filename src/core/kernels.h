@@ -208,7 +208,7 @@ struct qkv_multiply {
     const float *bias; /* of the strip's columns */
     float *out[QKV_STRIP]; /* of each panel: all 16 columns of its first row */
     ptrdiff_t out_ld;
-    const float *ahead; /* what will be w next: may be prefetched; and k */
+    const float *ahead; /* what will be w next, and k: may be prefetched */
     ptrdiff_t ahead_k;
     int follows;        /* as in struct qkv_table */
 };

@@ -40,6 +40,7 @@ struct piece {
     const float *x, *w, *bias; /* w: the strips' panels; bias: of the first column, or NULL */
     float *out, *sum;          /* sum: a dense block for each strip */
     int64_t x_ld, tokens, column, columns;
+    int64_t share; /* of the tokens: so many at a time */
     int64_t head_step, row_step;
     int64_t entry_rows, entry_step; /* so many rows on, out goes on elsewhere */
     const float *next;              /* the panels of the part that follows */
@@ -78,7 +79,6 @@ static void multiply_strip(const struct qkv_project_state *s, const struct piece
                            const struct panels *panels, int64_t k, int64_t n) {
     const struct qkv_project_kernels *kernels = s->table->project;
     const int64_t padded = qkv_round_up(p->columns, QKV_PANEL);
-    const int64_t share = qkv_even_share(p->tokens, QKV_PROJECT_TOKENS, kernels->mr);
     struct qkv_multiply g = {
         .w = panels->w,
         .x_ld = p->x_ld,
@@ -94,10 +94,10 @@ static void multiply_strip(const struct qkv_project_state *s, const struct piece
         .ahead_k = panels->ahead_k,
         .follows = s->table->follows,
     };
-    for (int64_t r = 0; r < p->tokens; r += share) {
+    for (int64_t r = 0; r < p->tokens; r += p->share) {
         g.x = p->x + r * p->x_ld + k;
         g.sum = p->sum + r * padded;
-        g.tokens = qkv_min(p->tokens - r, share);
+        g.tokens = qkv_min(p->tokens - r, p->share);
         for (int v = 0; v < g.panels && g.ends; v++)
             g.out[v] = element(p, p->column + v * QKV_PANEL) + r * p->row_step;
         (s->lanes ? kernels->multiply_lanes : kernels->multiply)(&g);
@@ -236,6 +236,7 @@ static void multiply_block(const struct qkv_project_state *s, const struct block
         p.x += i * x->stride[0];
         p.out += i * p.entry_step;
         p.tokens = b->entries / pieces * b->rows;
+        p.share = qkv_even_share(p.tokens, QKV_PROJECT_TOKENS, s->table->project->mr);
         if (i + 1 < pieces)
             p.next = p.w;
         multiply(s, &p);

@@ -116,12 +116,8 @@ struct grid {
 static struct grid grid_of(const struct qkv_project_backward_state *s, int64_t rows,
                            int64_t columns) {
     struct grid g = {.strips = qkv_round_up(columns, QKV_PROJECT_COLUMNS) / QKV_PROJECT_COLUMNS};
-    const int64_t most = QKV_GRADIENT_ROWS;
-    g.blocks = qkv_round_up(rows, most) / most;
-    if (g.blocks)
-        g.block = qkv_min(
-            qkv_round_up(qkv_round_up(rows, g.blocks) / g.blocks, s->table->project_backward->mr),
-            most);
+    g.blocks = qkv_round_up(rows, QKV_GRADIENT_ROWS) / QKV_GRADIENT_ROWS;
+    g.block = qkv_even_share(rows, QKV_GRADIENT_ROWS, s->table->project_backward->mr);
     return g;
 }
 

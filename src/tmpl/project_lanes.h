@@ -58,8 +58,8 @@ static inline __attribute__((always_inline)) uintptr_t asked(ptrdiff_t n, const 
 static int laned_panels(int rows);
 static void laned_tile(const struct qkv_multiply *g, const struct tile *t);
 
-/* The tiles of some panels. Two share the lanes; a third, by whose time memory does not hold anybody
- * up, asks for what it reads itself, which is there. */
+/* The tiles of some panels. Two share the lanes; a third, whose products take longer than memory
+ * does, asks for what it reads itself, which is there. */
 static void laned_column(const struct qkv_multiply *g, struct tile *t, const float *next) {
     const int tiles = (int)(g->tokens + LANED_ROWS - 1) / LANED_ROWS;
     t->of = tiles > 1 ? 2 : 1;

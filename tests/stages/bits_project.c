@@ -265,16 +265,16 @@ START_TEST(project_of_short_entries) {
 }
 END_TEST
 
-/* As many rows as parts pack for, and one more; of one entry, or of some; both ways that weights
- * are stored. */
+/* As many rows as parts pack for in each way, and more; of one entry, or of some; both ways that
+ * weights are stored. */
 START_TEST(project_of_plain_weights) {
     const qkv_context *context = &rooms_get(_i)->context;
     static const struct {
         int batch, tokens;
     } rows[] = {{1, 1},
-                {1, QKV_PROJECT_TOKENS / 2 - 1},
                 {1, QKV_PROJECT_TOKENS / 2},
-                {3, 50},
+                {1, QKV_PLAIN_FEW},
+                {QKV_PLAIN_FEW / 2 + 1, 2},
                 {1, QKV_PLAIN_ROWS},
                 {QKV_PLAIN_ROWS + 1, 1}};
     for (size_t i = 0; i < 2 * sizeof rows / sizeof *rows; i++) {
