@@ -199,8 +199,11 @@ static inline __attribute__((always_inline)) void product(__m512 acc[SUMS],
     for (ptrdiff_t p = g->k; p > 0; p--) {
         __m512 bv[GROUPS];
         QKV_UNROLL(4)
-        for (int v = 0; v < G; v++)
+        for (int v = 0; v < G; v++) {
             bv[v] = _mm512_loadu_ps(b + v * b_g);
+            if (M == 2) /* or gcc loads it for each row, which takes longer */
+                __asm__ volatile("" : "+v"(bv[v]));
+        }
         QKV_UNROLL(16)
         for (int r = 0; r < M; r++) {
             __m512 x = _mm512_set1_ps(a[r / SPAN][r % SPAN * lda]);
