@@ -180,12 +180,17 @@ typedef void tile_fn(const struct qkv_multiply *g, const struct tile *t);
     static void name##_##rows##x##groups(const struct qkv_multiply *g, const struct tile *t) { \
         tile(g, t, rows, groups, asks);                                                        \
     }
-#define UP_TO_4(name, asks)                                                                     \
-    TILE(name, 1, 1, asks)                                                                      \
-    TILE(name, 1, 2, asks) TILE(name, 1, 4, asks) TILE(name, 2, 1, asks) TILE(name, 2, 2, asks) \
-        TILE(name, 3, 1, asks) TILE(name, 4, 1, asks)
-UP_TO_4(few, AHEAD)
-UP_TO_4(every, EVERY)
+TILE(few, 1, 1, AHEAD)
+TILE(few, 1, 2, AHEAD)
+TILE(few, 1, 4, AHEAD)
+TILE(few, 2, 1, AHEAD)
+TILE(few, 2, 2, AHEAD)
+TILE(few, 3, 1, AHEAD)
+TILE(few, 4, 1, AHEAD)
+TILE(every, 1, 4, EVERY)
+TILE(every, 2, 2, EVERY)
+TILE(every, 3, 1, EVERY)
+TILE(every, 4, 1, EVERY)
 TILE(every, 5, 1, EVERY)
 TILE(every, 6, 1, EVERY)
 TILE(second, 3, 1, SECOND)
@@ -207,15 +212,10 @@ static void few_tile(const struct qkv_multiply *g, const struct tile *t) {
 
 /* Where two tiles share the lanes they have three rows or more. */
 static void laned_tile(const struct qkv_multiply *g, const struct tile *t) {
-    static tile_fn *const tiles[2][LANED_ROWS][GROUPS] = {
-        {{every_1x1, every_1x2, NULL, every_1x4},
-         {every_2x1, every_2x2},
-         {every_3x1},
-         {every_4x1},
-         {every_5x1},
-         {every_6x1}},
-        {{NULL}, {NULL}, {second_3x1}, {second_4x1}, {second_5x1}, {second_6x1}}};
-    tiles[t->of - 1][t->rows - 1][t->panels - 1](g, t);
+    static tile_fn *const tiles[2][LANED_ROWS] = {
+        {every_1x4, every_2x2, every_3x1, every_4x1, every_5x1, every_6x1},
+        {NULL, NULL, second_3x1, second_4x1, second_5x1, second_6x1}};
+    tiles[t->of - 1][t->rows - 1](g, t);
 }
 
 static void many_tile(const struct qkv_multiply *g, const struct tile *t) {
@@ -230,31 +230,40 @@ enum { LEAST = MR };
 
 /* clang-format off */
 #define TILE_SUM(n) "%%ymm" #n
-#define STEP(n) TILE_STEP(#n "*64(%[b])", #n "*4")
+/* Of tiles of six rows, and of five. */
+#define STEP_6(n) TILE_STEP(#n "*64(%[b])", #n "*4")
+#define STEP_5(n) TILE_LOW_STEP(#n "*64(%[b])", #n "*4")
+#define NEXT_TILE_6 "lea (%[a],%[lda],4),%[x]\nlea (%[x],%[lda],2),%[x]\n"
+#define NEXT_TILE_5 "lea (%[a],%[lda],4),%[x]\nadd %[lda],%[x]\n"
 
 /* Beside 16 steps, a line of X: that line of the next tile's rows is asked for, and of the panel
  * that comes next some lines. */
 #define ASK(cache, at) "prefetch" cache " " at "\n"
 #define ASK_W(line) ASK("t1", #line "*64(%[next])")
 #define ASK_FOUR(a, b, c, d) ASK_W(a) ASK_W(b) ASK_W(c) ASK_W(d)
-#define SIXTEEN_STEPS(w0, w1, w2, w3, lines)                         \
-    ASK("t0", "(%[x])") STEP(0) ASK("t0", "(%[x],%[lda])") STEP(1)   \
-    ASK("t0", "(%[x],%[lda],2)") STEP(2) w0 STEP(3)                  \
-    ASK("t0", "(%[x3])") STEP(4) ASK("t0", "(%[x3],%[lda])") STEP(5) \
-    ASK("t0", "(%[x3],%[lda],2)") STEP(6) w1 STEP(7)                 \
-    STEP(8) STEP(9) STEP(10) w2 STEP(11)                             \
-    STEP(12) STEP(13) STEP(14) w3 STEP(15)                           \
-    "add $64,%[a]\nadd $64,%[low]\nadd $1024,%[b]\n"                 \
+#define SIXTEEN_STEPS(h, w0, w1, w2, w3, lines)                            \
+    ASK("t0", "(%[x])") STEP_##h(0) ASK("t0", "(%[x],%[lda])") STEP_##h(1) \
+    ASK("t0", "(%[x],%[lda],2)") STEP_##h(2) w0 STEP_##h(3)                \
+    ASK("t0", "(%[x3])") STEP_##h(4)                                       \
+    ASK("t0", "(%[x3],%[lda])") STEP_##h(5)                                \
+    ASK("t0", "(%[x3],%[lda],2)") STEP_##h(6) w1 STEP_##h(7)               \
+    STEP_##h(8) STEP_##h(9) STEP_##h(10) w2 STEP_##h(11)                   \
+    STEP_##h(12) STEP_##h(13) STEP_##h(14) w3 STEP_##h(15)                 \
+    "add $64,%[a]\nadd $64,%[low]\nadd $1024,%[b]\n"                       \
     "add $64,%[x]\nadd $64,%[x3]\nadd $" #lines "*64,%[next]\n"
-#define ASKING_ALL                                            \
-    SIXTEEN_STEPS(ASK_FOUR(0, 1, 2, 3), ASK_FOUR(4, 5, 6, 7), \
+#define ASKING_ALL(h)                                            \
+    SIXTEEN_STEPS(h, ASK_FOUR(0, 1, 2, 3), ASK_FOUR(4, 5, 6, 7), \
                   ASK_FOUR(8, 9, 10, 11), ASK_FOUR(12, 13, 14, 15), 16)
-#define ASKING_FOUR_LINES SIXTEEN_STEPS(ASK_W(0), ASK_W(1), ASK_W(2), ASK_W(3), 4)
+#define ASKING_FOUR_LINES(h) SIXTEEN_STEPS(h, ASK_W(0), ASK_W(1), ASK_W(2), ASK_W(3), 4)
 
-/* The rows of the tile at p, p3 being its fourth, ld bytes apart. */
-#define EACH_ROW(DO, p, p3, ld)                                                 \
+/* The rows of the tile at p, p3 being its fourth, ld bytes apart; and where they end. */
+#define EACH_ROW_5(DO, p, p3, ld)                                               \
     DO("(" p ")", 0, 1) DO("(" p "," ld ")", 2, 3) DO("(" p "," ld ",2)", 4, 5) \
-    DO("(" p3 ")", 6, 7) DO("(" p3 "," ld ")", 8, 9) DO("(" p3 "," ld ",2)", 10, 11)
+    DO("(" p3 ")", 6, 7) DO("(" p3 "," ld ")", 8, 9)
+#define EACH_ROW_6(DO, p, p3, ld) \
+    EACH_ROW_5(DO, p, p3, ld) DO("(" p3 "," ld ",2)", 10, 11)
+#define END_5(p3, ld, end) "lea (" p3 "," ld ",2)," end "\n"
+#define END_6(p3, ld, end) END_5(p3, ld, end) "add " ld "," end "\n"
 #define ADD_ROW(at, s0, s1)                             \
     "vaddps " at "," TILE_SUM(s0) "," TILE_SUM(s0) "\n" \
     "vaddps 32" at "," TILE_SUM(s1) "," TILE_SUM(s1) "\n"
@@ -265,43 +274,44 @@ enum { LEAST = MR };
     KEEP_ROW(at, s0, s1)
 
 /* x and x3: the next tile's rows 0 and 3. */
-#define WHOLE_TILES(steps)                                                                 \
+#define TILES(h, steps)                                                                    \
     __asm__ volatile(                                                                      \
         "mov " RUN_X ",%[a]\n"                                                             \
         "mov " RUN_W ",%[b]\n"                                                             \
         "mov " RUN_SUM ",%[sum]\n"                                                         \
         "mov " RUN_NEXT ",%[next]\n"                                                       \
         "5:\n"                                                                             \
-        "lea (%[a],%[lda],4),%[x]\n"                                                       \
-        "lea (%[x],%[lda],2),%[x]\n"                                                       \
+        NEXT_TILE_##h                                                                      \
         "cmpq $1," RUN_TILES "\n"                                                          \
         "cmove " RUN_AFTER ",%[x]\n"                                                       \
         "lea (%[lda],%[lda],2),%[x3]\n"                                                    \
         "lea (%[a],%[x3]),%[low]\n"                                                        \
         "add %[x],%[x3]\n"                                                                 \
+        "mov %[x]," RUN_X "\n"                                                             \
         TILE_ZEROS                                                                         \
-        "mov $4,%[rounds]\n"                                                               \
+        "mov " RUN_ROUNDS ",%[rounds]\n"                                                   \
         ".p2align 5\n"                                                                     \
         "1:\n"                                                                             \
-        steps                                                                              \
+        steps(h)                                                                           \
         "sub $1,%[rounds]\n"                                                               \
         "jnz 1b\n"                                                                         \
-        "sub $4096,%[b]\n"                                                                 \
+        "mov " RUN_W ",%[b]\n"                                                             \
         "lea (%[lds],%[lds],2),%[sum3]\n"                                                  \
         "add %[sum],%[sum3]\n"                                                             \
         "cmpq $0," RUN_ADD "\n"                                                            \
         "je 6f\n"                                                                          \
-        EACH_ROW(ADD_ROW, "%[sum]", "%[sum3]", "%[lds]")                                   \
+        EACH_ROW_##h(ADD_ROW, "%[sum]", "%[sum3]", "%[lds]")                               \
         "6:\n"                                                                             \
         "cmpq $0," RUN_ENDS "\n"                                                           \
         "jne 7f\n"                                                                         \
-        EACH_ROW(KEEP_ROW, "%[sum]", "%[sum3]", "%[lds]")                                  \
+        EACH_ROW_##h(KEEP_ROW, "%[sum]", "%[sum3]", "%[lds]")                              \
         "8:\n"                                                                             \
-        "lea -256(%[x]),%[a]\n"                                                            \
-        "lea (%[sum3],%[lds],2),%[sum]\n"                                                  \
-        "add %[lds],%[sum]\n"                                                              \
+        "mov " RUN_X ",%[a]\n"                                                             \
+        END_##h("%[sum3]", "%[lds]", "%[sum]")                                             \
         "subq $1," RUN_TILES "\n"                                                          \
         "jnz 5b\n"                                                                         \
+        "mov %[sum]," RUN_SUM "\n"                                                         \
+        "mov %[next]," RUN_NEXT "\n"                                                       \
         "jmp 9f\n"                                                                         \
         "7:\n"                                                                             \
         "mov " RUN_BIAS ",%[a]\n"                                                          \
@@ -311,10 +321,9 @@ enum { LEAST = MR };
         "mov " RUN_OUT_LD ",%[rounds]\n"                                                   \
         "lea (%[rounds],%[rounds],2),%[low]\n"                                             \
         "add %[a],%[low]\n"                                                                \
-        EACH_ROW(SEND_ROW, "%[a]", "%[low]", "%[rounds]")                                  \
-        "lea (%[low],%[rounds],2),%[low]\n"                                                \
-        "add %[rounds],%[low]\n"                                                           \
-        "mov %[low]," RUN_OUT(0) "\n"                                                      \
+        EACH_ROW_##h(SEND_ROW, "%[a]", "%[low]", "%[rounds]")                              \
+        END_##h("%[low]", "%[rounds]", "%[a]")                                             \
+        "mov %[a]," RUN_OUT(0) "\n"                                                        \
         "jmp 8b\n"                                                                         \
         "9:\n"                                                                             \
         "vzeroupper\n"                                                                     \
@@ -325,14 +334,29 @@ enum { LEAST = MR };
           "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15")
 /* clang-format on */
 
-static void whole_tiles(struct run *run, const struct qkv_multiply *g) {
+/* Are these so few that each asks for more? */
+static int is_few(const struct run *run) {
+    return run->of < 3;
+}
+
+static void high_tiles(struct run *run, const struct qkv_multiply *g) {
     const ptrdiff_t size = sizeof(float), lda = g->x_ld * size, lds = g->sum_ld * size;
     const float *a, *low, *b, *x, *x3, *sum, *sum3, *next;
     ptrdiff_t rounds;
-    if (run->tiles < 3)
-        WHOLE_TILES(ASKING_ALL);
+    if (is_few(run))
+        TILES(6, ASKING_ALL);
     else
-        WHOLE_TILES(ASKING_FOUR_LINES);
+        TILES(6, ASKING_FOUR_LINES);
+}
+
+static void low_tiles(struct run *run, const struct qkv_multiply *g) {
+    const ptrdiff_t size = sizeof(float), lda = g->x_ld * size, lds = g->sum_ld * size;
+    const float *a, *low, *b, *x, *x3, *sum, *sum3, *next;
+    ptrdiff_t rounds;
+    if (is_few(run))
+        TILES(5, ASKING_ALL);
+    else
+        TILES(5, ASKING_FOUR_LINES);
 }
 
 #include "tmpl/project.h"
@@ -347,4 +371,5 @@ const struct qkv_project_kernels qkv_avx2_project = {
     .few = FEW,
     .multiply_lanes = multiply_lanes,
     .laned = 3 * LANED_ROWS - 1, /* 18 tokens are faster by whole tiles */
+    .window = 7 * QKV_STRETCH,
 };

@@ -34,12 +34,18 @@ enum { MR = 6, NR = 16 };
     "vfmadd231ps %%ymm15,%%ymm13," TILE_SUM(s3) "\n"
 
 /* A step: a row of B, at an address that begins with a number, and the column of A that stands `at`
- * bytes on. */
-#define TILE_STEP(from, at)                                        \
-    TILE_LOAD(from)                                                \
-    TILE_TWO_ROWS(at "(%[a])", at "(%[a],%[lda])", 0, 1, 2, 3)     \
-    TILE_TWO_ROWS(at "(%[a],%[lda],2)", at "(%[low])", 4, 5, 6, 7) \
+ * bytes on; or five of its six rows. */
+#define TILE_FOUR_ROWS(at)                                     \
+    TILE_TWO_ROWS(at "(%[a])", at "(%[a],%[lda])", 0, 1, 2, 3) \
+    TILE_TWO_ROWS(at "(%[a],%[lda],2)", at "(%[low])", 4, 5, 6, 7)
+#define TILE_STEP(from, at)            \
+    TILE_LOAD(from) TILE_FOUR_ROWS(at) \
     TILE_TWO_ROWS(at "(%[low],%[lda])", at "(%[low],%[lda],2)", 8, 9, 10, 11)
+#define TILE_LOW_STEP(from, at)                         \
+    TILE_LOAD(from) TILE_FOUR_ROWS(at)                  \
+    "vbroadcastss " at "(%[low],%[lda]),%%ymm14\n"      \
+    "vfmadd231ps %%ymm14,%%ymm12," TILE_SUM(8) "\n"     \
+    "vfmadd231ps %%ymm14,%%ymm13," TILE_SUM(9) "\n"
 
 #define TILE_ZERO(n) "vxorps " TILE_SUM(n) "," TILE_SUM(n) "," TILE_SUM(n) "\n"
 

@@ -186,7 +186,10 @@ typedef void tile_fn(const struct qkv_multiply *g, const struct tile *t);
     static void name##_##rows##x##groups(const struct qkv_multiply *g, const struct tile *t) { \
         tile(g, t, rows, groups, far);                                                         \
     }
-/* By the number of panels: few tokens take powers of two alone, many any number up to four. */
+/* By the number of panels: few tokens take powers of two alone, in lanes only one width, and many
+ * any number up to four. */
+#define ONLY_TWO(name, rows, far) TILE(name, rows, 2, far)
+#define ONLY_FOUR(name, rows, far) TILE(name, rows, 4, far)
 #define TWO(name, rows, far) TILE(name, rows, 1, far) TILE(name, rows, 2, far)
 #define FOUR(name, rows, far) TWO(name, rows, far) TILE(name, rows, 4, far)
 #define ANY(name, rows, far) FOUR(name, rows, far) TILE(name, rows, 3, far)
@@ -200,12 +203,14 @@ SIX_OF(FOUR, near, NEAR)
 SIX_MORE_OF(TWO, near, NEAR)
 SIX_OF(TWO, far, FAR)
 SIX_MORE_OF(TWO, far, FAR)
-SIX_OF(FOUR, every, EVERY)
-SIX_MORE_OF(TWO, every, EVERY)
-TWO(second, 6, SECOND)
-SIX_MORE_OF(TWO, second, SECOND)
+SIX_OF(ONLY_FOUR, every, EVERY)
+SIX_MORE_OF(ONLY_TWO, every, EVERY)
+ONLY_TWO(second, 6, SECOND)
+SIX_MORE_OF(ONLY_TWO, second, SECOND)
 SIX_OF(ANY, many, NEXT)
 
+#define TWO_ALONE(name, rows, far) name##_##rows##x2,
+#define FOUR_ALONE(name, rows, far) name##_##rows##x4,
 #define TWO_TILES(name, rows, far) {name##_##rows##x1, name##_##rows##x2},
 #define FOUR_TILES(name, rows, far) {name##_##rows##x1, name##_##rows##x2, NULL, name##_##rows##x4},
 #define ANY_TILES(name, rows, far) \
@@ -221,16 +226,11 @@ static void few_tile(const struct qkv_multiply *g, const struct tile *t) {
 
 /* Where two tiles share the lanes they have six rows or more. */
 static void laned_tile(const struct qkv_multiply *g, const struct tile *t) {
-    static tile_fn *const tiles[2][LANED_ROWS][GROUPS] = {
-        {SIX_OF(FOUR_TILES, every, ) SIX_MORE_OF(TWO_TILES, every, )},
-        {{NULL},
-         {NULL},
-         {NULL},
-         {NULL},
-         {NULL},
-         TWO_TILES(second, 6, ) SIX_MORE_OF(TWO_TILES, second, )},
+    static tile_fn *const tiles[2][LANED_ROWS] = {
+        {SIX_OF(FOUR_ALONE, every, ) SIX_MORE_OF(TWO_ALONE, every, )},
+        {NULL, NULL, NULL, NULL, NULL, TWO_ALONE(second, 6, ) SIX_MORE_OF(TWO_ALONE, second, )},
     };
-    tiles[t->of - 1][t->rows - 1][t->panels - 1](g, t);
+    tiles[t->of - 1][t->rows - 1](g, t);
 }
 
 static void many_tile(const struct qkv_multiply *g, const struct tile *t) {
@@ -246,93 +246,105 @@ _Static_assert(NR == QKV_STRIP * QKV_PANEL, "the sums of a strip of such tiles a
 #include "tmpl/project_stretch.h"
 
 /* clang-format off */
-#define STEP(n) TILE_LOAD(#n "*64") TILE_STEP(#n "*4")
+/* Of tiles of six rows, and of five. */
+#define STEP_6(n) TILE_LOAD(#n "*64") TILE_STEP(#n "*4")
+#define STEP_5(n) TILE_LOAD(#n "*64") TILE_LOW_STEP(#n "*4")
+#define NEXT_TILE_6 "lea (%%rax,%[lda],4),%%r12\nlea (%%r12,%[lda],2),%%r12\n"
+#define NEXT_TILE_5 "lea (%%rax,%[lda],4),%%r12\nadd %[lda],%%r12\n"
+#define SUMS_6 "1536"
+#define SUMS_5 "1280"
 
-/* Beside 16 steps, a line of X: that line of the next tile's rows is asked for, a quarter of its
+/* Beside 16 steps, a line of X: that line of the next tile's rows is asked for, an eighth of its
  * sums, and of each panel that comes next some lines. */
 #define ASK(cache, at) "prefetch" cache " " at "\n"
-#define ASK_SUM(n) ASK("t0", #n "*64+1536(%%r11)")
+#define ASK_SUM(h, n) ASK("t0", #n "*64+" SUMS_##h "(%%r11)")
 #define ASK_W(line)                                                    \
     ASK("t1", #line "*64(%%r9)") ASK("t1", #line "*64(%%r9,%[panel])") \
     ASK("t1", #line "*64(%%r9,%[panel],2)") ASK("t1", #line "*64(%%r9,%%r8)")
 
-#define SIXTEEN_STEPS(w0, w1, w2, w3, lines) \
-    ASK("t0", "(%%r12)") STEP(0)             \
-    ASK("t0", "(%%r12,%[lda])") STEP(1)      \
-    ASK("t0", "(%%r12,%[lda],2)") STEP(2)    \
-    ASK("t0", "(%%r13)") w0 STEP(3)          \
-    ASK("t0", "(%%r13,%[lda])") STEP(4)      \
-    ASK("t0", "(%%r13,%[lda],2)") STEP(5)    \
-    ASK_SUM(0) STEP(6) ASK_SUM(1) w1 STEP(7) \
-    ASK_SUM(2) STEP(8) ASK_SUM(3) STEP(9)    \
-    ASK_SUM(4) STEP(10) ASK_SUM(5) STEP(11)  \
-    w2 STEP(12) STEP(13) w3 STEP(14)         \
-    STEP(15)                                 \
-    "add $1024,%%rcx\nadd $64,%%r12\n"       \
-    "add $64,%%r13\nadd $384,%%r11\n"        \
+#define SIXTEEN_STEPS(h, w0, w1, w2, w3, lines)        \
+    ASK("t0", "(%%r12)") STEP_##h(0)                   \
+    ASK("t0", "(%%r12,%[lda])") STEP_##h(1)            \
+    ASK("t0", "(%%r12,%[lda],2)") STEP_##h(2)          \
+    ASK("t0", "(%%r13)") w0 STEP_##h(3)                \
+    ASK("t0", "(%%r13,%[lda])") STEP_##h(4)            \
+    ASK("t0", "(%%r13,%[lda],2)") STEP_##h(5)          \
+    ASK_SUM(h, 0) STEP_##h(6) w1 STEP_##h(7)           \
+    ASK_SUM(h, 1) STEP_##h(8) STEP_##h(9)              \
+    ASK_SUM(h, 2) STEP_##h(10) STEP_##h(11)            \
+    w2 STEP_##h(12) STEP_##h(13) w3 STEP_##h(14)       \
+    STEP_##h(15)                                       \
+    "add $1024,%%rcx\nadd $64,%%r12\n"                 \
+    "add $64,%%r13\nadd $192,%%r11\n"                  \
     "add $" #lines "*64,%%r9\n"
-#define ASKING_FOUR_LINES SIXTEEN_STEPS(ASK_W(0), ASK_W(1), ASK_W(2), ASK_W(3), 4)
-#define ASKING_TWO_LINES SIXTEEN_STEPS(, , ASK_W(0), ASK_W(1), 2)
+#define ASKING_FOUR_LINES(h) SIXTEEN_STEPS(h, ASK_W(0), ASK_W(1), ASK_W(2), ASK_W(3), 4)
+#define ASKING_TWO_LINES(h) SIXTEEN_STEPS(h, , , ASK_W(0), ASK_W(1), 2)
 
-#define SUM_AT(n) #n "*64-1536(%%r11)"
+#define SUM_AT(n) #n "*64(%%r11)"
 #define ADD_SUM(n) "vaddps " SUM_AT(n) "," TILE_SUM(n) "," TILE_SUM(n) "\n"
 #define KEEP_SUM(n) "vmovups " TILE_SUM(n) "," SUM_AT(n) "\n"
-#define EACH_SUM(DO)                                               \
+#define EACH_SUM_5(DO)                                             \
     DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9)    \
     DO(10) DO(11) DO(12) DO(13) DO(14) DO(15) DO(16) DO(17) DO(18) \
-    DO(19) DO(20) DO(21) DO(22) DO(23)
+    DO(19)
+#define EACH_SUM_6(DO) EACH_SUM_5(DO) DO(20) DO(21) DO(22) DO(23)
 
 /* A panel's column of the tile goes out, and its pointer moves on to the next tile's. r10: bytes
  * from row to row. */
 #define SEND_SUM(n, at) "vaddps %%zmm24," TILE_SUM(n) "," TILE_SUM(n) "\n" \
                         "vmovups " TILE_SUM(n) "," at "\n"
-#define SEND_PANEL(v, s0, s1, s2, s3, s4, s5)                     \
-    "mov " RUN_OUT(v) ",%%rax\n"                                  \
-    "lea (%%r10,%%r10,2),%%rdx\nadd %%rax,%%rdx\n"                \
-    "mov " RUN_BIAS ",%%r8\nvmovups " #v "*64(%%r8),%%zmm24\n"    \
-    SEND_SUM(s0, "(%%rax)") SEND_SUM(s1, "(%%rax,%%r10)")         \
-    SEND_SUM(s2, "(%%rax,%%r10,2)") SEND_SUM(s3, "(%%rdx)")       \
-    SEND_SUM(s4, "(%%rdx,%%r10)") SEND_SUM(s5, "(%%rdx,%%r10,2)") \
-    "lea (%%rdx,%%r10,2),%%rdx\nadd %%r10,%%rdx\nmov %%rdx," RUN_OUT(v) "\n"
+#define SEND_LAST_5(s)
+#define SEND_LAST_6(s) SEND_SUM(s, "(%%rdx,%%r10,2)") "add %%r10,%%rdx\n"
+#define SEND_PANEL(h, v, s0, s1, s2, s3, s4, s5)               \
+    "mov " RUN_OUT(v) ",%%rax\n"                               \
+    "lea (%%r10,%%r10,2),%%rdx\nadd %%rax,%%rdx\n"             \
+    "mov " RUN_BIAS ",%%r8\nvmovups " #v "*64(%%r8),%%zmm24\n" \
+    SEND_SUM(s0, "(%%rax)") SEND_SUM(s1, "(%%rax,%%r10)")      \
+    SEND_SUM(s2, "(%%rax,%%r10,2)") SEND_SUM(s3, "(%%rdx)")    \
+    SEND_SUM(s4, "(%%rdx,%%r10)") SEND_LAST_##h(s5)            \
+    "lea (%%rdx,%%r10,2),%%rdx\nmov %%rdx," RUN_OUT(v) "\n"
 
-/* r12 and r13: the next tile's rows 0 and 3. r11: the sums, which move on with the steps. */
-#define WHOLE_TILES(steps)                                                          \
+/* r12 and r13: the next tile's rows 0 and 3. r11: the sums, beside the steps the next tile's. */
+#define TILES(h, steps)                                                             \
     __asm__ volatile(                                                               \
         "mov " RUN_X ",%%rax\n"                                                     \
         "mov " RUN_W ",%%rcx\n"                                                     \
-        "mov " RUN_SUM ",%%r11\n"                                                   \
         "mov " RUN_NEXT ",%%r9\n"                                                   \
         "lea (%[panel],%[panel],2),%%r8\n"                                          \
         "5:\n"                                                                      \
-        "lea (%%rax,%[lda],4),%%r12\n"                                              \
-        "lea (%%r12,%[lda],2),%%r12\n"                                              \
+        NEXT_TILE_##h                                                               \
         "cmpq $1," RUN_TILES "\n"                                                   \
         "cmove " RUN_AFTER ",%%r12\n"                                               \
         "lea (%[lda],%[lda],2),%%r13\n"                                             \
         "lea (%%rax,%%r13),%%rdx\n"                                                 \
         "add %%r12,%%r13\n"                                                         \
+        "mov %%r12," RUN_X "\n"                                                     \
+        "mov " RUN_SUM ",%%r11\n"                                                   \
         TILE_ZEROS                                                                  \
-        "mov $4,%%r10d\n"                                                           \
-        TILE_LOOP(1, steps, "64")                                                   \
-        "sub $4096,%%rcx\n"                                                         \
+        "mov " RUN_ROUNDS ",%%r10\n"                                                \
+        TILE_LOOP(1, steps(h), "64")                                                \
+        "mov " RUN_W ",%%rcx\n"                                                     \
+        "mov " RUN_SUM ",%%r11\n"                                                   \
         "cmpq $0," RUN_ADD "\n"                                                     \
         "je 6f\n"                                                                   \
-        EACH_SUM(ADD_SUM)                                                           \
+        EACH_SUM_##h(ADD_SUM)                                                       \
         "6:\n"                                                                      \
         "cmpq $0," RUN_ENDS "\n"                                                    \
         "jne 7f\n"                                                                  \
-        EACH_SUM(KEEP_SUM)                                                          \
+        EACH_SUM_##h(KEEP_SUM)                                                      \
         "8:\n"                                                                      \
-        "lea -256(%%r12),%%rax\n"                                                   \
+        "mov " RUN_X ",%%rax\n"                                                     \
+        "addq $" SUMS_##h "," RUN_SUM "\n"                                          \
         "subq $1," RUN_TILES "\n"                                                   \
         "jnz 5b\n"                                                                  \
+        "mov %%r9," RUN_NEXT "\n"                                                   \
         "jmp 9f\n"                                                                  \
         "7:\n"                                                                      \
         "mov " RUN_OUT_LD ",%%r10\n"                                                \
-        SEND_PANEL(0, 0, 4, 8, 12, 16, 20)                                          \
-        SEND_PANEL(1, 1, 5, 9, 13, 17, 21)                                          \
-        SEND_PANEL(2, 2, 6, 10, 14, 18, 22)                                         \
-        SEND_PANEL(3, 3, 7, 11, 15, 19, 23)                                         \
+        SEND_PANEL(h, 0, 0, 4, 8, 12, 16, 20)                                       \
+        SEND_PANEL(h, 1, 1, 5, 9, 13, 17, 21)                                       \
+        SEND_PANEL(h, 2, 2, 6, 10, 14, 18, 22)                                      \
+        SEND_PANEL(h, 3, 3, 7, 11, 15, 19, 23)                                      \
         "lea (%[panel],%[panel],2),%%r8\n"                                          \
         "jmp 8b\n"                                                                  \
         "9:\n"                                                                      \
@@ -341,12 +353,25 @@ _Static_assert(NR == QKV_STRIP * QKV_PANEL, "the sums of a strip of such tiles a
         : TILE_USES, "r11", "r12", "r13", TILE_SUMS)
 /* clang-format on */
 
-static void whole_tiles(struct run *run, const struct qkv_multiply *g) {
+/* Are these so few that each asks for more? */
+static int is_few(const struct run *run) {
+    return run->of < 8;
+}
+
+static void high_tiles(struct run *run, const struct qkv_multiply *g) {
     const ptrdiff_t size = sizeof(float);
-    if (run->tiles < 8)
-        WHOLE_TILES(ASKING_FOUR_LINES);
+    if (is_few(run))
+        TILES(6, ASKING_FOUR_LINES);
     else
-        WHOLE_TILES(ASKING_TWO_LINES);
+        TILES(6, ASKING_TWO_LINES);
+}
+
+static void low_tiles(struct run *run, const struct qkv_multiply *g) {
+    const ptrdiff_t size = sizeof(float);
+    if (is_few(run))
+        TILES(5, ASKING_FOUR_LINES);
+    else
+        TILES(5, ASKING_TWO_LINES);
 }
 
 #include "tmpl/project.h"
@@ -361,5 +386,6 @@ const struct qkv_project_kernels qkv_avx512_project = {
     .few = FEW,
     .multiply_lanes = multiply_lanes,
     .laned = 2 * LANED_ROWS - 1, /* 24 tokens are faster by whole tiles */
+    .window = 5 * QKV_STRETCH,
     .wide_from = 5 << 18,
 };

@@ -51,6 +51,11 @@ enum { MR = 6, NR = 64 };
     TILE_MULTIPLY("%%zmm26", a0, a1, s2, t2)                            \
     TILE_MULTIPLY("%%zmm27", a0, a1, s3, t3)
 
+#define TILE_ROW(at, a, s0, s1, s2, s3)                                                         \
+    "vbroadcastss " at "," a "\n"                                                               \
+    "vfmadd231ps " a ",%%zmm24," TILE_SUM(s0) "\nvfmadd231ps " a ",%%zmm25," TILE_SUM(s1) "\n" \
+    "vfmadd231ps " a ",%%zmm26," TILE_SUM(s2) "\nvfmadd231ps " a ",%%zmm27," TILE_SUM(s3) "\n"
+
 /* The row of B that stands `at` bytes on. */
 #define TILE_LOAD(at)                            \
     "vmovups " at "(%%rcx),%%zmm24\n"            \
@@ -58,14 +63,19 @@ enum { MR = 6, NR = 64 };
     "vmovups " at "(%%rcx,%[panel],2),%%zmm26\n" \
     "vmovups " at "(%%rcx,%%r8),%%zmm27\n"
 
-/* A row of B, loaded, times the column of A that stands `at` bytes on. */
-#define TILE_STEP(at)                                                               \
+/* A row of B, loaded, times the column of A that stands `at` bytes on: its first four rows; all
+ * six; or five. */
+#define TILE_FOUR_ROWS(at)                                                          \
     TILE_TWO_ROWS(at "(%%rax)", at "(%%rax,%[lda])", "%%zmm28", "%%zmm29",          \
                   0, 1, 2, 3, 4, 5, 6, 7)                                           \
     TILE_TWO_ROWS(at "(%%rax,%[lda],2)", at "(%%rdx)", "%%zmm30", "%%zmm31",        \
-                  8, 9, 10, 11, 12, 13, 14, 15)                                     \
+                  8, 9, 10, 11, 12, 13, 14, 15)
+#define TILE_STEP(at)                                                               \
+    TILE_FOUR_ROWS(at)                                                              \
     TILE_TWO_ROWS(at "(%%rdx,%[lda])", at "(%%rdx,%[lda],2)", "%%zmm28", "%%zmm29", \
                   16, 17, 18, 19, 20, 21, 22, 23)
+#define TILE_LOW_STEP(at)                                                           \
+    TILE_FOUR_ROWS(at) TILE_ROW(at "(%%rdx,%[lda])", "%%zmm28", 16, 17, 18, 19)
 
 #define TILE_ZEROS                \
     TILE_ZERO_ROW(0, 1, 2, 3)     \

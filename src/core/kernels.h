@@ -30,7 +30,7 @@ enum {
      * cache. */
     QKV_SCORES_LD = QKV_KEY_BLOCK + QKV_PANEL,
     /* Law of the bits: project sums d_model in stretches of so many inputs. */
-    QKV_STRETCH = 64,
+    QKV_STRETCH = 128,
     /* Panels of W that project's kernel takes at a time, at most: the widest room's tile. */
     QKV_STRIP = 4,
     /* Rows that a part takes through the keys together, at most (the query heads of a group count
@@ -221,10 +221,10 @@ struct qkv_project_kernels {
     qkv_store_fn *store;
     int mr, nr;
     int few; /* up to so many tokens W is read once, as a stream, whatever k is */
-    /* The same for up to `laned` tokens and a window of the inputs, where W comes from memory and
-     * several streams are faster than one; NULL if the room has no such thing. */
+    /* The same for up to `laned` tokens, and up to `window` inputs at a time, where W comes from
+     * memory and several streams are faster than one; NULL if the room has no such thing. */
     qkv_multiply_fn *multiply_lanes;
-    int laned;
+    int laned, window;
     /* A second-level cache of so many bytes holds some tokens of X for one strip after another; 0:
      * that is not worth it. */
     int64_t wide_from;

@@ -104,18 +104,23 @@ static void multiply_strip(const struct qkv_project_state *s, const struct piece
     }
 }
 
+/* How many inputs to take at a time, at most. */
 static int64_t depth_of(const struct qkv_project_state *s, int64_t tokens) {
     if (s->plain && s->together > 1)
         return QKV_STRETCH;
     if (s->plain)
-        return qkv_even_share(s->d_model,
-                              tokens < QKV_PROJECT_TOKENS / 2 ? QKV_PLAIN_DEPTH : QKV_PROJECT_DEPTH,
-                              QKV_STRETCH);
+        return tokens < QKV_PROJECT_TOKENS / 2 ? QKV_PLAIN_DEPTH : QKV_PROJECT_DEPTH;
     if (s->lanes)
-        return qkv_even_share(s->d_model, QKV_PROJECT_WINDOW, QKV_STRETCH);
+        return s->table->project->window;
     return tokens <= s->table->project->few ? s->d_model
            : s->wide                        ? QKV_PROJECT_WIDE_DEPTH
                                             : QKV_PROJECT_DEPTH;
+}
+
+/* How many of the inputs that are left come next. */
+static int64_t inputs_of(const struct qkv_project_state *s, int64_t left, int64_t depth) {
+    const int evenly = s->plain || s->lanes;
+    return qkv_min(left, evenly ? qkv_even_share(left, depth, QKV_STRETCH) : depth);
 }
 
 /* Inputs [k, k + n) of the strip that begins c columns on, which is packed. */
@@ -127,8 +132,8 @@ static struct panels panels_of(const struct qkv_project_state *s, const struct p
         return (struct panels){w, step, w + QKV_PROJECT_COLUMNS * s->d_model, n};
     if (k + n < s->d_model)
         return (struct panels){w, step, p->w + (k + n) * QKV_PANEL,
-                               qkv_min(s->d_model - k - n, depth)};
-    return (struct panels){w, step, p->next, qkv_min(s->d_model, depth)};
+                               inputs_of(s, s->d_model - k - n, depth)};
+    return (struct panels){w, step, p->next, inputs_of(s, s->d_model, depth)};
 }
 
 /* The same of a strip whose n inputs were packed here. */
@@ -140,7 +145,7 @@ static struct panels panels_here(const struct piece *p, int64_t c, int64_t n) {
 static void multiply(const struct qkv_project_state *s, const struct piece *p) {
     const int64_t depth = depth_of(s, p->tokens);
     for (int64_t k = 0, n; k < s->d_model; k += n) {
-        n = qkv_min(s->d_model - k, depth);
+        n = inputs_of(s, s->d_model - k, depth);
         if (s->plain)
             qkv_pack_columns(&s->table->project->pack, p->packed, &p->plain, k, n, p->columns);
         for (int64_t c = 0; c < p->columns; c += QKV_PROJECT_COLUMNS) {

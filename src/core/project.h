@@ -19,20 +19,16 @@ enum {
      * multiples of STRETCH. */
     QKV_PROJECT_TOKENS = 96,
     QKV_PROJECT_COLUMNS = QKV_STRIP * QKV_PANEL,
-    QKV_PROJECT_DEPTH = 6 * QKV_STRETCH,
+    QKV_PROJECT_DEPTH = 3 * QKV_STRETCH,
     QKV_PROJECT_TOGETHER = 4,
-    QKV_PROJECT_WIDE_DEPTH = 12 * QKV_STRETCH,
-    /* Of few tokens whose W comes from memory, at most: what is asked for ahead stays in the
-     * second-level cache, and its lanes are some pages long. (8 or 16 stretches, whose lanes all
-     * begin at the same place of a page, are 2 to 5 % slower on an Ice Lake.) */
-    QKV_PROJECT_WINDOW = 11 * QKV_STRETCH,
+    QKV_PROJECT_WIDE_DEPTH = 6 * QKV_STRETCH,
     /* Rows of a call whose parts pack for themselves, at most: DEPTH inputs of a strip at a time,
      * or PLAIN_DEPTH for less than half of TOKENS. Where the columns of an input stand beside each
      * other, up to PLAIN_FEW rows take a stretch of up to PLAIN_TOGETHER parts, so that pages are
      * read from end to end instead of some lines of each. */
     QKV_PLAIN_ROWS = 512,
-    QKV_PLAIN_DEPTH = 2 * QKV_STRETCH,
-    QKV_PLAIN_FEW = 128,
+    QKV_PLAIN_DEPTH = QKV_STRETCH,
+    QKV_PLAIN_FEW = 120,
     QKV_PLAIN_TOGETHER = 16,
 };
 

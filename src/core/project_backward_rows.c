@@ -74,15 +74,17 @@ static void flatten(const struct qkv_project_backward_state *s, const qkv_tensor
                    (size_t)dim * sizeof(float));
 }
 
-/* Rows [begin, end) become columns of the turned matrix; a tile of columns at a time, so that what
- * is written together is in the cache. begin is a multiple of PANEL. */
+/* Columns that are turned at a time, so that what is written together is in the cache. */
+enum { TURNED = 64 };
+
+/* Rows [begin, end) become columns of the turned matrix. begin is a multiple of PANEL. */
 static void turn(const struct qkv_project_backward_state *s, float *dst, struct qkv_flat f,
                  int64_t width, int64_t begin, int64_t end) {
-    for (int64_t c = 0; c < width; c += QKV_STRETCH)
+    for (int64_t c = 0; c < width; c += TURNED)
         for (int64_t r = begin; r < end; r += QKV_PANEL)
             s->table->project_backward->turned(
                 dst + c * s->turned_ld + r, s->turned_ld, f.data + r * f.ld + c, f.ld,
-                (int)qkv_min(end - r, QKV_PANEL), qkv_min(width - c, QKV_STRETCH));
+                (int)qkv_min(end - r, QKV_PANEL), qkv_min(width - c, TURNED));
 }
 
 float *qkv_turned_of(const struct qkv_rows_layout *layout, void *shared) {

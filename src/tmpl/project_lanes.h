@@ -12,9 +12,9 @@
  *
  * and behind it
  *
- *   laned_panels   static int (int rows): how many panels wide such tiles are, a power of two; the
- *                  last ones may have less
- *   laned_tile     static void (const struct qkv_multiply *g, const struct tile *t)
+ *   laned_panels   static int (int rows): how many panels wide such tiles are, a power of two
+ *   laned_tile     static void (const struct qkv_multiply *g, const struct tile *t): of that width
+ *   few_tile       as for tmpl/project.h, of as many rows, for the last panels where they are fewer
  */
 #ifndef QKV_TMPL_PROJECT_LANES_H
 #define QKV_TMPL_PROJECT_LANES_H
@@ -57,10 +57,12 @@ static inline __attribute__((always_inline)) uintptr_t asked(ptrdiff_t n, const 
 
 static int laned_panels(int rows);
 static void laned_tile(const struct qkv_multiply *g, const struct tile *t);
+static void few_tile(const struct qkv_multiply *g, const struct tile *t);
 
 /* The tiles of some panels. Two share the lanes; a third, whose products take longer than memory
  * does, asks for what it reads itself, which is there. */
-static void laned_column(const struct qkv_multiply *g, struct tile *t, const float *next) {
+static void laned_column(const struct qkv_multiply *g, struct tile *t, const float *next,
+                         int whole) {
     const int tiles = (int)(g->tokens + LANED_ROWS - 1) / LANED_ROWS;
     t->of = tiles > 1 ? 2 : 1;
     t->row = 0;
@@ -68,19 +70,24 @@ static void laned_column(const struct qkv_multiply *g, struct tile *t, const flo
         t->rows = tile_rows(g->tokens - t->row, tiles - i);
         t->ahead =
             i < 2 ? line_of(next, i * t->lane / 2) : (uintptr_t)(g->w + t->panel * g->w_panel);
-        laned_tile(g, t);
+        if (whole)
+            laned_tile(g, t);
+        else
+            few_tile(g, t);
     }
 }
 
 static void multiply_lanes(const struct qkv_multiply *g) {
     const int rows = (int)(g->tokens < LANED_ROWS ? g->tokens : LANED_ROWS);
-    struct tile t = {.panels = laned_panels(rows)};
+    const int wide = laned_panels(rows);
+    struct tile t = {.panels = wide};
     for (; t.panel < g->panels; t.panel += t.panels) {
         while (t.panels > g->panels - t.panel)
             t.panels /= 2;
         const int after = t.panel + t.panels;
         t.lane = (after < g->panels ? g->k : g->ahead_k) / LANES(t.panels);
-        laned_column(g, &t, after < g->panels ? g->w + after * g->w_panel : g->ahead);
+        const float *next = after < g->panels ? g->w + after * g->w_panel : g->ahead;
+        laned_column(g, &t, next, t.panels == wide);
     }
 }
 

@@ -227,7 +227,7 @@ START_TEST(project_of_few_tokens_whatever_the_caches_hold) {
         struct rng rng = rng_seeded(test_seed() + (uint64_t)tokens);
         struct project_desc d = project_desc_plain();
         d.tokens = tokens;
-        d.d_model = (tokens % 10 ? QKV_STRETCH : QKV_PROJECT_WINDOW) + 3 + tokens;
+        d.d_model = (tokens % 10 ? 1 : 7) * QKV_STRETCH + 3 + tokens;
         d.q_heads = 1;
         d.kv_heads = 1;
         d.head_dim = (QKV_STRIP + tokens % 3) * QKV_PANEL - tokens % 2;
