@@ -7,7 +7,6 @@ leg built, the fuzz leg what the sanitizer leg built; make() is quick when nothi
 
 import dataclasses
 import os
-import shlex
 import shutil
 import subprocess
 import tempfile
@@ -21,9 +20,8 @@ RELEASE = ["--buildtype=release"]
 # Lines are all of the debugging information that a report shows, and take less time to compile.
 SANITIZED = ["-Doptimization=2", "-Ddebug=false", "-Db_lundef=false", "-Dbench=disabled"]
 LINES = "-gline-tables-only"
-UNCHECKED = shlex.quote(f"-fsanitize-ignorelist={ROOT}/tools/legs/unchecked")
 # Checks of memory are calls where a function has many: a third of the time to compile the rooms.
-OUTLINED = "-mllvm -asan-instrumentation-with-call-threshold=200"
+OUTLINED = "-mllvm -asan-instrumentation-with-call-threshold=50"
 WITHOUT_AVX512 = ["-Drooms=avx2,neon"]
 CROSS = [f"--cross-file={ROOT}/cross/aarch64-linux-gnu.ini"]
 CLANG = {"CC": "clang", "CXX": "clang++"}
@@ -38,7 +36,7 @@ def has_avx512():
 gcc = Build("gcc", RELEASE, **GCC)
 clang = Build("clang", RELEASE, **CLANG)
 asan = Build("asan", SANITIZED + ([] if has_avx512() else WITHOUT_AVX512) + [
-    "-Db_sanitize=address,undefined", "-Dfuzz=true", f"-Dc_args={LINES} {UNCHECKED} {OUTLINED}"], **CLANG)
+    "-Db_sanitize=address,undefined", "-Dfuzz=true", f"-Dc_args={LINES} {OUTLINED}"], **CLANG)
 tsan = Build("tsan", SANITIZED + WITHOUT_AVX512 + [
     "-Db_sanitize=thread", f"-Dc_args={LINES}"], **CLANG)
 no_sleef = Build("no-sleef", RELEASE + ["-Dsleef=disabled", "-Dbench=disabled"], **GCC)
