@@ -713,7 +713,7 @@ QKV_API void qkv_project_tensors_init(qkv_project_tensors *tensors);
 typedef enum qkv_which { QKV_WHICH_Q, QKV_WHICH_K, QKV_WHICH_V, QKV_WHICH_COUNT } qkv_which;
 
 /* project: Q = X W^Q + b^Q, K = X W^K + b^K, V = X W^V + b^V. Each element is
- * summed in stretches of 64 inputs: one ascending chain of fused multiply-adds (in the scalar room
+ * summed in stretches of 128 inputs: one ascending chain of fused multiply-adds (in the scalar room
  * multiplications and additions) from zero each, joined from left to right. The bias is added last.
  */
 QKV_API qkv_status qkv_project_plan(qkv_plan *plan, const qkv_project_params *params,
@@ -759,7 +759,7 @@ QKV_API void qkv_project_gradients_init(qkv_project_gradients *gradients);
  * tensors. With QKV_PROJECT_ACCUMULATE in params->flags every output is added to what stands there,
  * in one addition; project itself refuses the flag.
  *
- * Each element is summed in stretches of 64 as project's are, in dX over the columns of Q, then of
+ * Each element is summed in stretches of 128 as project's are, in dX over the columns of Q, then of
  * K, then of V, where stretches begin anew, in dW and db over the tokens: the same bits for any
  * number of threads, strides, outputs wanted, and either layout. */
 #define QKV_PROJECT_ACCUMULATE ((uint64_t)1)
