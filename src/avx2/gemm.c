@@ -43,39 +43,47 @@
 #define STORE_ROW(c, at, s0, s1) \
     "vmovups " TILE_SUM(s0) "," c "\nvmovups " TILE_SUM(s1) ",32" c "\n"
 
-#define WHOLE_TILES                                                     \
-    "5:\n"                                                              \
-    "mov " RUN_A ",%[a]\n"                                              \
-    "lea (%[lda],%[lda],2),%[low]\n"                                    \
-    "add %[a],%[low]\n"                                                 \
-    "mov " RUN_B ",%[b]\n"                                              \
-    "mov " RUN_K ",%[rounds]\n"                                         \
-    "mov %[rounds],%[rest]\n"                                           \
-    "shr $2,%[rounds]\n"                                                \
-    "and $3,%[rest]\n"                                                  \
-    TILE_PRODUCT                                                        \
-    "mov " RUN_A ",%[a]\n"                                              \
-    "lea (%[a],%[lda],4),%[a]\n"                                        \
-    "lea (%[a],%[lda],2),%[a]\n"                                        \
-    "mov %[a]," RUN_A "\n"                                              \
-    "mov " RUN_FACTOR ",%[a]\n"                                         \
-    "test %[a],%[a]\n"                                                  \
-    "jz 6f\n"                                                           \
-    "addq $24," RUN_FACTOR "\n"                                         \
-    EACH_ROW(ADD_ROW, RUN_C, RUN_LDC)                                   \
-    "6:\n"                                                              \
-    "mov " RUN_SCALE ",%[a]\n"                                          \
-    "test %[a],%[a]\n"                                                  \
-    "jz 7f\n"                                                           \
-    "addq $24," RUN_SCALE "\n"                                          \
-    "vxorps %%ymm14,%%ymm14,%%ymm14\n"                                  \
-    SCALE_ROW("0", 0, 1) SCALE_ROW("4", 2, 3) SCALE_ROW("8", 4, 5)      \
-    SCALE_ROW("12", 6, 7) SCALE_ROW("16", 8, 9) SCALE_ROW("20", 10, 11) \
-    "7:\n"                                                              \
-    EACH_ROW(STORE_ROW, RUN_OUT, RUN_LD_OUT)                            \
-    "subq $1," RUN_TILES "\n"                                           \
-    "jnz 5b\n"                                                          \
-    "vzeroupper\n"
+#define ASK "prefetcht1 (%[ahead])\nadd $16,%[ahead]\n"
+
+#define WHOLE_TILES(ask)                                                                            \
+    __asm__ volatile(                                                                               \
+        "5:\n"                                                                                      \
+        "mov " RUN_A ",%[a]\n"                                                                      \
+        "lea (%[lda],%[lda],2),%[low]\n"                                                            \
+        "add %[a],%[low]\n"                                                                         \
+        "mov " RUN_B ",%[b]\n"                                                                      \
+        "mov " RUN_K ",%[rounds]\n"                                                                 \
+        "mov %[rounds],%[rest]\n"                                                                   \
+        "shr $2,%[rounds]\n"                                                                        \
+        "and $3,%[rest]\n"                                                                          \
+        TILE_PRODUCT(ask)                                                                           \
+        "mov " RUN_A ",%[a]\n"                                                                      \
+        "lea (%[a],%[lda],4),%[a]\n"                                                                \
+        "lea (%[a],%[lda],2),%[a]\n"                                                                \
+        "mov %[a]," RUN_A "\n"                                                                      \
+        "mov " RUN_FACTOR ",%[a]\n"                                                                 \
+        "test %[a],%[a]\n"                                                                          \
+        "jz 6f\n"                                                                                   \
+        "addq $24," RUN_FACTOR "\n"                                                                 \
+        EACH_ROW(ADD_ROW, RUN_C, RUN_LDC)                                                           \
+        "6:\n"                                                                                      \
+        "mov " RUN_SCALE ",%[a]\n"                                                                  \
+        "test %[a],%[a]\n"                                                                          \
+        "jz 7f\n"                                                                                   \
+        "addq $24," RUN_SCALE "\n"                                                                  \
+        "vxorps %%ymm14,%%ymm14,%%ymm14\n"                                                          \
+        SCALE_ROW("0", 0, 1) SCALE_ROW("4", 2, 3) SCALE_ROW("8", 4, 5)                              \
+        SCALE_ROW("12", 6, 7) SCALE_ROW("16", 8, 9) SCALE_ROW("20", 10, 11)                         \
+        "7:\n"                                                                                      \
+        EACH_ROW(STORE_ROW, RUN_OUT, RUN_LD_OUT)                                                    \
+        "subq $1," RUN_TILES "\n"                                                                   \
+        "jnz 5b\n"                                                                                  \
+        "vzeroupper\n"                                                                              \
+        : [a] "=&r"(a), [low] "=&r"(low), [b] "=&r"(b), [rounds] "=&r"(rounds), [rest] "=&r"(rest), \
+          [ahead] "+&r"(ahead)                                                                      \
+        : [run] "r"(&run), [lda] "r"(g->lda * size), [row] "r"(row), [row3] "r"(3 * row)            \
+        : "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8",   \
+          "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15")
 /* clang-format on */
 
 /* Whole tiles one below the other, of an A that stands by rows. */
@@ -84,12 +92,11 @@ static void whole_tiles(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j, ptrd
     const float *a, *low, *b;
     ptrdiff_t rounds, rest;
     struct run run = run_of(g, i, j, count);
-    __asm__ volatile(
-        WHOLE_TILES
-        : [a] "=&r"(a), [low] "=&r"(low), [b] "=&r"(b), [rounds] "=&r"(rounds), [rest] "=&r"(rest)
-        : [run] "r"(&run), [lda] "r"(g->lda * size), [row] "r"(row), [row3] "r"(3 * row)
-        : "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8",
-          "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
+    uintptr_t ahead = run.ahead;
+    if (g->ahead)
+        WHOLE_TILES(ASK);
+    else
+        WHOLE_TILES("");
 }
 
 /* Fewer rows, or an A that stands by columns. M is a constant where this is inlined, so that the
@@ -170,7 +177,7 @@ static inline ptrdiff_t gemm_rows(const struct qkv_gemm *g, ptrdiff_t left, int 
     (void)cols; /* a tile is one panel wide */
     if (left < MR)
         return left;
-    return g->a_k == 1 && !g->ahead ? left / MR * MR : MR;
+    return g->a_k == 1 ? left / MR * MR : MR;
 }
 
 static inline void gemm_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j, ptrdiff_t rows,
@@ -182,4 +189,5 @@ static inline void gemm_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j,
         parts[rows - 1](g, i, j);
 }
 
+enum { ASKS = 1 };
 #include "tmpl/gemm.h"

@@ -53,14 +53,15 @@ enum { MR = 6, NR = 16 };
     TILE_ZERO(0) TILE_ZERO(1) TILE_ZERO(2) TILE_ZERO(3) TILE_ZERO(4) TILE_ZERO(5) \
     TILE_ZERO(6) TILE_ZERO(7) TILE_ZERO(8) TILE_ZERO(9) TILE_ZERO(10) TILE_ZERO(11)
 
-/* The sums from zero. Uses the labels 1 to 4. */
-#define TILE_PRODUCT                                                                \
+/* The sums from zero, and what else is done in a round of four steps. Uses the labels 1 to 4. */
+#define TILE_PRODUCT(also)                                                          \
     TILE_ZEROS                                                                      \
     "test %[rounds],%[rounds]\n"                                                    \
     "jz 2f\n"                                                                       \
     ".p2align 5\n"                                                                  \
     "1:\n"                                                                          \
     TILE_STEP("0(%[b])", "0")                                                        \
+    also                                                                            \
     TILE_STEP("0(%[b],%[row])", "4")                                                 \
     TILE_STEP("0(%[b],%[row],2)", "8")                                               \
     TILE_STEP("0(%[b],%[row3])", "12")                                               \

@@ -18,7 +18,7 @@
 
 /* Fewer panels leave registers for more rows: as many chains, and fewer edges. SUMS of a tile, row
  * after row. */
-enum { GROUPS = NR / QKV_PANEL, TALL = 16, SUMS = MR * GROUPS, SPAN = 4, LONG = 16 };
+enum { ASKS = 1, GROUPS = NR / QKV_PANEL, TALL = 16, SUMS = MR * GROUPS, SPAN = 4, LONG = 16 };
 static const int tall[GROUPS] = {TALL, 12, 8, MR};
 
 /* C * factor, row by row. */
@@ -79,6 +79,9 @@ static inline __attribute__((always_inline)) void tile_max(float *max, __m512 ac
 /* B's rows may stand at any distance, so that each step moves on. */
 #define STEP(at) TILE_LOAD("0") "add %[b_k],%%rcx\n" TILE_STEP(at)
 
+#define FOUR_STEPS(ask) STEP("0") ask STEP("4") STEP("8") STEP("12")
+#define ASK "prefetcht1 (%%r12)\nadd $64,%%r12\n"
+
 #define EACH_ROW(DO)                                        \
     DO(0, 0, 1, 2, 3) DO(1, 4, 5, 6, 7) DO(2, 8, 9, 10, 11) \
     DO(3, 12, 13, 14, 15) DO(4, 16, 17, 18, 19) DO(5, 20, 21, 22, 23)
@@ -108,71 +111,76 @@ static inline __attribute__((always_inline)) void tile_max(float *max, __m512 ac
     MAX(s0) MAX(s1) MAX(s2) MAX(s3)      \
     "vmovups %%zmm24,64*" #r "(%%rax)\n"
 
-/* r9: the tile's row 0; r11: its results. */
-#define WHOLE_TILES                                              \
-    "lea (%[panel],%[panel],2),%%r8\n"                           \
-    "mov " RUN_A ",%%r9\n"                                       \
-    "mov " RUN_OUT ",%%r11\n"                                    \
-    "5:\n"                                                       \
-    "mov %%r9,%%rax\n"                                           \
-    "mov " RUN_B ",%%rcx\n"                                      \
-    "lea (%[lda],%[lda],2),%%rdx\n"                              \
-    "add %%rax,%%rdx\n"                                          \
-    TILE_ZEROS                                                   \
-    "mov " RUN_K ",%%r10\n"                                      \
-    "shr $2,%%r10\n"                                             \
-    TILE_LOOP(1, STEP("0") STEP("4") STEP("8") STEP("12"), "16") \
-    "mov " RUN_K ",%%r10\n"                                      \
-    "and $3,%%r10\n"                                             \
-    "jz 4f\n"                                                    \
-    TILE_LOOP(3, STEP("0"), "4")                                 \
-    "4:\n"                                                       \
-    "lea (%%r9,%[lda],4),%%r9\n"                                 \
-    "lea (%%r9,%[lda],2),%%r9\n"                                 \
-    "mov " RUN_FACTOR ",%%rax\n"                                 \
-    "test %%rax,%%rax\n"                                         \
-    "jz 6f\n"                                                    \
-    "mov " RUN_C ",%%rcx\n"                                      \
-    "mov " RUN_LDC ",%%rdx\n"                                    \
-    EACH_ROW(ADD_ROW)                                            \
-    "mov %%rcx," RUN_C "\n"                                      \
-    "addq $24," RUN_FACTOR "\n"                                  \
-    "6:\n"                                                       \
-    "mov " RUN_SCALE ",%%rax\n"                                  \
-    "test %%rax,%%rax\n"                                         \
-    "jz 7f\n"                                                    \
-    "vpxord %%zmm24,%%zmm24,%%zmm24\n"                           \
-    EACH_ROW(SCALE_ROW)                                          \
-    "addq $24," RUN_SCALE "\n"                                   \
-    "7:\n"                                                       \
-    "mov " RUN_LD_OUT ",%%rdx\n"                                 \
-    EACH_ROW(STORE_ROW)                                          \
-    "mov " RUN_MAX ",%%rax\n"                                    \
-    "test %%rax,%%rax\n"                                         \
-    "jz 9f\n"                                                    \
-    "addq $384," RUN_MAX "\n"                                    \
-    "cmpq $0," RUN_FIRST "\n"                                    \
-    "jne 8f\n"                                                   \
-    EACH_ROW(MAX_ROW)                                            \
-    "jmp 9f\n"                                                   \
-    "8:\n"                                                       \
-    "vbroadcastss " RUN_NONE ",%%zmm25\n"                        \
-    EACH_ROW(FIRST_MAX_ROW)                                      \
-    "9:\n"                                                       \
-    "subq $1," RUN_TILES "\n"                                    \
-    "jnz 5b\n"                                                   \
-    "vzeroupper\n"
+/* r9: the tile's row 0; r11: its results; r12: what is asked for next. */
+#define WHOLE_TILES(ask)                                                         \
+    __asm__ volatile(                                                            \
+        "lea (%[panel],%[panel],2),%%r8\n"                                       \
+        "mov " RUN_A ",%%r9\n"                                                   \
+        "mov " RUN_AHEAD ",%%r12\n"                                              \
+        "mov " RUN_OUT ",%%r11\n"                                                \
+        "5:\n"                                                                   \
+        "mov %%r9,%%rax\n"                                                       \
+        "mov " RUN_B ",%%rcx\n"                                                  \
+        "lea (%[lda],%[lda],2),%%rdx\n"                                          \
+        "add %%rax,%%rdx\n"                                                      \
+        TILE_ZEROS                                                               \
+        "mov " RUN_K ",%%r10\n"                                                  \
+        "shr $2,%%r10\n"                                                         \
+        TILE_LOOP(1, FOUR_STEPS(ask), "16")                                      \
+        "mov " RUN_K ",%%r10\n"                                                  \
+        "and $3,%%r10\n"                                                         \
+        "jz 4f\n"                                                                \
+        TILE_LOOP(3, STEP("0"), "4")                                             \
+        "4:\n"                                                                   \
+        "lea (%%r9,%[lda],4),%%r9\n"                                             \
+        "lea (%%r9,%[lda],2),%%r9\n"                                             \
+        "mov " RUN_FACTOR ",%%rax\n"                                             \
+        "test %%rax,%%rax\n"                                                     \
+        "jz 6f\n"                                                                \
+        "mov " RUN_C ",%%rcx\n"                                                  \
+        "mov " RUN_LDC ",%%rdx\n"                                                \
+        EACH_ROW(ADD_ROW)                                                        \
+        "mov %%rcx," RUN_C "\n"                                                  \
+        "addq $24," RUN_FACTOR "\n"                                              \
+        "6:\n"                                                                   \
+        "mov " RUN_SCALE ",%%rax\n"                                              \
+        "test %%rax,%%rax\n"                                                     \
+        "jz 7f\n"                                                                \
+        "vpxord %%zmm24,%%zmm24,%%zmm24\n"                                       \
+        EACH_ROW(SCALE_ROW)                                                      \
+        "addq $24," RUN_SCALE "\n"                                               \
+        "7:\n"                                                                   \
+        "mov " RUN_LD_OUT ",%%rdx\n"                                             \
+        EACH_ROW(STORE_ROW)                                                      \
+        "mov " RUN_MAX ",%%rax\n"                                                \
+        "test %%rax,%%rax\n"                                                     \
+        "jz 9f\n"                                                                \
+        "addq $384," RUN_MAX "\n"                                                \
+        "cmpq $0," RUN_FIRST "\n"                                                \
+        "jne 8f\n"                                                               \
+        EACH_ROW(MAX_ROW)                                                        \
+        "jmp 9f\n"                                                               \
+        "8:\n"                                                                   \
+        "vbroadcastss " RUN_NONE ",%%zmm25\n"                                    \
+        EACH_ROW(FIRST_MAX_ROW)                                                  \
+        "9:\n"                                                                   \
+        "subq $1," RUN_TILES "\n"                                                \
+        "jnz 5b\n"                                                               \
+        "vzeroupper\n"                                                           \
+        :                                                                        \
+        : [run] "r"(&run), [lda] "r"(g->lda * size), [panel] "r"(g->b_g * size), \
+          [b_k] "r"(g->b_k * size)                                               \
+        : TILE_USES, "r11", "r12", TILE_SUMS)
 /* clang-format on */
 
 /* Whole tiles one below the other, of an A that stands by rows. */
 static void whole_tiles(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j, ptrdiff_t count) {
     const ptrdiff_t size = sizeof(float);
     struct run run = run_of(g, i, j, count);
-    __asm__ volatile(WHOLE_TILES
-                     :
-                     : [run] "r"(&run), [lda] "r"(g->lda * size), [panel] "r"(g->b_g * size),
-                       [b_k] "r"(g->b_k * size)
-                     : TILE_USES, "r11", TILE_SUMS);
+    if (g->ahead)
+        WHOLE_TILES(ASK);
+    else
+        WHOLE_TILES("");
 }
 
 /* The sums of any tile. M and G are constants where this is inlined, so that they live in
@@ -269,7 +277,7 @@ static inline int is_whole(const struct qkv_gemm *g, ptrdiff_t rows, int cols) {
 
 static inline ptrdiff_t gemm_rows(const struct qkv_gemm *g, ptrdiff_t left, int cols) {
     const int height = tall[cols / QKV_PANEL - 1];
-    if (is_whole(g, left, cols) && !g->ahead)
+    if (is_whole(g, left, cols))
         return left / MR * MR;
     return left < height ? left : height;
 }

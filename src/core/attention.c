@@ -37,9 +37,20 @@ void qkv_begin_piece(struct qkv_accumulator *acc, const struct qkv_part *part,
     }
 }
 
+/* What a product of a block asks for, whose keys or values begin at `numbers`, so many a key: those
+ * of the next block, or behind the last one of the first, with which the next rows begin. */
+static uintptr_t ahead_of(const struct qkv_part *part, const struct qkv_key_block *block,
+                          const float *numbers, int64_t width) {
+    if (!part->plan->asks)
+        return 0;
+    const int64_t next = block->key0 + QKV_KEY_BLOCK;
+    const int64_t key = next < part->hi ? next : part->lo / QKV_KEY_BLOCK * QKV_KEY_BLOCK;
+    return (uintptr_t)numbers + (uintptr_t)((key - block->key0) * width) * sizeof(float);
+}
+
 /* The scores of a band's rows, from row r on, in its columns. */
 INLINE void score(const struct qkv_attention_kernels *kernels, const struct qkv_part *part,
-                  const float *keys, int r, struct qkv_band band, float *max, int ahead) {
+                  const float *keys, int r, struct qkv_band band, float *max, uintptr_t ahead) {
     const int64_t dim = part->plan->problem.head_dim;
     const struct qkv_gemm g = {
         .a = part->queries + r * dim,
@@ -59,23 +70,17 @@ INLINE void score(const struct qkv_attention_kernels *kernels, const struct qkv_
     kernels->gemm(&g);
 }
 
-/* Are the next keys asked for? Where a head's keys and values stay in the second-level cache, that
- * costs a percent; where they do not, it wins one to four (docs/performance/tried-attention.md). */
-static int asks_ahead(const struct qkv_plan_state *plan) {
-    const int64_t numbers = plan->problem.kv_len * (plan->problem.head_dim + plan->v_pad);
-    return plan->packs && numbers * (int64_t)sizeof(float) >= 1 << 20;
-}
-
 /* A tile's width of columns at a time, so that their keys stay in the first-level cache while all
  * rows pass. Returns the rows' largest scores if the product has left them. */
 const float *qkv_score_tiles(const struct qkv_part *part, const struct qkv_tiles *t,
-                             const float *keys) {
+                             const struct qkv_key_block *block, const float *keys) {
     const struct qkv_attention_kernels *kernels = kernels_of(part);
     const int mr = kernels->mr, nr = kernels->nr;
     if (t->whole) {
         const struct qkv_band all = {part->rows, t->row->from, t->row->to};
         float *max = kernels->gemm_max ? part->max : NULL;
-        score(kernels, part, keys, 0, all, max, asks_ahead(part->plan));
+        score(kernels, part, keys, 0, all, max,
+              ahead_of(part, block, keys, part->plan->problem.head_dim));
         return max;
     }
     struct qkv_band band;
@@ -126,7 +131,7 @@ static float *out_row(const struct qkv_part *part, int r) {
 /* Weights of a band's rows times V: added to their accumulators times the factors, or (NULL)
  * written there; or to the user, if they end here. */
 INLINE void mix(const struct qkv_part *part, const float *values, const struct qkv_accumulator *acc,
-                int r, struct qkv_band band, const float *factor) {
+                int r, struct qkv_band band, const float *factor, uintptr_t ahead) {
     const int64_t v_pad = part->plan->v_pad;
     struct qkv_gemm g = {
         .a = part->scores + r * QKV_SCORES_LD + band.from,
@@ -141,6 +146,7 @@ INLINE void mix(const struct qkv_part *part, const float *values, const struct q
         .n = v_pad,
         .k = band.to - band.from,
         .factor = factor,
+        .ahead = ahead,
     };
     if (acc->scale) {
         g.scale = acc->scale + r;
@@ -183,7 +189,8 @@ void qkv_mix_tiles(const struct qkv_part *part, const struct qkv_tiles *t,
         if (bad)
             mix_marked(part, values, acc, r, band, factor + r);
         else
-            mix(part, values, acc, r, band, add ? factor + r : NULL);
+            mix(part, values, acc, r, band, add ? factor + r : NULL,
+                band.rows == part->rows ? ahead_of(part, block, values, part->plan->v_pad) : 0);
     }
     acc->any = 1;
 }
@@ -266,7 +273,7 @@ static void attend_block(const struct qkv_part *part, int64_t index, struct qkv_
     if (!t->any)
         return;
     const float *keys = qkv_part_keys(part, &block, &kernels->pack);
-    const float *max = qkv_score_tiles(part, t, keys);
+    const float *max = qkv_score_tiles(part, t, &block, keys);
     /* The keys' memory may be the values' as well: nothing reads the keys below. */
     const float *values = qkv_part_values(part, &block, &kernels->pack, &bad);
     if (bad)
@@ -356,7 +363,7 @@ static void mix_heads(const struct qkv_part *part, const struct qkv_tiles *t,
         if (bad)
             mix_marked(part, values[h], acc, h * rows, band, factor + h * rows);
         else
-            mix(part, values[h], acc, h * rows, band, NULL);
+            mix(part, values[h], acc, h * rows, band, NULL, 0);
     acc->any = 1;
     memset(acc->begun, 1, (size_t)part->rows);
     memset(acc->gone, 1, (size_t)part->rows);

@@ -42,7 +42,7 @@ void qkv_attend_rows(const struct qkv_part *part, qkv_attend_fn *attend);
 
 /* A block's scores from its packed keys. Returns the rows' largest if the product has left them. */
 const float *qkv_score_tiles(const struct qkv_part *part, const struct qkv_tiles *tiles,
-                             const float *keys);
+                             const struct qkv_key_block *block, const float *keys);
 
 /* Scores to weights. max: what qkv_score_tiles has returned, or NULL; bad as below. Leaves what the
  * rows' accumulators must be multiplied by. */

@@ -39,7 +39,7 @@ static void attend_unpacked(const struct qkv_part *part, int64_t index,
     if (!t.any)
         return;
     qkv_find_block(&s, part, part->kv_head, &block);
-    const float *max = qkv_score_tiles(part, &t, qkv_unpacked_keys(&s, part));
+    const float *max = qkv_score_tiles(part, &t, &block, qkv_unpacked_keys(&s, part));
     max = scale_scores(part, &s, max);
     const float *factor = qkv_weigh_tiles(part, &t, max, acc, s.bad);
     qkv_scale_weights(part, &s, 0, part->rows);

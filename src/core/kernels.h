@@ -57,7 +57,7 @@ struct qkv_gemm {
     const float *factor, *scale;
     float *out;
     ptrdiff_t ld_out;
-    int ahead; /* B's panels stand one behind the other, also after the last: they are prefetched */
+    uintptr_t ahead; /* an address: as many bytes as B's from there on are prefetched, unless 0 */
 };
 typedef void qkv_gemm_fn(const struct qkv_gemm *g);
 

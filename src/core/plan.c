@@ -79,10 +79,18 @@ static int heads_together(const struct qkv_plan_state *s) {
     return (int)qkv_max(1, qkv_min(QKV_HEADS, most));
 }
 
+/* Where a head's keys and values stay in the second-level cache, asking for them costs a percent;
+ * where they do not, it wins 2 to 8 (docs/performance/tried-attention.md). */
+static int asks_ahead(const struct qkv_plan_state *s) {
+    const int64_t numbers = s->problem.kv_len * (s->problem.head_dim + s->v_pad);
+    return s->packs && numbers * (int64_t)sizeof(float) >= 1 << 20;
+}
+
 static void lay_out_forward(struct qkv_plan_state *s, qkv_plan *plan) {
     const struct qkv_problem *p = &s->problem;
     const int64_t heads = p->batch * p->kv_heads;
     s->packs = s->row_blocks > 1 && s->blocks > 0 && s->stage != QKV_STAGE_SOFTMAX;
+    s->asks = asks_ahead(s);
     s->together = heads_together(s);
     qkv_lay_out_shared(s);
     qkv_lay_out_worker(s);

@@ -83,6 +83,7 @@ struct __attribute__((may_alias)) qkv_plan_state {
     int64_t v_pad;      /* v_dim rounded up to panels */
     int stage;
     int packs;   /* phase 0 packs */
+    int asks;    /* the next keys and values are asked for ahead */
     int together; /* so many key/value heads can be one row block; at least 1 */
     int grouped; /* so many phases a key/value head can go through without waiting for the others */
 };

@@ -259,4 +259,5 @@ static inline void gemm_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j,
         parts[rows - 1](g, i, j);
 }
 
+enum { ASKS = 0 };
 #include "tmpl/gemm.h"

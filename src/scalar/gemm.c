@@ -78,4 +78,5 @@ static inline void gemm_tile(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j,
         tiles[rows - 1](g, i, j + v);
 }
 
+enum { ASKS = 0 };
 #include "tmpl/gemm.h"

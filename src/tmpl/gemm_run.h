@@ -7,6 +7,8 @@
 #include <math.h>
 #include <stddef.h>
 
+#include "gemm_ask.h"
+
 struct run {
     const float *a, *b;
     ptrdiff_t k, tiles;
@@ -17,6 +19,7 @@ struct run {
     ptrdiff_t ld_out;
     float *max; /* unless NULL; first: nothing stands there yet */
     int64_t first;
+    uintptr_t ahead; /* asked for beside four steps, which move it by NR bytes: as gemm_share says */
     float none;
 };
 
@@ -32,8 +35,9 @@ struct run {
 #define RUN_LD_OUT "72(%[run])"
 #define RUN_MAX "80(%[run])"
 #define RUN_FIRST "88(%[run])"
-#define RUN_NONE "96(%[run])"
-_Static_assert(offsetof(struct run, none) == 96, "these are the places");
+#define RUN_AHEAD "96(%[run])"
+#define RUN_NONE "104(%[run])"
+_Static_assert(offsetof(struct run, none) == 104, "these are the places");
 
 /* Tiles from row i on, by the columns from j on. */
 static inline struct run run_of(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j,
@@ -54,6 +58,7 @@ static inline struct run run_of(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t
         .ld_out = ld_out * size,
         .max = g->max ? g->max + i * QKV_PANEL : NULL,
         .first = j == 0,
+        .ahead = gemm_ahead(g, i, j),
         .none = -INFINITY,
     };
 }

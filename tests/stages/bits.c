@@ -181,6 +181,23 @@ START_TEST(one_query_alone_or_among_others_without_positions) {
 }
 END_TEST
 
+/* Keys and values that are asked for ahead where many rows pass them, and not where one does. */
+START_TEST(one_query_alone_or_among_others_of_large_heads) {
+    for (int i = 0; i < 2; i++) {
+        struct rng rng = rng_seeded(test_seed() + (uint64_t)i);
+        struct desc d = desc_plain();
+        d.q_len = 97 + 40 * i;
+        d.kv_len = 1025 + 100 * i;
+        d.head_dim = d.v_dim = 128;
+        d.causal = i > 0;
+        d.align = QKV_ALIGN_BOTTOM_RIGHT;
+        const struct verdict verdict = check_property(&rooms_get(_i)->context, QKV_STAGE_ATTENTION,
+                                                      &d, some_queries_alone, &rng);
+        stage_assert(&verdict);
+    }
+}
+END_TEST
+
 /* ---- Chunks ---- */
 
 static void make_causal(struct desc *d) {
@@ -289,6 +306,7 @@ static Suite *make(void) {
         alone_or_ragged,
         one_query_alone_or_among_others,
         one_query_alone_or_among_others_without_positions,
+        one_query_alone_or_among_others_of_large_heads,
         causal_prefill_in_one_call_or_in_chunks,
         any_strides,
         bhsd_or_bshd,
