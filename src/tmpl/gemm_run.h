@@ -19,7 +19,7 @@ struct run {
     ptrdiff_t ld_out;
     float *max; /* unless NULL; first: nothing stands there yet */
     int64_t first;
-    uintptr_t ahead; /* asked for beside four steps, which move it by NR bytes: as gemm_share says */
+    uintptr_t ahead; /* asked for beside four steps, which move it by NR bytes (gemm_share) */
     float none;
 };
 
