@@ -6,9 +6,9 @@
  * exactly what the sizes say.
  *
  * Many tokens: 6 rows by 64 columns, as in tile.h. Whole tiles are assembly from one row to the
- * next (whole_tiles): where compilers join a stretch, the FMAs wait for 4 to 7 % of the time.
- * Beside the steps X and the sums of the next tile are asked for, and what comes next of W. What is
- * left over of rows, inputs and columns goes by tiles of its own, which ask for W where they read
+ * next (high_tiles, low_tiles): where compilers join a stretch, the FMAs wait for 4 to 7 % of the
+ * time. Beside the steps X and the sums of the next tile are asked for, and what comes next of W.
+ * What is left over of inputs and columns goes by tiles of its own, which ask for W where they read
  * it and, a line an input, for what comes next.
  *
  * Few tokens: two panels, so that twelve rows have their chains in registers and few have enough of
@@ -348,6 +348,7 @@ _Static_assert(NR == QKV_STRIP * QKV_PANEL, "the sums of a strip of such tiles a
         "lea (%[panel],%[panel],2),%%r8\n"                                          \
         "jmp 8b\n"                                                                  \
         "9:\n"                                                                      \
+        "vzeroupper\n"                                                              \
         :                                                                           \
         : [run] "r"(run), [lda] "r"(g->x_ld * size), [panel] "r"(g->w_panel * size) \
         : TILE_USES, "r11", "r12", "r13", TILE_SUMS)

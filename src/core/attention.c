@@ -37,8 +37,9 @@ void qkv_begin_piece(struct qkv_accumulator *acc, const struct qkv_part *part,
     }
 }
 
-/* What a product of a block asks for, whose keys or values begin at `numbers`, so many a key: those
- * of the next block, or behind the last one of the first, with which the next rows begin. */
+/* What a product of all rows asks for, whose block's keys or values begin at `numbers`, so many a
+ * key: those of the next block, or behind the last one of the first, with which the next rows
+ * begin. */
 static uintptr_t ahead_of(const struct qkv_part *part, const struct qkv_key_block *block,
                           const float *numbers, int64_t width) {
     if (!part->plan->asks)

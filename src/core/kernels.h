@@ -57,7 +57,7 @@ struct qkv_gemm {
     const float *factor, *scale;
     float *out;
     ptrdiff_t ld_out;
-    uintptr_t ahead; /* an address: as many bytes as B's from there on are prefetched, unless 0 */
+    uintptr_t ahead; /* an address, from which on about as much as B is prefetched; 0: nothing */
 };
 typedef void qkv_gemm_fn(const struct qkv_gemm *g);
 
@@ -222,7 +222,8 @@ struct qkv_project_kernels {
     int mr, nr;
     int few; /* up to so many tokens W is read once, as a stream, whatever k is */
     /* The same for up to `laned` tokens, and up to `window` inputs at a time, where W comes from
-     * memory and several streams are faster than one; NULL if the room has no such thing. */
+     * memory and several streams are faster than one; NULL if the room has no such thing. What is
+     * asked for during a window must not leave the second-level cache before it is read. */
     qkv_multiply_fn *multiply_lanes;
     int laned, window;
     /* A second-level cache of so many bytes holds some tokens of X for one strip after another; 0:

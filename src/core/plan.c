@@ -80,7 +80,7 @@ static int heads_together(const struct qkv_plan_state *s) {
 }
 
 /* Where a head's keys and values stay in the second-level cache, asking for them costs a percent;
- * where they do not, it wins 2 to 8 (docs/performance/tried-attention.md). */
+ * where they do not, it wins 2 to 8 in AVX-512 (docs/performance/tried-attention.md). */
 static int asks_ahead(const struct qkv_plan_state *s) {
     const int64_t numbers = s->problem.kv_len * (s->problem.head_dim + s->v_pad);
     return s->packs && numbers * (int64_t)sizeof(float) >= 1 << 20;

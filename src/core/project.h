@@ -15,8 +15,8 @@ enum {
      * read again and again stays in the second-level cache: the strip's part of W, for the next
      * TOKENS tokens. If that cache is large, those TOKENS tokens, for the next strip; up to
      * TOGETHER parts that a thread gets in a row then share WIDE_DEPTH inputs at a time. The sums
-     * of TOKENS tokens stay in the first-level cache. Not part of the law, but the depths are
-     * multiples of STRETCH. */
+     * of TOKENS tokens stay near, too. Not part of the law, but the depths are multiples of
+     * STRETCH. */
     QKV_PROJECT_TOKENS = 96,
     QKV_PROJECT_COLUMNS = QKV_STRIP * QKV_PANEL,
     QKV_PROJECT_DEPTH = 3 * QKV_STRETCH,
@@ -25,12 +25,16 @@ enum {
     /* Rows of a call whose parts pack for themselves, at most: DEPTH inputs of a strip at a time,
      * or PLAIN_DEPTH for less than half of TOKENS. Where the columns of an input stand beside each
      * other, up to PLAIN_FEW rows take a stretch of up to PLAIN_TOGETHER parts, so that pages are
-     * read from end to end instead of some lines of each. */
+     * read from end to end instead of some lines of each; more would need more than a MiB. */
     QKV_PLAIN_ROWS = 512,
     QKV_PLAIN_DEPTH = QKV_STRETCH,
     QKV_PLAIN_FEW = 120,
     QKV_PLAIN_TOGETHER = 16,
 };
+
+_Static_assert((QKV_PLAIN_FEW + QKV_STRETCH) * QKV_PLAIN_TOGETHER * QKV_PROJECT_COLUMNS <
+                   (1 << 20) / (int)sizeof(float),
+               "a worker's sums and what it packs");
 
 struct qkv_matrix {
     int64_t heads, dim, width; /* width = heads * dim, of the output's rows */

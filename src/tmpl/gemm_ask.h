@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a product asks for ahead (struct qkv_gemm): a share with each tile, so that as much as B is
- * asked for when a whole row block has passed all of its columns. The room has defined NR. */
+ * asked for when QKV_ROWS rows have passed all of its columns, and less by fewer. Where whole tiles
+ * do so beside their steps, others ask for nothing. The room has defined NR. */
 #ifndef QKV_TMPL_GEMM_ASK_H
 #define QKV_TMPL_GEMM_ASK_H
 

@@ -38,6 +38,8 @@ struct run {
 #define RUN_AHEAD "96(%[run])"
 #define RUN_NONE "104(%[run])"
 _Static_assert(offsetof(struct run, none) == 104, "these are the places");
+_Static_assert(4 * sizeof(float) * MR == QKV_ROWS,
+               "gemm_share of MR rows and four steps is NR bytes");
 
 /* Tiles from row i on, by the columns from j on. */
 static inline struct run run_of(const struct qkv_gemm *g, ptrdiff_t i, ptrdiff_t j,

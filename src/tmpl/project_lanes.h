@@ -14,7 +14,8 @@
  *
  *   laned_panels   static int (int rows): how many panels wide such tiles are, a power of two
  *   laned_tile     static void (const struct qkv_multiply *g, const struct tile *t): of that width
- *   few_tile       as for tmpl/project.h, of as many rows, for the last panels where they are fewer
+ *   few_tile       as for tmpl/project.h: the last panels where they are fewer than a tile of more
+ *                  than one is wide
  */
 #ifndef QKV_TMPL_PROJECT_LANES_H
 #define QKV_TMPL_PROJECT_LANES_H

@@ -12,7 +12,7 @@
  * bits prescribes.
  *
  * Projected element. A chain of its own for each stretch of QKV_STRETCH inputs; stretch i of m,
- * joined from left to right, then goes through m - max(i, 1) additions: at d_model 4096 a 30th
+ * joined from left to right, then goes through m - max(i, 1) additions: at d_model 4096 a 25th
  * of the bound of one chain on ordinary data.
  *
  * int8. The chain runs over integers, and the row's scale comes after it: the number that the

@@ -227,10 +227,10 @@ START_TEST(project_of_few_tokens_whatever_the_caches_hold) {
         struct rng rng = rng_seeded(test_seed() + (uint64_t)tokens);
         struct project_desc d = project_desc_plain();
         d.tokens = tokens;
-        d.d_model = (tokens % 10 ? 1 : 7) * QKV_STRETCH + 3 + tokens;
+        d.d_model = (tokens % 4 > 1 ? 1 : tokens % 4 ? 7 : 15) * QKV_STRETCH + 3 + tokens;
         d.q_heads = 1;
         d.kv_heads = 1;
-        d.head_dim = (QKV_STRIP + tokens % 3) * QKV_PANEL - tokens % 2;
+        d.head_dim = (QKV_STRIP + 1 + tokens / 2 % 3) * QKV_PANEL - tokens % 2;
         d.packed = 1;
         d.biases = tokens % 3 > 0;
         check_caches(&d, context, &rng);

@@ -126,12 +126,12 @@ static void check_the_law(const struct project_case *c, bool fused) {
 }
 
 /* The bits are those of stretches joined from left to right, for few tokens and for many, which are
- * shared out to tiles of six and of five in every way, through the worker's memory (heads of 70)
+ * shared out to tiles of six and of five in some ways, through the worker's memory (heads of 70)
  * and past it (heads of 80). */
 START_TEST(stretches_are_joined_from_left_to_right) {
     const qkv_context *here = &rooms_get(_i)->context;
-    const int64_t tokens[] = {1, 2, 5, 9, 10, 11, 13, 24, 25, 26, 27, 28, 29, 49},
-                  sizes[] = {1, 16, 63, 127, 128, 129, 136, 176, 256, 700};
+    const int64_t tokens[] = {1, 2, 5, 10, 13, 25, 26, 29, 49},
+                  sizes[] = {1, 16, 127, 129, 136, 176, 256, 700};
     struct project_desc d = project_desc_plain();
     d.q_heads = 1;
     d.kv_heads = 0;
@@ -142,6 +142,7 @@ START_TEST(stretches_are_joined_from_left_to_right) {
                 d.tokens = tokens[i];
                 d.d_model = sizes[k];
                 d.biases = (uint8_t)((i + k) % 2);
+                d.packed = sizes[k] > 2 * QKV_STRETCH || i % 2; /* many stretches in one go */
                 struct verdict verdict = run(&c, &d, here, here);
                 stage_assert(&verdict);
                 check_the_law(&c, qkv_context_isa(here) != QKV_ISA_SCALAR);

@@ -24,9 +24,9 @@ static int64_t *size_of(struct gradient_desc *d, int dimension) {
 static int edges_of(const qkv_context *context, int64_t *edges) {
     const struct qkv_table *table = &qkv_context_get(context)->table;
     const int64_t mr = table->project_backward->mr;
-    const int64_t units[] = {3 * mr,           2 * QKV_PANEL,      QKV_PROJECT_COLUMNS,
-                             2 * QKV_STRETCH,  QKV_PROJECT_TOKENS, QKV_PROJECT_DEPTH,
-                             QKV_GRADIENT_ROWS};
+    const int64_t units[] = {
+        3 * mr,          2 * QKV_PANEL,      QKV_PROJECT_COLUMNS, QKV_STRETCH,
+        2 * QKV_STRETCH, QKV_PROJECT_TOKENS, QKV_PROJECT_DEPTH,   QKV_GRADIENT_ROWS};
     int count = 0;
     for (int64_t i = 1; i <= 17; i++)
         edges[count++] = i;

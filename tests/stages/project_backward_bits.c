@@ -84,12 +84,13 @@ static void check_the_law(const struct gradient_case *c, bool fused) {
 }
 
 START_TEST(stretches_are_joined_from_left_to_right) {
-    static const int64_t tokens[] = {1, 31, 32, 33, 70, 215};
+    static const int64_t tokens[] = {
+        1, QKV_STRETCH / 2 - 1, QKV_STRETCH / 2, QKV_STRETCH / 2 + 1, QKV_STRETCH + 6, 215};
     const qkv_context *context = &rooms_get(_i)->context;
     struct gradient_desc d = gradient_desc_plain();
     d.project.batch = 2;
     d.project.d_model = 18;
-    d.project.head_dim = 35; /* Q is wider than a stretch, K narrower */
+    d.project.head_dim = 70; /* Q is wider than a stretch, K narrower */
     for (int i = 0; i < 6; i++) {
         struct gradient_case c;
         d.project.tokens = tokens[i];

@@ -265,7 +265,7 @@ ARM_NEEDS = {
 }
 
 LEGS = [
-    Leg("gcc", "release build with gcc, the suite with 100 random cases", native(gcc, 100),
+    Leg("gcc", "release build with gcc, the suite with 60 random cases", native(gcc, 60),
         ("gcc", "g++")),
     Leg("clang", "release build with clang, the suite with 20 random cases", native(clang, 20),
         ("clang",)),
