@@ -8,14 +8,16 @@
  * Many tokens: 6 rows by 16 columns, as in tile.h. Whole tiles are assembly from one row to the
  * next (high_tiles, low_tiles), beside whose steps the next tile's X is asked for, and what comes
  * next of W. What is left over of rows and inputs goes by tiles of its own, which ask for what
- * comes next in equal parts with each stretch. Few tokens: as many chains as cover two FMA ports of
- * latency 4, and as few streams of W as that takes. One or two tokens leave them to the processor's
- * own prefetchers, which follow them but for the ends of pages: of each KiB one line is asked for,
- * 32 KiB ahead. Every line that is asked for holds one of a few buffers until it is there, and
- * would be slower than theirs. Where three or four tokens work on a line, some processors'
- * prefetchers fall behind: all are asked for. Others bring four streams 1.1 times as fast as two:
- * one token takes as many, and asks for all lines, 2 KiB ahead, into the first-level cache. From
- * memory, up to 17 tokens ask for what comes next in lanes there (tmpl/project_lanes.h).
+ * comes next in equal parts with each stretch.
+ *
+ * Few tokens: as many chains as cover two FMA ports of latency 4, and as few streams of W as that
+ * takes. One or two tokens leave them to the processor's own prefetchers, which follow them but for
+ * the ends of pages: of each KiB one line is asked for, 32 KiB ahead. Every line that is asked for
+ * holds one of a few buffers until it is there, and would be slower than theirs. Where three or
+ * four tokens work on a line, some processors' prefetchers fall behind: all are asked for. Others
+ * bring four streams 1.1 times as fast as two: one token takes as many, and asks for all lines, 2
+ * KiB ahead, into the first-level cache. From memory, up to 17 tokens ask for what comes next in
+ * lanes there (tmpl/project_lanes.h).
  */
 #include "kernels.h"
 #include "tile.h"

@@ -3,8 +3,8 @@
  * The projection of many tokens, a stretch of all of them at a time: what the tiles of a stretch
  * share of W, 8 KiB a panel, then stays in the first-level cache (in AVX-512, whose four panels
  * take 32 KiB, if that has more), and a strip's X and sums in the second at most. A tile that goes
- * through all inputs instead reads W from the second-level cache again in every tile, which takes 2
- * % longer, and 6 where another thread shares the core (docs/performance/tried-project.md). The
+ * through all inputs instead reads W from the second-level cache again in every tile, which takes
+ * 2 % longer, and 6 where another thread shares the core (docs/performance/tried-project.md). The
  * room defines, before the include,
  *
  *   LEAST   fewer tokens than this, MR or more, go by tiles that are shared out evenly

@@ -130,8 +130,8 @@ static void check_the_law(const struct project_case *c, bool fused) {
  * and past it (heads of 80). */
 START_TEST(stretches_are_joined_from_left_to_right) {
     const qkv_context *here = &rooms_get(_i)->context;
-    const int64_t tokens[] = {1, 2, 5, 10, 13, 25, 26, 29, 49},
-                  sizes[] = {1, 16, 127, 129, 136, 176, 256, 700};
+    const int64_t tokens[] = {1, 2, 5, 9, 10, 12, 13, 25, 26, 29, 49},
+                  sizes[] = {1, 16, 63, 127, 128, 129, 136, 176, 255, 256, 257, 700};
     struct project_desc d = project_desc_plain();
     d.q_heads = 1;
     d.kv_heads = 0;

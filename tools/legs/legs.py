@@ -106,7 +106,7 @@ def sanitized(build, cases, wanted=not_checks):
 
 def memory(leg):
     """AddressSanitizer's leg, whose build leaves out a room that this CPU could not run."""
-    tally = sanitized(asan, 3, about_memory)(leg)
+    tally = sanitized(asan, 4, about_memory)(leg)
     if not has_avx512():
         tally.skipped.append(("its suites", "room avx512, which this leg does not build where the CPU cannot run it"))
     return tally
@@ -265,13 +265,13 @@ ARM_NEEDS = {
 }
 
 LEGS = [
-    Leg("gcc", "release build with gcc, the suite with 60 random cases", native(gcc, 60),
+    Leg("gcc", "release build with gcc, the suite with 100 random cases", native(gcc, 100),
         ("gcc", "g++")),
     Leg("clang", "release build with clang, the suite with 20 random cases", native(clang, 20),
         ("clang",)),
     Leg("checks", "symbols, registers, flags, house rules, the header alone", checks,
         ("gcc", "clang", "nm", "objdump", "readelf")),
-    Leg("asan", "AddressSanitizer and UndefinedBehaviourSanitizer, the suite with 3 random cases",
+    Leg("asan", "AddressSanitizer and UndefinedBehaviourSanitizer, the suite with 4 random cases",
         memory, ("clang",)),
     Leg("tsan", "ThreadSanitizer, the suites that start threads, scalar and one room",
         sanitized(tsan, 50, starts_threads), ("clang",)),
@@ -286,8 +286,8 @@ LEGS = [
         ("gcc", "qemu-x86_64")),
     Leg("avx512", "x86-64 with AVX-512 under Bochs, a sample, if this machine has no AVX-512",
         avx512.leg(gcc), ("gcc",)),
-    Leg("cortex-a53", "AArch64 cross build under qemu, the NEON room, 3 random cases",
-        emulated(arm, QEMU_ARM, 3, "neon", but_the_longest, QEMU_CPU="cortex-a53"), **ARM_NEEDS),
+    Leg("cortex-a53", "AArch64 cross build under qemu, the NEON room, 4 random cases",
+        emulated(arm, QEMU_ARM, 4, "neon", but_the_longest, QEMU_CPU="cortex-a53"), **ARM_NEEDS),
     Leg("cortex-a72", "the same on another core, a sample of both rooms, 5 random cases",
         emulated(arm, QEMU_ARM, 5, "neon", on_another_core, QEMU_CPU="cortex-a72"), **ARM_NEEDS),
     Leg("max", "the same with all that qemu knows, a sample and the variants, 5 random cases",
